@@ -1,0 +1,23 @@
+//! The order domain: pure functions over orders, payments, stock and shipments.
+//!
+//! No I/O, no clock, no randomness: time and new ids arrive with the command. What an aggregate may do stands in its
+//! own file; what follows from an event elsewhere stands in [`reaction`].
+
+mod aggregate;
+mod command;
+mod event;
+pub mod id;
+pub mod money;
+pub mod order;
+pub mod payment;
+pub mod reaction;
+pub mod rejection;
+pub mod shipment;
+pub mod stock;
+#[cfg(test)]
+mod testing;
+
+pub use aggregate::Aggregate;
+pub use command::Command;
+pub use event::Event;
+pub use rejection::Rejection;

@@ -1,0 +1,200 @@
+//! What can happen to an order. These shapes are stored for ever.
+
+use super::command::{CancelReason, PaymentMethod};
+use crate::aggregate::events;
+use crate::id::{AddressId, CaptureId, CustomerId, LineNo, PaymentId, SellerId, ShipmentId, Sku};
+use crate::money::{Amount, Currency};
+use serde::{Deserialize, Serialize};
+
+events! {
+    /// The order exists, with all that it will cost.
+    OrderPlaced = 1,
+    PaymentAuthorisedRecorded = 1,
+    /// All money is authorised: the stock can be reserved.
+    PaymentsSecured = 1,
+    PaymentRefused = 1,
+    /// The order ended because it could not be paid.
+    OrderRejected = 1,
+    StockSecured = 1,
+    /// Money and stock are secured: the sellers can ship.
+    OrderConfirmed = 1,
+    LinesShort = 1,
+    /// The order ended before anything was dispatched.
+    OrderCancelled = 1,
+    /// Stock was reserved after the order had ended, and goes back.
+    ReservationReturned = 1,
+    LinesDelivered = 1,
+    /// All lines have arrived.
+    OrderCompleted = 1,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderPlaced {
+    pub customer_id: CustomerId,
+    pub currency: Currency,
+    pub shipping_address_id: AddressId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub billing_address_id: Option<AddressId>,
+    pub lines: Vec<OrderLine>,
+    pub shipping: Vec<SellerShipping>,
+    pub payments: Vec<OrderPayment>,
+    pub totals: OrderTotals,
+    pub rounding: Rounding,
+}
+
+/// One line of an order. Amounts are in minor units of the order's currency.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderLine {
+    pub line: LineNo,
+    pub sku: Sku,
+    pub seller_id: SellerId,
+    pub quantity: u32,
+    /// For one piece.
+    pub unit_price: Amount,
+    /// For the whole line.
+    pub discount: Amount,
+    /// For the whole line, on top of the price.
+    pub tax: Amount,
+}
+
+/// What a seller takes for shipping its lines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SellerShipping {
+    pub seller_id: SellerId,
+    pub amount: Amount,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderPayment {
+    pub payment_id: PaymentId,
+    pub method: PaymentMethod,
+    pub amount: Amount,
+}
+
+/// What an order costs: `total = goods - discount + tax + shipping`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderTotals {
+    pub goods: Amount,
+    pub discount: Amount,
+    pub tax: Amount,
+    pub shipping: Amount,
+    pub total: Amount,
+}
+
+/// How the order's tax amounts were rounded, so that a later refund rounds alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rounding {
+    pub mode: RoundingMode,
+    pub level: RoundingLevel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoundingMode {
+    #[default]
+    HalfEven,
+    HalfUp,
+    Up,
+    Down,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoundingLevel {
+    #[default]
+    Line,
+    Order,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentAuthorisedRecorded {
+    pub payment_id: PaymentId,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentsSecured {
+    /// What is to be reserved.
+    pub lines: Vec<StockLine>,
+    /// How long the stock is to be held, in seconds from the reservation's recording.
+    pub hold_seconds: u32,
+}
+
+/// A number of pieces of a SKU, for a line of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StockLine {
+    pub line: LineNo,
+    pub sku: Sku,
+    pub quantity: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaymentRefused {
+    pub payment_id: PaymentId,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderRejected {
+    pub customer_id: CustomerId,
+    /// The order's other payments, whose money is to be let go.
+    pub payments: Vec<PaymentId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StockSecured {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderConfirmed {
+    /// One for each seller.
+    pub shipments: Vec<ShipmentOrder>,
+}
+
+/// What a seller is to ship, and what is taken from which payment once it is dispatched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShipmentOrder {
+    pub shipment_id: ShipmentId,
+    pub seller_id: SellerId,
+    pub customer_id: CustomerId,
+    pub address_id: AddressId,
+    pub lines: Vec<StockLine>,
+    pub captures: Vec<CaptureShare>,
+}
+
+/// A part of a payment that is captured for one shipment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureShare {
+    pub payment_id: PaymentId,
+    pub capture_id: CaptureId,
+    pub amount: Amount,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinesShort {
+    pub lines: Vec<LineNo>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderCancelled {
+    pub reason: CancelReason,
+    pub customer_id: CustomerId,
+    /// The order's payments, whose money is to be let go.
+    pub payments: Vec<PaymentId>,
+    /// What is reserved and is to be released.
+    pub reserved: Vec<StockLine>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReservationReturned {
+    pub lines: Vec<StockLine>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinesDelivered {
+    pub shipment_id: ShipmentId,
+    pub lines: Vec<LineNo>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderCompleted {}

@@ -1,0 +1,13 @@
+//! The order: what was bought, from placement to its end.
+
+mod command;
+mod decide;
+mod event;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use command::{CancelReason, Command, PaymentMethod, PlaceLine, PlaceOrder, PlacePayment};
+pub use decide::{Cancellation, Rejection, cancel};
+pub use event::*;
+pub use state::{Order, Status};

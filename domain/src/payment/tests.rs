@@ -1,0 +1,409 @@
+//! What a payment does with every command in every state; its void races above all.
+
+use super::*;
+use crate::testing::*;
+use proptest::prelude::*;
+
+const PAYMENT: PaymentId = PaymentId(Uuid::from_u128(20));
+const FIRST: CaptureId = CaptureId(Uuid::from_u128(21));
+const SECOND: CaptureId = CaptureId(Uuid::from_u128(22));
+
+#[expect(clippy::needless_pass_by_value, reason = "a sentence without ampersands")]
+fn when(history: Vec<Event>, command: Command) -> Result<Vec<Event>, Rejection> {
+    given::<Payment>(history).decide(PAYMENT, &command)
+}
+
+fn authorise(amount: i64) -> Command {
+    Command::Authorise { order_id: ORDER, amount: Amount(amount), currency: eur(), method: method("card") }
+}
+
+fn approved() -> Outcome {
+    Outcome::Approved { reference: "ref".to_owned() }
+}
+
+fn declined() -> Outcome {
+    Outcome::Declined { reason: "no funds".to_owned() }
+}
+
+fn answer(outcome: Outcome) -> Command {
+    Command::RecordAuthorisation { outcome }
+}
+
+fn capture(capture_id: CaptureId, amount: i64) -> Command {
+    Command::Capture { capture_id, amount: Amount(amount) }
+}
+
+fn capture_answer(capture_id: CaptureId, outcome: Outcome) -> Command {
+    Command::RecordCapture { capture_id, outcome }
+}
+
+fn void() -> Command {
+    Command::Void { order_id: ORDER }
+}
+
+fn payment_requested() -> Event {
+    PaymentRequested {
+        order_id: ORDER,
+        amount: Amount(1000),
+        currency: eur(),
+        method: method("card"),
+        idempotency_key: PAYMENT.0,
+    }
+    .into()
+}
+
+fn payment_authorised() -> Event {
+    PaymentAuthorised { order_id: ORDER, amount: Amount(1000), currency: eur(), reference: "ref".to_owned() }.into()
+}
+
+fn payment_declined() -> Event {
+    PaymentDeclined { order_id: ORDER, reason: "no funds".to_owned() }.into()
+}
+
+fn capture_requested(capture_id: CaptureId, amount: i64) -> Event {
+    CaptureRequested {
+        order_id: ORDER,
+        capture_id,
+        amount: Amount(amount),
+        currency: eur(),
+        idempotency_key: capture_id.0,
+    }
+    .into()
+}
+
+fn captured(capture_id: CaptureId, amount: i64) -> Event {
+    let (amount, reference) = (Amount(amount), "ref".to_owned());
+    PaymentCaptured { order_id: ORDER, capture_id, amount, currency: eur(), reference }.into()
+}
+
+fn capture_declined(capture_id: CaptureId) -> Event {
+    CaptureDeclined { order_id: ORDER, capture_id, reason: "no funds".to_owned() }.into()
+}
+
+fn void_deferred() -> Event {
+    VoidDeferred { order_id: ORDER }.into()
+}
+
+fn void_requested() -> Event {
+    VoidRequested { order_id: ORDER, idempotency_key: PAYMENT.void_key() }.into()
+}
+
+fn payment_voided() -> Event {
+    PaymentVoided { order_id: ORDER }.into()
+}
+
+// The states that a payment can be in, as the events that lead there.
+
+fn requested() -> Vec<Event> {
+    vec![payment_requested()]
+}
+
+fn authorised() -> Vec<Event> {
+    vec![payment_requested(), payment_authorised()]
+}
+
+fn refused() -> Vec<Event> {
+    vec![payment_requested(), payment_declined()]
+}
+
+fn deferred() -> Vec<Event> {
+    vec![payment_requested(), void_deferred()]
+}
+
+fn voiding() -> Vec<Event> {
+    [authorised(), vec![void_requested()]].concat()
+}
+
+fn voided() -> Vec<Event> {
+    [voiding(), vec![payment_voided()]].concat()
+}
+
+fn let_go() -> Vec<Event> {
+    vec![payment_voided()]
+}
+
+fn capturing() -> Vec<Event> {
+    [authorised(), vec![capture_requested(FIRST, 400)]].concat()
+}
+
+fn partly_captured() -> Vec<Event> {
+    [capturing(), vec![captured(FIRST, 400)]].concat()
+}
+
+fn all_requested() -> Vec<Vec<Event>> {
+    vec![
+        requested(),
+        authorised(),
+        refused(),
+        deferred(),
+        [deferred(), vec![payment_declined()]].concat(),
+        voiding(),
+        voided(),
+        capturing(),
+        partly_captured(),
+    ]
+}
+
+// Authorising
+
+#[test]
+fn a_payment_is_asked_for_before_the_provider_is() {
+    assert_eq!(when(vec![], authorise(1000)), Ok(vec![payment_requested()]));
+}
+
+#[test]
+fn a_payment_is_asked_for_once_in_any_state() {
+    for history in all_requested() {
+        assert_eq!(when(history.clone(), authorise(1000)), Ok(vec![]));
+        assert_eq!(when(history, authorise(1001)), Err(Rejection::AlreadyRequested { payment_id: PAYMENT }));
+    }
+}
+
+#[test]
+fn what_the_provider_says_to_the_authorisation_is_recorded() {
+    assert_eq!(when(requested(), answer(approved())), Ok(vec![payment_authorised()]));
+    assert_eq!(when(requested(), answer(declined())), Ok(vec![payment_declined()]));
+}
+
+#[test]
+fn a_repeated_or_contradicting_answer_changes_nothing_once_the_outcome_is_known() {
+    for history in [authorised(), refused(), voiding(), voided(), capturing(), partly_captured()] {
+        assert_eq!(when(history.clone(), answer(approved())), Ok(vec![]));
+        assert_eq!(when(history, answer(declined())), Ok(vec![]));
+    }
+}
+
+#[test]
+fn a_payment_that_was_never_asked_for_refuses_what_is_said_about_it() {
+    for history in [vec![], let_go()] {
+        let about = [
+            answer(approved()),
+            answer(declined()),
+            capture(FIRST, 1),
+            capture_answer(FIRST, approved()),
+            void_answer(approved()),
+        ];
+        for command in about {
+            assert_eq!(when(history.clone(), command), Err(Rejection::NotRequested { payment_id: PAYMENT }));
+        }
+    }
+}
+
+// Voiding
+
+fn void_answer(outcome: Outcome) -> Command {
+    Command::RecordVoid { outcome }
+}
+
+#[test]
+fn a_void_that_the_provider_declines_is_seen_and_holds_the_money() {
+    let declined_void: Event = VoidDeclined { order_id: ORDER, reason: "no funds".to_owned() }.into();
+    assert_eq!(when(voiding(), void_answer(declined())), Ok(vec![declined_void.clone()]));
+    let history = [voiding(), vec![declined_void]].concat();
+    assert_eq!(when(history.clone(), void_answer(declined())), Ok(vec![]));
+    assert_eq!(when(history, void()), Ok(vec![]));
+}
+
+#[test]
+fn a_void_of_an_authorised_payment_asks_the_provider_and_then_records_it() {
+    assert_eq!(when(authorised(), void()), Ok(vec![void_requested()]));
+    assert_eq!(when(voiding(), void_answer(approved())), Ok(vec![payment_voided()]));
+    assert_eq!(when(voided(), void_answer(approved())), Ok(vec![]));
+}
+
+#[test]
+fn a_payment_that_was_let_go_before_it_was_asked_for_is_never_asked_for() {
+    assert_eq!(when(vec![], void()), Ok(vec![payment_voided()]));
+    assert_eq!(when(let_go(), void()), Ok(vec![]));
+    assert_eq!(when(let_go(), authorise(1000)), Err(Rejection::LetGo { payment_id: PAYMENT }));
+}
+
+#[test]
+fn a_void_while_authorising_waits_for_the_outcome() {
+    assert_eq!(when(requested(), void()), Ok(vec![void_deferred()]));
+}
+
+#[test]
+fn an_authorisation_after_a_void_is_voided_at_once() {
+    assert_eq!(when(deferred(), answer(approved())), Ok(vec![payment_authorised(), void_requested()]));
+}
+
+#[test]
+fn a_decline_after_a_void_leaves_nothing_to_void() {
+    assert_eq!(when(deferred(), answer(declined())), Ok(vec![payment_declined()]));
+    let history = [deferred(), vec![payment_declined()]].concat();
+    assert_eq!(when(history, void()), Ok(vec![]));
+}
+
+#[test]
+fn a_void_of_what_is_declined_or_being_voided_does_nothing() {
+    for history in [refused(), deferred(), voiding(), voided()] {
+        assert_eq!(when(history, void()), Ok(vec![]));
+    }
+}
+
+#[test]
+fn money_that_is_captured_or_being_captured_cannot_be_voided() {
+    for history in [capturing(), partly_captured()] {
+        assert_eq!(when(history, void()), Err(Rejection::AlreadyCaptured { payment_id: PAYMENT }));
+    }
+}
+
+#[test]
+fn a_payment_whose_captures_were_all_declined_can_be_voided() {
+    let history = [capturing(), vec![capture_declined(FIRST)]].concat();
+    assert_eq!(when(history, void()), Ok(vec![void_requested()]));
+}
+
+#[test]
+fn a_void_that_was_not_requested_cannot_have_happened() {
+    let refused_in = |history, status| {
+        let refused = Err(Rejection::NotAuthorised { payment_id: PAYMENT, status });
+        assert_eq!(when(history, void_answer(approved())), refused);
+    };
+    refused_in(requested(), Status::Requested);
+    refused_in(deferred(), Status::VoidDeferred);
+    refused_in(authorised(), Status::Authorised);
+    refused_in(capturing(), Status::Authorised);
+    refused_in(refused(), Status::Declined);
+}
+
+// Capturing
+
+#[test]
+fn a_capture_is_requested_and_its_outcome_recorded() {
+    assert_eq!(when(authorised(), capture(FIRST, 400)), Ok(vec![capture_requested(FIRST, 400)]));
+    assert_eq!(when(capturing(), capture_answer(FIRST, approved())), Ok(vec![captured(FIRST, 400)]));
+    assert_eq!(when(capturing(), capture_answer(FIRST, declined())), Ok(vec![capture_declined(FIRST)]));
+}
+
+#[test]
+fn a_repeated_capture_does_nothing_even_after_its_outcome() {
+    let declined_before = [capturing(), vec![capture_declined(FIRST)]].concat();
+    for history in [capturing(), partly_captured(), declined_before] {
+        assert_eq!(when(history, capture(FIRST, 400)), Ok(vec![]));
+    }
+}
+
+#[test]
+fn a_capture_id_is_spent_on_one_amount() {
+    for history in [capturing(), partly_captured()] {
+        assert_eq!(when(history, capture(FIRST, 399)), Err(Rejection::CaptureIdSpent { capture_id: FIRST }));
+    }
+}
+
+#[test]
+fn a_repeated_or_contradicting_answer_to_a_capture_does_nothing() {
+    let declined_before = [capturing(), vec![capture_declined(FIRST)]].concat();
+    for history in [partly_captured(), declined_before] {
+        assert_eq!(when(history.clone(), capture_answer(FIRST, approved())), Ok(vec![]));
+        assert_eq!(when(history, capture_answer(FIRST, declined())), Ok(vec![]));
+    }
+}
+
+#[test]
+fn an_answer_to_a_capture_that_was_not_requested_is_refused() {
+    assert_eq!(
+        when(capturing(), capture_answer(SECOND, approved())),
+        Err(Rejection::UnknownCapture { payment_id: PAYMENT, capture_id: SECOND })
+    );
+}
+
+#[test]
+fn only_an_authorised_payment_is_captured() {
+    let refused_in = |history, status| {
+        let refused = Err(Rejection::NotAuthorised { payment_id: PAYMENT, status });
+        assert_eq!(when(history, capture(FIRST, 400)), refused);
+    };
+    refused_in(requested(), Status::Requested);
+    refused_in(deferred(), Status::VoidDeferred);
+    refused_in(refused(), Status::Declined);
+    refused_in(voiding(), Status::VoidRequested);
+    refused_in(voided(), Status::Voided);
+}
+
+#[test]
+fn invariant_22_captures_are_refused_beyond_what_is_authorised() {
+    let exceeds = |captured, requested| {
+        Err(Rejection::ExceedsAuthorised {
+            payment_id: PAYMENT,
+            authorised: Amount(1000),
+            captured: Amount(captured),
+            requested: Amount(requested),
+        })
+    };
+    assert_eq!(when(authorised(), capture(FIRST, 1001)), exceeds(0, 1001));
+    assert_eq!(when(authorised(), capture(FIRST, i64::MAX)), exceeds(0, i64::MAX));
+    assert_eq!(when(authorised(), capture(FIRST, 1000)), Ok(vec![capture_requested(FIRST, 1000)]));
+    // What is being captured counts as much as what is captured.
+    for history in [capturing(), partly_captured()] {
+        assert_eq!(when(history.clone(), capture(SECOND, 601)), exceeds(400, 601));
+        assert_eq!(when(history.clone(), capture(SECOND, i64::MAX)), exceeds(400, i64::MAX));
+        assert_eq!(when(history, capture(SECOND, 600)), Ok(vec![capture_requested(SECOND, 600)]));
+    }
+}
+
+#[test]
+fn a_declined_capture_gives_its_amount_free() {
+    let history = [capturing(), vec![capture_declined(FIRST)]].concat();
+    assert_eq!(when(history, capture(SECOND, 1000)), Ok(vec![capture_requested(SECOND, 1000)]));
+}
+
+#[test]
+fn a_capture_of_nothing_or_less_is_refused() {
+    for amount in [0, -1] {
+        let (authorised_amount, requested) = (Amount(1000), Amount(amount));
+        let refused = Rejection::ExceedsAuthorised {
+            payment_id: PAYMENT,
+            authorised: authorised_amount,
+            captured: Amount(0),
+            requested,
+        };
+        assert_eq!(when(authorised(), capture(FIRST, amount)), Err(refused));
+    }
+}
+
+// Whatever comes
+
+fn any_command() -> impl Strategy<Value = Command> {
+    let outcome = || prop_oneof![3 => Just(approved()), 1 => Just(declined())];
+    let capture_id =
+        || prop_oneof![Just(FIRST), Just(SECOND), (30..34_u128).prop_map(|n| CaptureId(Uuid::from_u128(n)))];
+    prop_oneof![
+        2 => prop_oneof![5 => Just(1000), 1 => Just(1001)].prop_map(authorise),
+        3 => outcome().prop_map(answer),
+        6 => (capture_id(), -10..700_i64).prop_map(|(id, amount)| capture(id, amount)),
+        6 => (capture_id(), outcome()).prop_map(|(id, outcome)| capture_answer(id, outcome)),
+        1 => Just(void()),
+        1 => outcome().prop_map(void_answer),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_command_can_be_repeated(commands in proptest::collection::vec(any_command(), 1..40)) {
+        each_can_be_repeated(&commands, |payment: &Payment, command| payment.decide(PAYMENT, command))?;
+    }
+
+    #[test]
+    fn invariant_22_never_more_is_captured_than_is_authorised_and_nothing_of_what_is_voided(
+        commands in proptest::collection::vec(any_command(), 1..40),
+    ) {
+        let mut payment = Payment::default();
+        let (mut authorised, mut captured, mut voided) = (0, 0, false);
+        for command in commands {
+            let events = payment.decide(PAYMENT, &command).unwrap_or_default();
+            payment = then(&payment, &events);
+            for event in events {
+                match event {
+                    Event::PaymentAuthorised(e) => authorised += e.amount.0,
+                    Event::PaymentCaptured(e) => captured += e.amount.0,
+                    Event::VoidRequested(_) => voided = true,
+                    _ => {}
+                }
+            }
+            prop_assert!(captured <= authorised, "captured {captured} of {authorised}");
+            prop_assert!(captured == 0 || !voided, "captured {captured} of what is voided");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What a shipment does with every command in every state: who came first, the dispatch or the cancellation.
+
+use super::*;
+use crate::id::{CaptureId, PaymentId};
+use crate::money::Amount;
+use crate::testing::*;
+use proptest::prelude::*;
+
+const SHIPMENT: ShipmentId = ShipmentId(Uuid::from_u128(40));
+
+#[expect(clippy::needless_pass_by_value, reason = "a sentence without ampersands")]
+fn when(history: Vec<Event>, command: Command) -> Result<Vec<Event>, Rejection> {
+    given::<Shipment>(history).decide(SHIPMENT, &command)
+}
+
+fn lines() -> Vec<StockLine> {
+    [(1, "MUG", 2), (3, "HAT", 1)].map(|(line, name, quantity)| StockLine { line, sku: sku(name), quantity }).to_vec()
+}
+
+fn captures() -> Vec<CaptureShare> {
+    let payment_id = PaymentId::of_order(ORDER, 0);
+    vec![CaptureShare { payment_id, capture_id: CaptureId::of_shipment(payment_id, SHIPMENT), amount: Amount(2590) }]
+}
+
+fn shipment() -> ShipmentOrder {
+    ShipmentOrder {
+        shipment_id: SHIPMENT,
+        seller_id: POTTER,
+        customer_id: CUSTOMER,
+        address_id: ADDRESS,
+        lines: lines(),
+        captures: captures(),
+    }
+}
+
+fn plan() -> Command {
+    Command::Plan { order_id: ORDER, shipment: shipment() }
+}
+
+fn dispatch(tracking: &str) -> Command {
+    Command::Dispatch { tracking: tracking.to_owned() }
+}
+
+fn cancel() -> Command {
+    Command::Cancel { order_id: ORDER }
+}
+
+// The states that a shipment can be in, as the events that lead there.
+
+fn planned() -> Vec<Event> {
+    vec![ShipmentPlanned { order_id: ORDER, shipment: shipment() }.into()]
+}
+
+fn dispatched() -> Vec<Event> {
+    let dispatched = ShipmentDispatched {
+        order_id: ORDER,
+        customer_id: CUSTOMER,
+        tracking: "T1".to_owned(),
+        lines: lines(),
+        captures: captures(),
+    };
+    [planned(), vec![dispatched.into()]].concat()
+}
+
+fn delivered() -> Vec<Event> {
+    [dispatched(), vec![ShipmentDelivered { order_id: ORDER, lines: vec![1, 3] }.into()]].concat()
+}
+
+fn cancelled_unplanned() -> Vec<Event> {
+    vec![ShipmentCancelled { order_id: ORDER }.into()]
+}
+
+fn cancelled() -> Vec<Event> {
+    [planned(), cancelled_unplanned()].concat()
+}
+
+/// The one event that `history` has and what led there has not.
+fn last(history: Vec<Event>) -> Result<Vec<Event>, Rejection> {
+    Ok(history.into_iter().last().into_iter().collect())
+}
+
+#[test]
+fn a_shipment_is_planned_dispatched_with_what_is_to_be_captured_and_delivered() {
+    assert_eq!(when(vec![], plan()), last(planned()));
+    assert_eq!(when(planned(), dispatch("T1")), last(dispatched()));
+    assert_eq!(when(dispatched(), Command::ConfirmDelivery), last(delivered()));
+}
+
+#[test]
+fn a_shipment_that_is_planned_or_further_is_not_planned_again() {
+    for history in [planned(), dispatched(), delivered()] {
+        assert_eq!(when(history, plan()), Ok(vec![]));
+    }
+}
+
+#[test]
+fn a_plan_after_a_cancellation_is_refused_even_if_it_is_the_first() {
+    for history in [cancelled(), cancelled_unplanned()] {
+        assert_eq!(when(history, plan()), Err(Rejection::Cancelled { shipment_id: SHIPMENT }));
+    }
+}
+
+#[test]
+fn a_repeated_dispatch_does_nothing_and_one_with_another_tracking_number_is_refused() {
+    for history in [dispatched(), delivered()] {
+        assert_eq!(when(history.clone(), dispatch("T1")), Ok(vec![]));
+        let tracking = "T1".to_owned();
+        assert_eq!(when(history, dispatch("T2")), Err(Rejection::OtherTracking { shipment_id: SHIPMENT, tracking }));
+    }
+}
+
+#[test]
+fn only_a_planned_shipment_is_dispatched() {
+    assert_eq!(when(vec![], dispatch("T1")), Err(Rejection::NotPlanned { shipment_id: SHIPMENT }));
+    for history in [cancelled(), cancelled_unplanned()] {
+        assert_eq!(when(history, dispatch("T1")), Err(Rejection::Cancelled { shipment_id: SHIPMENT }));
+    }
+}
+
+#[test]
+fn a_tracking_number_is_1_to_64_printable_characters_whatever_the_state() {
+    let faults = vec![Fault::new("tracking", "1 to 64 printable ASCII characters without blanks")];
+    for history in [vec![], planned(), dispatched(), cancelled()] {
+        for tracking in ["", "T 1", "T\u{e9}", &"T".repeat(65)] {
+            let refused = Err(Rejection::Invalid { faults: faults.clone() });
+            assert_eq!(when(history.clone(), dispatch(tracking)), refused, "{tracking}");
+        }
+    }
+    assert!(when(planned(), dispatch(&"T".repeat(64))).is_ok());
+}
+
+#[test]
+fn a_repeated_delivery_does_nothing() {
+    assert_eq!(when(delivered(), Command::ConfirmDelivery), Ok(vec![]));
+}
+
+#[test]
+fn only_a_dispatched_shipment_is_delivered() {
+    let refused_in = |history, refused| assert_eq!(when(history, Command::ConfirmDelivery), Err(refused));
+    refused_in(vec![], Rejection::NotPlanned { shipment_id: SHIPMENT });
+    refused_in(planned(), Rejection::NotDispatched { shipment_id: SHIPMENT });
+    refused_in(cancelled(), Rejection::Cancelled { shipment_id: SHIPMENT });
+    refused_in(cancelled_unplanned(), Rejection::Cancelled { shipment_id: SHIPMENT });
+}
+
+#[test]
+fn a_shipment_is_cancelled_before_its_dispatch_even_before_its_plan() {
+    assert_eq!(when(vec![], cancel()), last(cancelled_unplanned()));
+    assert_eq!(when(planned(), cancel()), last(cancelled()));
+}
+
+#[test]
+fn cancelling_a_cancelled_shipment_yields_no_events() {
+    for history in [cancelled(), cancelled_unplanned()] {
+        assert_eq!(when(history, cancel()), Ok(vec![]));
+    }
+}
+
+#[test]
+fn a_cancel_after_the_dispatch_is_refused() {
+    for history in [dispatched(), delivered()] {
+        assert_eq!(when(history, cancel()), Err(Rejection::AlreadyDispatched { shipment_id: SHIPMENT }));
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_command_can_be_repeated(
+        commands in proptest::collection::vec(
+            proptest::sample::select(vec![plan(), dispatch("T1"), dispatch("T2"), Command::ConfirmDelivery, cancel()]),
+            1..12,
+        ),
+    ) {
+        each_can_be_repeated(&commands, |shipment: &Shipment, command| shipment.decide(SHIPMENT, command))?;
+    }
+
+    #[test]
+    fn a_shipment_is_never_both_dispatched_and_cancelled(
+        commands in proptest::collection::vec(
+            proptest::sample::select(vec![plan(), dispatch("T1"), Command::ConfirmDelivery, cancel()]),
+            1..12,
+        ),
+    ) {
+        let mut state = Shipment::default();
+        let mut history = Vec::new();
+        for command in commands {
+            let events = state.decide(SHIPMENT, &command).unwrap_or_default();
+            state = then(&state, &events);
+            history.extend(events);
+        }
+        let is = |name| history.iter().filter(|e: &&Event| e.event_type() == name).count();
+        prop_assert!(is("ShipmentDispatched") + is("ShipmentCancelled") <= 1, "{:?}", history);
+    }
+}
