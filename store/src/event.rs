@@ -1,0 +1,148 @@
+//! Events before and after they are recorded, and the ids that are derived for them.
+
+use crate::{Position, StreamId, Version};
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use std::borrow::Cow;
+use std::fmt;
+use uuid::Uuid;
+
+/// An event to be appended. Its id is derived from its command's and its place among the command's events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    pub event_type: Cow<'static, str>,
+    pub schema_version: i16,
+    /// JSON text; stored and sent as it is, byte for byte.
+    pub payload: String,
+}
+
+/// An event in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedEvent {
+    pub position: Position,
+    pub stream: StreamId,
+    pub version: Version,
+    pub event_id: Uuid,
+    pub event_type: String,
+    pub schema_version: i16,
+    /// By Postgres' clock; never falls as the position rises.
+    pub recorded_at: DateTime<Utc>,
+    pub metadata: Metadata,
+    /// JSON text, as it was appended.
+    pub payload: String,
+}
+
+/// What is known of an event beside what happened. All events of an append share it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metadata {
+    /// What it all belongs to: the order, mostly.
+    pub correlation_id: Uuid,
+    /// The event that led to the command; none if a client sent it.
+    pub causation_id: Option<Uuid>,
+    pub command_id: Uuid,
+    /// Of the command: its type, target, actor and body.
+    pub fingerprint: Fingerprint,
+    /// Who sent the command.
+    pub actor: String,
+    pub origin: Origin,
+    /// When it happened, by whoever said so: data, not an order.
+    pub occurred_at: DateTime<Utc>,
+    /// W3C Trace Context, if the command carried one.
+    pub traceparent: Option<String>,
+}
+
+/// Tells a repeated command from another command under the same id: the first 16 bytes of a SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub [u8; 16]);
+
+impl Fingerprint {
+    /// The fingerprint of a command's canonical bytes.
+    pub fn of(command: &[u8]) -> Self {
+        Self(first_16(Sha256::digest(command).as_ref()))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where an event comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// It happened here.
+    Live,
+    /// It is recorded history of another system; nothing follows from it.
+    Import,
+}
+
+impl Origin {
+    pub(crate) fn code(self) -> i16 {
+        match self {
+            Self::Live => 0,
+            Self::Import => 1,
+        }
+    }
+
+    pub(crate) fn from_code(code: i16) -> Option<Self> {
+        [Self::Live, Self::Import].into_iter().find(|origin| origin.code() == code)
+    }
+
+    /// `live` or `import`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Import => "import",
+        }
+    }
+}
+
+/// The id that follows from `parent` and `parts`: the same for the same, and near its parent's in time.
+///
+/// A UUID of version 8 (RFC 9562, section 5.8): the first 48 bits are the parent's, which are its milliseconds if it is
+/// of version 7 or was itself derived so; the rest is of SHA-256 over the parent and each part with its length (as
+/// 32 bits, big-endian) before it. So an index over such ids grows at its edge.
+pub fn derive_id(parent: Uuid, parts: &[&[u8]]) -> Uuid {
+    let mut hash = Sha256::new_with_prefix(parent.as_bytes());
+    for part in parts {
+        hash.update((part.len() as u32).to_be_bytes());
+        hash.update(part);
+    }
+    let mut bytes = first_16(hash.finalize().as_ref());
+    bytes[..6].copy_from_slice(&parent.as_bytes()[..6]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+/// The id of a command's event number `index`, from 0.
+pub fn event_id(command_id: Uuid, index: usize) -> Uuid {
+    derive_id(command_id, &[b"event", &(index as u32).to_be_bytes()])
+}
+
+fn first_16(hash: &[u8]) -> [u8; 16] {
+    let mut first = [0; 16];
+    first.copy_from_slice(&hash[..16]);
+    first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stored and looked up for ever: if this test fails, the change is wrong, not the test.
+    #[test]
+    fn derived_ids_never_change() {
+        let command = Uuid::from_u128(0x0199_aaaa_bbbb_7ccc_8ddd_eeee_eeee_eeee);
+        assert_eq!(event_id(command, 0).to_string(), "");
+        assert_eq!(event_id(command, 1).to_string(), "");
+        assert_eq!(derive_id(command, &[b"a", b"bc"]).get_version_num(), 8);
+        assert_ne!(derive_id(command, &[b"a", b"bc"]), derive_id(command, &[b"ab", b"c"]));
+        assert_eq!(derive_id(command, &[]).as_bytes()[..6], command.as_bytes()[..6]);
+    }
+}

@@ -1,0 +1,215 @@
+//! A group of appends as the arrays that the database function `append_group` takes, and its answer as outcomes.
+
+use crate::event::event_id;
+use crate::{Append, AppendError, Appended, ExpectedVersion, Position, StreamId, Version};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use std::collections::HashMap;
+use uuid::Uuid;
+
+/// How the function is told "at least one event".
+const MUST_EXIST: Version = -1;
+
+/// The appends of one call. What the arrays mean is written down in `migrations/0002_append_group.sql`.
+#[derive(Default)]
+pub(crate) struct Group<'a> {
+    appends: Vec<&'a Append>,
+    streams: Vec<StreamId>,
+    numbers: HashMap<StreamId, i32>,
+    /// The last event of each stream so far, for `event_previous`.
+    last_event: HashMap<i32, i32>,
+    event_append: Vec<i32>,
+    event_stream: Vec<i32>,
+    event_version: Vec<Option<Version>>,
+    event_previous: Vec<Option<i32>>,
+    event_ids: Vec<Uuid>,
+    event_types: Vec<&'a str>,
+    schema_versions: Vec<i16>,
+    payloads: Vec<&'a str>,
+    expect_append: Vec<i32>,
+    expect_stream: Vec<i32>,
+    expect_version: Vec<Version>,
+}
+
+/// A row of the function's answer.
+pub(crate) struct Row {
+    append: Option<i32>,
+    outcome: Option<String>,
+    first_position: Option<Position>,
+    group_recorded_at: Option<DateTime<Utc>>,
+    event_versions: Option<Vec<Version>>,
+    stream: Option<i32>,
+    expected_version: Option<Version>,
+    actual_version: Option<Version>,
+}
+
+impl<'a> Group<'a> {
+    pub(crate) fn of(appends: impl Iterator<Item = &'a Append>) -> Self {
+        let mut group = Self::default();
+        appends.for_each(|append| group.add(append));
+        group
+    }
+
+    fn add(&mut self, append: &'a Append) {
+        self.appends.push(append);
+        let number = self.appends.len() as i32;
+        let mut index = 0;
+        for write in &append.streams {
+            let stream = self.stream_number(write.stream);
+            let claimed = write.expected.version();
+            match (write.expected, claimed) {
+                // The versions of the events carry it.
+                (_, Some(_)) if !write.events.is_empty() => {}
+                (_, Some(version)) => self.expect(number, stream, version),
+                (ExpectedVersion::Exists, None) => self.expect(number, stream, MUST_EXIST),
+                (_, None) => {}
+            }
+            for (version, event) in (1..).zip(&write.events) {
+                self.event_append.push(number);
+                self.event_stream.push(stream);
+                self.event_version.push(claimed.map(|claimed| claimed + version));
+                self.event_previous.push(self.last_event.insert(stream, self.event_append.len() as i32));
+                self.event_ids.push(event_id(append.metadata.command_id, index));
+                self.event_types.push(&event.event_type);
+                self.schema_versions.push(event.schema_version);
+                self.payloads.push(&event.payload);
+                index += 1;
+            }
+        }
+    }
+
+    fn stream_number(&mut self, stream: StreamId) -> i32 {
+        *self.numbers.entry(stream).or_insert_with(|| {
+            self.streams.push(stream);
+            self.streams.len() as i32
+        })
+    }
+
+    fn expect(&mut self, append: i32, stream: i32, version: Version) {
+        self.expect_append.push(append);
+        self.expect_stream.push(stream);
+        self.expect_version.push(version);
+    }
+
+    /// One statement, one transaction. `known_head` vouches that all claimed versions fit if the log ends there; `check`
+    /// asks it to look the event ids up first.
+    pub(crate) async fn call(
+        &self,
+        connection: &mut PgConnection,
+        known_head: Option<Position>,
+        check: bool,
+    ) -> Result<Vec<Row>, sqlx::Error> {
+        let metadata = || self.appends.iter().map(|a| &a.metadata);
+        sqlx::query_as!(
+            Row,
+            "SELECT append, outcome, first_position, group_recorded_at, event_versions, stream, expected_version,
+                    actual_version
+             FROM daybook.append_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+                                       $18, $19, $20, $21, $22, $23)",
+            &self.streams.iter().map(|s| s.category.id).collect::<Vec<_>>(),
+            &self.streams.iter().map(|s| s.id).collect::<Vec<_>>(),
+            &metadata().map(|m| m.correlation_id).collect::<Vec<_>>(),
+            &metadata().map(|m| m.causation_id).collect::<Vec<_>>() as &[Option<Uuid>],
+            &metadata().map(|m| m.command_id).collect::<Vec<_>>(),
+            &metadata().map(|m| &m.fingerprint.0[..]).collect::<Vec<_>>() as &[&[u8]],
+            &metadata().map(|m| &*m.actor).collect::<Vec<_>>() as &[&str],
+            &metadata().map(|m| m.origin.code()).collect::<Vec<_>>(),
+            &metadata().map(|m| m.occurred_at).collect::<Vec<_>>(),
+            &metadata().map(|m| m.traceparent.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
+            &self.event_append,
+            &self.event_stream,
+            &self.event_version as &[Option<Version>],
+            &self.event_previous as &[Option<i32>],
+            &self.event_ids,
+            &self.event_types as &[&str],
+            &self.schema_versions,
+            &self.payloads as &[&str],
+            &self.expect_append,
+            &self.expect_stream,
+            &self.expect_version,
+            known_head,
+            check
+        )
+        .fetch_all(connection)
+        .await
+    }
+
+    /// The streams that the group writes to, with the version that it takes each to be at; `None` where it takes none.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (StreamId, Option<Version>)> {
+        let firsts = self.event_previous.iter().enumerate().filter(|(_, previous)| previous.is_none());
+        firsts.map(|(event, _)| {
+            let stream = self.streams[self.event_stream[event] as usize - 1];
+            (stream, self.event_version[event].map(|version| version - 1))
+        })
+    }
+
+    /// What the answer says of each append, in their order.
+    pub(crate) fn outcomes(&self, rows: Vec<Row>) -> Vec<Result<Appended, AppendError>> {
+        match &rows[..] {
+            [Row { append: None, first_position: Some(first), group_recorded_at: Some(at), .. }] => {
+                self.all_written(*first, *at)
+            }
+            _ => self.appends.iter().zip(rows).map(|(append, row)| self.outcome(append, row)).collect(),
+        }
+    }
+
+    /// Every append is written as its versions claimed, from position `first` on.
+    fn all_written(&self, first: Position, recorded_at: DateTime<Utc>) -> Vec<Result<Appended, AppendError>> {
+        let mut position = first - 1;
+        let written = |append: &&Append| {
+            position += append.streams.iter().map(|s| s.events.len() as Position).sum::<Position>();
+            let version = |s: &crate::StreamAppend| s.expected.version().unwrap_or(0) + s.events.len() as Version;
+            Ok(Appended { position, recorded_at, versions: append.streams.iter().map(version).collect() })
+        };
+        self.appends.iter().map(written).collect()
+    }
+
+    fn outcome(&self, append: &Append, row: Row) -> Result<Appended, AppendError> {
+        let stream = row.stream.and_then(|n| self.streams.get(n as usize - 1)).copied();
+        match (row.outcome.as_deref(), row.first_position, row.group_recorded_at) {
+            (Some("written"), first, Some(recorded_at)) => {
+                let versions = row.event_versions.unwrap_or_default();
+                Ok(written(append, first, recorded_at, &versions))
+            }
+            (Some("duplicate"), Some(position), _) => Err(AppendError::AlreadyRecorded { position }),
+            (Some("id_taken"), ..) => {
+                Err(AppendError::Refused("an event id of the append is another command's".into()))
+            }
+            (Some("conflict"), ..) => match (stream, row.actual_version) {
+                (Some(stream), Some(actual)) => {
+                    let expected = match row.expected_version {
+                        Some(MUST_EXIST) => ExpectedVersion::Exists,
+                        Some(0) => ExpectedVersion::NoStream,
+                        Some(version) => ExpectedVersion::Exact(version),
+                        None => ExpectedVersion::Any,
+                    };
+                    Err(AppendError::VersionConflict { stream, expected, actual })
+                }
+                _ => Err(unknown_answer()),
+            },
+            _ => Err(unknown_answer()),
+        }
+    }
+}
+
+fn unknown_answer() -> AppendError {
+    AppendError::Unavailable("append_group gave an answer that this build does not know".into())
+}
+
+fn written(
+    append: &Append,
+    first: Option<Position>,
+    recorded_at: DateTime<Utc>,
+    event_versions: &[Version],
+) -> Appended {
+    let mut events = 0;
+    let version = |s: &crate::StreamAppend| {
+        events += s.events.len();
+        match s.events.last() {
+            Some(_) => event_versions.get(events - 1).copied().unwrap_or(0),
+            None => s.expected.version().unwrap_or(0),
+        }
+    };
+    let versions = append.streams.iter().map(version).collect();
+    Appended { position: first.unwrap_or(1) - 1 + events as Position, recorded_at, versions }
+}

@@ -1,0 +1,55 @@
+//! Leases: at most one owner of a name at a time, by Postgres' clock.
+
+use sqlx::PgPool;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How long a lease holds without being renewed: what a take-over waits for after a kill -9.
+pub const DURATION: Duration = Duration::from_secs(3);
+const SECONDS: f64 = DURATION.as_secs() as f64;
+
+/// A lease that was held when it was acquired or renewed. Guarded transactions check its fence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    pub name: &'static str,
+    pub owner: Uuid,
+    /// Higher for every new owner.
+    pub fence: i64,
+}
+
+/// Takes the lease if it is free, expired or already `owner`'s, and renews it.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub async fn acquire(pool: &PgPool, name: &'static str, owner: Uuid) -> Result<Option<Lease>, sqlx::Error> {
+    let fence = sqlx::query_scalar!(
+        "INSERT INTO daybook.leases AS lease (name, owner, fence, expires_at)
+         VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))
+         ON CONFLICT ON CONSTRAINT leases_name DO UPDATE
+         SET owner = $2,
+             fence = lease.fence + (lease.owner <> $2)::int,
+             expires_at = clock_timestamp() + make_interval(secs => $3)
+         WHERE lease.owner = $2 OR lease.expires_at < clock_timestamp()
+         RETURNING fence",
+        name,
+        owner,
+        SECONDS
+    );
+    Ok(fence.fetch_optional(pool).await?.map(|fence| Lease { name, owner, fence }))
+}
+
+/// Gives the lease back, so that another owner need not wait for its expiry.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub async fn release(pool: &PgPool, lease: &Lease) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE daybook.leases SET expires_at = '-infinity' WHERE name = $1 AND owner = $2 AND fence = $3",
+        lease.name,
+        lease.owner,
+        lease.fence
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,21 @@
+//! An append-only event log on Postgres, and what reading it needs: checkpoints and leases.
+//!
+//! Positions are dense and in commit order, so whoever has seen position P has seen everything up to P. Payloads are
+//! text to this crate; it knows nothing of orders.
+
+mod append;
+pub mod checkpoint;
+pub mod connect;
+mod event;
+mod group;
+pub mod lease;
+mod read;
+mod stream;
+
+pub use append::{Append, AppendError, Appended, Appender, StreamAppend};
+pub use event::{Fingerprint, Metadata, NewEvent, Origin, RecordedEvent, derive_id, event_id};
+pub use read::{Log, LogIdentity, ReadError};
+pub use stream::{Category, ExpectedVersion, Position, StreamId, Version};
+
+/// The numbered migrations in `migrations/`: forward only.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");

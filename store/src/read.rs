@@ -1,0 +1,178 @@
+//! Reading the log: a stream, all of it in order, and what a command wrote.
+
+use crate::event::{Fingerprint, Metadata, Origin, RecordedEvent, event_id};
+use crate::{Category, Position, StreamId, Version};
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+/// The log, to read from. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Log {
+    pool: PgPool,
+    categories: &'static [Category],
+}
+
+/// Which log this is: another log has another id; the same log, restored to an older state, another epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogIdentity {
+    pub log_id: Uuid,
+    pub epoch: i64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("the log cannot be read: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("the event at position {position} is of category {category}, which this build does not know")]
+    UnknownCategory { position: Position, category: i16 },
+    #[error("the event at position {position} is malformed: {what}")]
+    Malformed { position: Position, what: &'static str },
+    #[error("the database calls category {id} {stored:?}, this build {expected:?}: it is not this build's database")]
+    OtherCategories { id: i16, stored: Option<String>, expected: &'static str },
+}
+
+struct Row {
+    position: i64,
+    version: i64,
+    recorded_at: DateTime<Utc>,
+    occurred_at: DateTime<Utc>,
+    category: i16,
+    schema_version: i16,
+    origin: i16,
+    stream_id: Uuid,
+    event_id: Uuid,
+    correlation_id: Uuid,
+    causation_id: Option<Uuid>,
+    command_id: Uuid,
+    fingerprint: Vec<u8>,
+    event_type: String,
+    actor: String,
+    traceparent: Option<String>,
+    payload: String,
+}
+
+/// The events that a condition holds for, all columns of them.
+macro_rules! events {
+    ($condition:literal, $($argument:expr),*) => {
+        sqlx::query_as!(
+            Row,
+            r#"SELECT position, version, recorded_at, occurred_at, category, schema_version, origin, stream_id, event_id,
+                      correlation_id, causation_id, command_id, fingerprint, event_type, actor, traceparent,
+                      payload::text AS "payload!"
+               FROM daybook.events "# + $condition,
+            $($argument),*
+        )
+    };
+}
+
+impl Log {
+    /// The log of `pool`'s database, whose streams are of these categories.
+    pub fn new(pool: PgPool, categories: &'static [Category]) -> Self {
+        Self { pool, categories }
+    }
+
+    /// The log's id and epoch; after checking that its categories are the ones that this build takes it to have.
+    ///
+    /// # Errors
+    /// When it cannot be read, or a category has another name.
+    pub async fn identity(&self) -> Result<LogIdentity, ReadError> {
+        let stored = sqlx::query!("SELECT id, name FROM daybook.categories").fetch_all(&self.pool).await?;
+        for Category { id, name } in self.categories {
+            let stored = stored.iter().find(|row| row.id == *id).map(|row| row.name.clone());
+            if stored.as_deref() != Some(name) {
+                return Err(ReadError::OtherCategories { id: *id, stored, expected: name });
+            }
+        }
+        let log = sqlx::query_as!(LogIdentity, "SELECT log_id, epoch FROM daybook.log").fetch_one(&self.pool).await?;
+        Ok(log)
+    }
+
+    /// The position of the last event; 0 if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn head(&self) -> Result<Position, ReadError> {
+        let head = sqlx::query_scalar!(r#"SELECT coalesce(max(position), 0) AS "head!" FROM daybook.events"#);
+        Ok(head.fetch_one(&self.pool).await?)
+    }
+
+    /// Up to `limit` events of a stream, from the one after `after`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn read_stream(
+        &self,
+        stream: StreamId,
+        after: Version,
+        limit: i64,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let rows = events!(
+            "WHERE category = $1 AND stream_id = $2 AND version > $3 ORDER BY version LIMIT $4",
+            stream.category.id,
+            stream.id,
+            after,
+            limit
+        );
+        self.recorded(rows.fetch_all(&self.pool).await?)
+    }
+
+    /// Up to `limit` events in order of position, from the one after `after`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn read_all(&self, after: Position, limit: i64) -> Result<Vec<RecordedEvent>, ReadError> {
+        let rows = events!("WHERE position > $1 ORDER BY position LIMIT $2", after, limit);
+        self.recorded(rows.fetch_all(&self.pool).await?)
+    }
+
+    /// What the command wrote, in order; empty if it wrote nothing.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn read_command(&self, command_id: Uuid) -> Result<Vec<RecordedEvent>, ReadError> {
+        // A command's events are appended at once, so they stand together from its first one on.
+        let rows = events!(
+            "WHERE position >= (SELECT position FROM daybook.events WHERE event_id = $1)
+               AND position < (SELECT position FROM daybook.events WHERE event_id = $1) + 1000
+               AND command_id = $2
+             ORDER BY position",
+            event_id(command_id, 0),
+            command_id
+        );
+        self.recorded(rows.fetch_all(&self.pool).await?)
+    }
+
+    fn recorded(&self, rows: Vec<Row>) -> Result<Vec<RecordedEvent>, ReadError> {
+        rows.into_iter().map(|row| self.event(row)).collect()
+    }
+
+    fn event(&self, row: Row) -> Result<RecordedEvent, ReadError> {
+        let position = row.position;
+        let category = self.categories.iter().find(|c| c.id == row.category);
+        let category = *category.ok_or(ReadError::UnknownCategory { position, category: row.category })?;
+        let fingerprint = row.fingerprint.try_into();
+        Ok(RecordedEvent {
+            position,
+            stream: StreamId { category, id: row.stream_id },
+            version: row.version,
+            event_id: row.event_id,
+            event_type: row.event_type,
+            schema_version: row.schema_version,
+            recorded_at: row.recorded_at,
+            metadata: Metadata {
+                correlation_id: row.correlation_id,
+                causation_id: row.causation_id,
+                command_id: row.command_id,
+                fingerprint: Fingerprint(
+                    fingerprint.map_err(|_| ReadError::Malformed { position, what: "fingerprint" })?,
+                ),
+                actor: row.actor,
+                origin: Origin::from_code(row.origin).ok_or(ReadError::Malformed { position, what: "origin" })?,
+                occurred_at: row.occurred_at,
+                traceparent: row.traceparent,
+            },
+            payload: row.payload,
+        })
+    }
+}
