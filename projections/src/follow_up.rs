@@ -1,0 +1,175 @@
+//! The rows that reactions leave: what is to be done, and what came of it.
+
+use crate::Recorded;
+use domain::reaction::{Act, FollowUp, react};
+use sqlx::types::Json;
+use sqlx::{PgConnection, PgPool};
+use std::sync::Arc;
+use std::time::Duration;
+use store::lease::Lease;
+use store::{Origin, Position, derive_id};
+use uuid::Uuid;
+
+/// A follow-up that is due.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Due {
+    /// Also the command id, or the idempotency key, of the act.
+    pub id: Uuid,
+    /// The event that it follows from.
+    pub event_id: Uuid,
+    pub position: Position,
+    pub correlation_id: Uuid,
+    pub reaction: String,
+    pub attempts: i32,
+    pub act: Json<Act>,
+}
+
+/// What came of a follow-up.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Settlement {
+    /// It is done.
+    Accepted,
+    /// It was refused, and that is final; what follows from that is recorded with it.
+    Refused { reason: String, next: Option<FollowUp> },
+    /// It could not be tried, or its outcome is unknown: again, after a while.
+    Retry { reason: String, after: Duration },
+    /// It will never work as it is: somebody has to look at it.
+    Parked { reason: String },
+}
+
+/// The id of a follow-up of `cause`: an event, or a follow-up that was refused.
+pub fn follow_up_id(cause: Uuid, reaction: &str, target: Uuid) -> Uuid {
+    derive_id(cause, &[b"follow-up", reaction.as_bytes(), target.as_bytes()])
+}
+
+/// Writes what follows from `events`. Nothing follows from imported history.
+pub(crate) async fn record(transaction: &mut PgConnection, events: &[Arc<Recorded>]) -> Result<(), sqlx::Error> {
+    let mut rows = Rows::default();
+    for Recorded { record, event } in events.iter().map(|e| &**e) {
+        if record.metadata.origin == Origin::Import {
+            continue;
+        }
+        for follow_up in react(event) {
+            let cause = (record.event_id, record.event_id, record.position, record.metadata.correlation_id);
+            rows.push(cause, follow_up);
+        }
+    }
+    rows.insert(transaction).await
+}
+
+/// Follow-ups as columns, for one statement.
+#[derive(Default)]
+struct Rows {
+    id: Vec<Uuid>,
+    event_id: Vec<Uuid>,
+    position: Vec<Position>,
+    correlation_id: Vec<Uuid>,
+    reaction: Vec<String>,
+    target: Vec<Uuid>,
+    act: Vec<Json<Act>>,
+}
+
+impl Rows {
+    fn push(&mut self, cause: (Uuid, Uuid, Position, Uuid), follow_up: FollowUp) {
+        let (cause, event_id, position, correlation_id) = cause;
+        self.id.push(follow_up_id(cause, follow_up.reaction, follow_up.target));
+        self.event_id.push(event_id);
+        self.position.push(position);
+        self.correlation_id.push(correlation_id);
+        self.reaction.push(follow_up.reaction.to_owned());
+        self.target.push(follow_up.target);
+        self.act.push(Json(follow_up.act));
+    }
+
+    async fn insert(self, transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if self.id.is_empty() {
+            return Ok(());
+        }
+        sqlx::query!(
+            "INSERT INTO daybook.follow_ups (id, event_id, position, correlation_id, reaction, target, act)
+             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[], $5::text[], $6::uuid[], $7::jsonb[])
+             ON CONFLICT ON CONSTRAINT follow_ups_id DO NOTHING",
+            &self.id,
+            &self.event_id,
+            &self.position,
+            &self.correlation_id,
+            &self.reaction,
+            &self.target,
+            &self.act as &[Json<Act>]
+        )
+        .execute(transaction)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Up to `limit` follow-ups that are due, the longest due first, without those `in_flight`.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn due(pool: &PgPool, in_flight: &[Uuid], limit: i64) -> Result<Vec<Due>, sqlx::Error> {
+    sqlx::query_as!(
+        Due,
+        r#"SELECT id, event_id, position, correlation_id, reaction, attempts, act AS "act: Json<Act>"
+           FROM daybook.follow_ups
+           WHERE state = 'due' AND due_at <= clock_timestamp() AND id <> ALL($1)
+           ORDER BY due_at LIMIT $2"#,
+        in_flight,
+        limit
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Records what came of follow-ups, if the lease is still held; `false`, and nothing, if it is not.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn settle(pool: &PgPool, lease: &Lease, settled: Vec<(Due, Settlement)>) -> Result<bool, sqlx::Error> {
+    let (mut ids, mut states, mut reasons, mut delays) = (vec![], vec![], vec![], vec![]);
+    let mut next_rows = Rows::default();
+    for (due, settlement) in settled {
+        let (state, reason, delay) = match settlement {
+            Settlement::Accepted => ("accepted", None, 0.0),
+            Settlement::Refused { reason, next } => {
+                let cause = (due.id, due.event_id, due.position, due.correlation_id);
+                next.into_iter().for_each(|follow_up| next_rows.push(cause, follow_up));
+                ("refused", Some(reason), 0.0)
+            }
+            Settlement::Retry { reason, after } => ("due", Some(reason), after.as_secs_f64()),
+            Settlement::Parked { reason } => ("parked", Some(reason), 0.0),
+        };
+        ids.push(due.id);
+        states.push(state.to_owned());
+        reasons.push(reason);
+        delays.push(delay);
+    }
+    let mut transaction = pool.begin().await?;
+    // Locks the lease's row, so that it cannot change hands before this is committed.
+    let held = sqlx::query_scalar!(
+        "SELECT true FROM daybook.leases WHERE name = $1 AND owner = $2 AND fence = $3 FOR SHARE",
+        lease.name,
+        lease.owner,
+        lease.fence
+    );
+    if held.fetch_optional(&mut *transaction).await?.is_none() {
+        return Ok(false);
+    }
+    sqlx::query!(
+        "UPDATE daybook.follow_ups f
+         SET state = s.state, reason = s.reason, attempts = f.attempts + 1,
+             due_at = CASE s.state WHEN 'due' THEN clock_timestamp() + make_interval(secs => s.delay) ELSE due_at END,
+             settled_at = CASE s.state WHEN 'due' THEN NULL ELSE clock_timestamp() END
+         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::float8[]) AS s (id, state, reason, delay)
+         WHERE f.id = s.id AND f.state = 'due'",
+        &ids,
+        &states,
+        &reasons as &[Option<String>],
+        &delays
+    )
+    .execute(&mut *transaction)
+    .await?;
+    next_rows.insert(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(true)
+}

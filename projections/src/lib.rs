@@ -1,0 +1,62 @@
+//! Read models and follow-ups, folded from the log.
+//!
+//! A read model can be thrown away and rebuilt: [`ReadModel`] is all that a replay can name. Follow-ups are acts to
+//! come, and no read model: nothing can replay them.
+
+pub mod apply;
+pub mod follow_up;
+pub mod order_summary;
+pub mod stock_level;
+
+use domain::Event;
+use store::RecordedEvent;
+
+/// An event of the log, decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    pub record: RecordedEvent,
+    pub event: Event,
+}
+
+/// The read models. A new one is a variant here, a migration, a file and a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReadModel {
+    OrderSummary,
+    StockLevel,
+}
+
+impl ReadModel {
+    pub const ALL: [Self; 2] = [Self::OrderSummary, Self::StockLevel];
+
+    /// The name of its table, and of its checkpoint.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OrderSummary => "order_summary",
+            Self::StockLevel => "stock_level",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|model| model.name() == name)
+    }
+}
+
+/// All that is folded from the log, each with a checkpoint of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Projection {
+    ReadModel(ReadModel),
+    FollowUps,
+}
+
+impl Projection {
+    pub const ALL: [Self; 3] =
+        [Self::ReadModel(ReadModel::OrderSummary), Self::ReadModel(ReadModel::StockLevel), Self::FollowUps];
+
+    /// The name of its checkpoint, and of its lease.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReadModel(model) => model.name(),
+            Self::FollowUps => "follow_ups",
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Read model: an order as it stands. Its row, its fold, its queries.
+
+use crate::Recorded;
+use crate::apply::Comparison;
+use chrono::{DateTime, Utc};
+use domain::id::{OrderId, PaymentId};
+use domain::money::Amount;
+use domain::order::{CancelReason, OrderPlaced, Status};
+use domain::{Event, order, payment};
+use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
+use sqlx::{PgConnection, PgPool};
+use std::collections::HashMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// A row of the table, and what a query replies. Amounts are in minor units of `currency`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OrderSummary {
+    pub order_id: Uuid,
+    pub customer_id: Uuid,
+    pub status: String,
+    /// Why it ended early, if it did.
+    pub reason: Option<String>,
+    pub currency: String,
+    pub total: i64,
+    /// Held for us by the provider, or captured.
+    pub authorised: i64,
+    pub captured: i64,
+    /// How many lines it has, and how many of them have arrived.
+    pub lines: i32,
+    pub delivered: i32,
+    pub payments: Json<Vec<PaymentSummary>>,
+    pub placed_at: DateTime<Utc>,
+    pub changed_at: DateTime<Utc>,
+    /// Of the order's stream.
+    pub version: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PaymentSummary {
+    pub payment_id: Uuid,
+    pub kind: String,
+    pub amount: i64,
+    pub status: payment::Status,
+    pub captured: i64,
+}
+
+/// Writes what `events` change: the rows they touch are read, folded in memory, and written by one statement.
+pub(crate) async fn write(
+    transaction: &mut PgConnection,
+    generation: i32,
+    events: &[Arc<Recorded>],
+) -> Result<(), sqlx::Error> {
+    let mut rows: HashMap<Uuid, OrderSummary> = HashMap::new();
+    let is_new = |e: &Recorded| matches!(e.event, Event::Order(_, order::Event::OrderPlaced(_)));
+    let new: Vec<Uuid> = events.iter().filter(|e| is_new(e)).map(|e| e.event.stream_id()).collect();
+    let mut known: Vec<Uuid> = events.iter().filter_map(|e| order_of(&e.event)).map(|id| id.0).collect();
+    known.sort_unstable();
+    known.dedup();
+    known.retain(|id| !new.contains(id));
+    if !known.is_empty() {
+        let stored = sqlx::query_as!(
+            OrderSummary,
+            r#"SELECT order_id, customer_id, status, reason, currency, total, authorised, captured, lines, delivered,
+                      payments AS "payments: Json<Vec<PaymentSummary>>", placed_at, changed_at, version
+               FROM daybook.order_summary WHERE generation = $1 AND order_id = ANY($2)"#,
+            generation,
+            &known
+        );
+        rows.extend(stored.fetch_all(&mut *transaction).await?.into_iter().map(|row| (row.order_id, row)));
+    }
+    events.iter().for_each(|event| fold(&mut rows, event));
+    upsert(transaction, generation, rows.into_values().collect()).await
+}
+
+/// The order whose row an event changes, if it changes one.
+fn order_of(event: &Event) -> Option<OrderId> {
+    use payment::Event as P;
+    match event {
+        Event::Order(id, _) => Some(*id),
+        Event::Payment(_, P::PaymentRequested(e)) => Some(e.order_id),
+        Event::Payment(_, P::PaymentAuthorised(e)) => Some(e.order_id),
+        Event::Payment(_, P::PaymentDeclined(e)) => Some(e.order_id),
+        Event::Payment(_, P::CaptureRequested(_) | P::CaptureDeclined(_)) => None,
+        Event::Payment(_, P::PaymentCaptured(e)) => Some(e.order_id),
+        Event::Payment(_, P::VoidDeferred(e)) => Some(e.order_id),
+        Event::Payment(_, P::VoidRequested(e)) => Some(e.order_id),
+        Event::Payment(_, P::VoidDeclined(e)) => Some(e.order_id),
+        Event::Payment(_, P::PaymentVoided(e)) => Some(e.order_id),
+        Event::Stock(..) | Event::Shipment(..) => None,
+    }
+}
+
+fn fold(rows: &mut HashMap<Uuid, OrderSummary>, recorded: &Recorded) {
+    let Some(order_id) = order_of(&recorded.event) else { return };
+    if let Event::Order(_, order::Event::OrderPlaced(placed)) = &recorded.event {
+        rows.insert(order_id.0, OrderSummary::placed(order_id, placed, recorded.record.recorded_at));
+    }
+    let Some(row) = rows.get_mut(&order_id.0) else { return };
+    match &recorded.event {
+        Event::Order(_, event) => {
+            row.order_event(event);
+            row.version = recorded.record.version;
+        }
+        Event::Payment(id, event) => row.payment_event(*id, event),
+        Event::Stock(..) | Event::Shipment(..) => {}
+    }
+    row.changed_at = recorded.record.recorded_at;
+}
+
+impl OrderSummary {
+    fn placed(order_id: OrderId, placed: &OrderPlaced, at: DateTime<Utc>) -> Self {
+        let payment = |p: &order::OrderPayment| PaymentSummary {
+            payment_id: p.payment_id.0,
+            kind: p.method.kind.clone(),
+            amount: p.amount.0,
+            status: payment::Status::Unrequested,
+            captured: 0,
+        };
+        Self {
+            order_id: order_id.0,
+            customer_id: placed.customer_id.0,
+            status: word(&Status::Placed),
+            reason: None,
+            currency: placed.currency.to_string(),
+            total: placed.totals.total.0,
+            authorised: 0,
+            captured: 0,
+            lines: placed.lines.len() as i32,
+            delivered: 0,
+            payments: Json(placed.payments.iter().map(payment).collect()),
+            placed_at: at,
+            changed_at: at,
+            version: 1,
+        }
+    }
+
+    fn order_event(&mut self, event: &order::Event) {
+        use order::Event as E;
+        match event {
+            E::OrderConfirmed(_) => self.status = word(&Status::Confirmed),
+            E::PaymentRefused(e) => self.reason = Some(e.reason.clone()),
+            E::OrderRejected(_) => self.status = word(&Status::Rejected),
+            E::OrderCancelled(e) => {
+                self.status = word(&Status::Cancelled);
+                self.reason = Some(word::<CancelReason>(&e.reason));
+            }
+            E::LinesDelivered(e) => self.delivered += e.lines.len() as i32,
+            E::OrderCompleted(_) => self.status = word(&Status::Completed),
+            E::OrderPlaced(_)
+            | E::PaymentAuthorisedRecorded(_)
+            | E::PaymentsSecured(_)
+            | E::StockSecured(_)
+            | E::LinesShort(_)
+            | E::ReservationReturned(_) => {}
+        }
+    }
+
+    fn payment_event(&mut self, id: PaymentId, event: &payment::Event) {
+        use payment::Event as E;
+        use payment::Status as S;
+        let Some(payment) = self.payments.iter_mut().find(|p| p.payment_id == id.0) else { return };
+        match event {
+            E::PaymentRequested(_) => payment.status = S::Requested,
+            E::PaymentAuthorised(_) => payment.status = S::Authorised,
+            E::PaymentDeclined(_) => payment.status = S::Declined,
+            E::PaymentCaptured(e) => {
+                let Amount(amount) = e.amount;
+                payment.captured += amount;
+                self.captured += amount;
+            }
+            E::VoidDeferred(_) => payment.status = S::VoidDeferred,
+            E::VoidRequested(_) => payment.status = S::VoidRequested,
+            E::VoidDeclined(_) => payment.status = S::VoidDeclined,
+            E::PaymentVoided(_) => payment.status = S::Voided,
+            E::CaptureRequested(_) | E::CaptureDeclined(_) => {}
+        }
+        let held = |p: &&PaymentSummary| matches!(p.status, S::Authorised | S::VoidRequested | S::VoidDeclined);
+        self.authorised = self.payments.iter().filter(held).map(|p| p.amount).sum();
+    }
+}
+
+/// The word that a state or a reason is stored as.
+fn word<T: Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        other => unreachable!("states and reasons are words, not {other:?}"),
+    }
+}
+
+async fn upsert(transaction: &mut PgConnection, generation: i32, rows: Vec<OrderSummary>) -> Result<(), sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let column = |of: fn(&OrderSummary) -> Uuid| rows.iter().map(of).collect::<Vec<_>>();
+    let texts = |of: fn(&OrderSummary) -> String| rows.iter().map(of).collect::<Vec<_>>();
+    let numbers = |of: fn(&OrderSummary) -> i64| rows.iter().map(of).collect::<Vec<_>>();
+    let times = |of: fn(&OrderSummary) -> DateTime<Utc>| rows.iter().map(of).collect::<Vec<_>>();
+    let reasons: Vec<Option<String>> = rows.iter().map(|r| r.reason.clone()).collect();
+    let payments: Vec<Json<Vec<PaymentSummary>>> = rows.iter().map(|r| r.payments.clone()).collect();
+    sqlx::query!(
+        r#"INSERT INTO daybook.order_summary
+               (generation, order_id, customer_id, status, reason, currency, total, authorised, captured, lines,
+                delivered, payments, placed_at, changed_at, version)
+           SELECT $1, order_id, customer_id, status, reason, currency, total, authorised, captured, lines,
+                  delivered, payments, placed_at, changed_at, version
+           FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
+                       $9::bigint[], $10::bigint[], $11::bigint[], $12::jsonb[], $13::timestamptz[],
+                       $14::timestamptz[], $15::bigint[])
+             AS r (order_id, customer_id, status, reason, currency, total, authorised, captured, lines,
+                   delivered, payments, placed_at, changed_at, version)
+           ON CONFLICT ON CONSTRAINT order_summary_order DO UPDATE
+           SET status = excluded.status, reason = excluded.reason, authorised = excluded.authorised,
+               captured = excluded.captured, delivered = excluded.delivered, payments = excluded.payments,
+               changed_at = excluded.changed_at, version = excluded.version"#,
+        generation,
+        &column(|r| r.order_id),
+        &column(|r| r.customer_id),
+        &texts(|r| r.status.clone()),
+        &reasons as &[Option<String>],
+        &texts(|r| r.currency.clone()),
+        &numbers(|r| r.total),
+        &numbers(|r| r.authorised),
+        &numbers(|r| r.captured),
+        &numbers(|r| r.lines.into()),
+        &numbers(|r| r.delivered.into()),
+        &payments as &[Json<Vec<PaymentSummary>>],
+        &times(|r| r.placed_at),
+        &times(|r| r.changed_at),
+        &numbers(|r| r.version),
+    )
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// Compares the rows of two generations, all columns of them.
+pub(crate) async fn compare(transaction: &mut PgConnection, old: i32, new: i32) -> Result<Comparison, sqlx::Error> {
+    sqlx::query_as!(
+        Comparison,
+        r#"WITH a AS (
+               SELECT order_id, customer_id, status, reason, currency, total, authorised, captured, lines, delivered,
+                      payments, placed_at, changed_at, version
+               FROM daybook.order_summary WHERE generation = $1),
+           b AS (
+               SELECT order_id, customer_id, status, reason, currency, total, authorised, captured, lines, delivered,
+                      payments, placed_at, changed_at, version
+               FROM daybook.order_summary WHERE generation = $2)
+           SELECT (SELECT count(*) FROM b) AS "rows!",
+                  (SELECT count(*) FROM ((TABLE a EXCEPT TABLE b) UNION ALL (TABLE b EXCEPT TABLE a)) AS d)
+                      AS "differences!""#,
+        old,
+        new
+    )
+    .fetch_one(transaction)
+    .await
+}
+
+/// Removes the rows of all generations but these.
+pub(crate) async fn keep_only(transaction: &mut PgConnection, generations: &[i32]) -> Result<(), sqlx::Error> {
+    sqlx::query!("DELETE FROM daybook.order_summary WHERE generation <> ALL($1)", generations)
+        .execute(transaction)
+        .await?;
+    Ok(())
+}
+
+/// The order, in the live generation.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn get(pool: &PgPool, order_id: Uuid) -> Result<Option<OrderSummary>, sqlx::Error> {
+    sqlx::query_as!(
+        OrderSummary,
+        r#"SELECT order_id, customer_id, status, reason, currency, total, authorised, captured, lines, delivered,
+                  payments AS "payments: Json<Vec<PaymentSummary>>", placed_at, changed_at, version
+           FROM daybook.order_summary
+           WHERE order_id = $1
+             AND generation = (SELECT generation FROM daybook.checkpoints WHERE projection = 'order_summary' AND live)"#,
+        order_id
+    )
+    .fetch_optional(pool)
+    .await
+}
+
+/// Which orders to list, newest first. The last row of a page is where the next one goes on: `(placed_at, order_id)`.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub status: Option<String>,
+    pub customer_id: Option<Uuid>,
+    pub after: Option<(DateTime<Utc>, Uuid)>,
+    pub limit: i64,
+}
+
+/// A page of orders, in the live generation.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<OrderSummary>, sqlx::Error> {
+    sqlx::query_as!(
+        OrderSummary,
+        r#"SELECT order_id, customer_id, status, reason, currency, total, authorised, captured, lines, delivered,
+                  payments AS "payments: Json<Vec<PaymentSummary>>", placed_at, changed_at, version
+           FROM daybook.order_summary
+           WHERE generation = (SELECT generation FROM daybook.checkpoints WHERE projection = 'order_summary' AND live)
+             AND ($1::text IS NULL OR status = $1)
+             AND ($2::uuid IS NULL OR customer_id = $2)
+             AND ($3::timestamptz IS NULL OR placed_at < $3 OR placed_at = $3 AND order_id > $4)
+           ORDER BY placed_at DESC, order_id LIMIT $5"#,
+        filter.status.as_deref(),
+        filter.customer_id,
+        filter.after.map(|(placed_at, _)| placed_at),
+        filter.after.map(|(_, order_id)| order_id),
+        filter.limit
+    )
+    .fetch_all(pool)
+    .await
+}
