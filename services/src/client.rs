@@ -1,0 +1,107 @@
+//! A client of the command and query APIs, for the verbs, the demo and the tests.
+
+use crate::command_api::Verb;
+use crate::query_api::QueryBody;
+use crate::subject;
+use crate::wire::{CommandBody, ErrorBody, QueryReply, Reply};
+use async_nats::service::NATS_SERVICE_ERROR;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::time::Duration;
+use store::Position;
+use uuid::Uuid;
+
+/// Somewhat longer than a command may take at the service.
+const ANSWER: Duration = Duration::from_secs(15);
+/// How long to wait before a command or a query that can be repeated is repeated.
+const AGAIN: Duration = Duration::from_millis(100);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error(transparent)]
+    Refused(#[from] ErrorBody),
+    #[error("no answer from Daybook at NATS: {0}. Is `daybook serve` or `daybook dev` running?")]
+    NoAnswer(String),
+    #[error("the answer is not one that this build knows: {0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+impl ClientError {
+    /// Whether the same request may succeed later.
+    pub fn may_be_repeated(&self) -> bool {
+        match self {
+            Self::Refused(error) => error.retry,
+            Self::NoAnswer(_) => true,
+            Self::Malformed(_) => false,
+        }
+    }
+}
+
+/// Speaks for one actor. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    nats: async_nats::Client,
+    actor: String,
+}
+
+impl Client {
+    pub fn new(nats: async_nats::Client, actor: impl Into<String>) -> Self {
+        Self { nats, actor: actor.into() }
+    }
+
+    /// A new command's body.
+    pub fn body<V: Verb>(&self, data: V) -> CommandBody<V> {
+        CommandBody { command_id: Uuid::now_v7(), actor: self.actor.clone(), occurred_at: None, data }
+    }
+
+    /// Sends a command once.
+    ///
+    /// # Errors
+    /// When it is refused, or there is no answer.
+    pub async fn send<V: Verb>(&self, body: &CommandBody<V>) -> Result<Reply, ClientError> {
+        self.request(format!("{}.{}", subject::COMMANDS, V::NAME), body).await
+    }
+
+    /// Sends a command until it is answered, with one id, for as long as `patience`.
+    ///
+    /// # Errors
+    /// When it is refused, or there is no answer in that time.
+    pub async fn command<V: Verb + Sync>(&self, data: V, patience: Duration) -> Result<Reply, ClientError> {
+        let body = self.body(data);
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            match self.send(&body).await {
+                Err(e) if e.may_be_repeated() && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Asks a query, `order_summary.get` for example; `at_least` names a position to be at.
+    ///
+    /// # Errors
+    /// When it is refused, or there is no answer.
+    pub async fn query<T: DeserializeOwned>(
+        &self,
+        verb: &str,
+        data: Value,
+        at_least: Option<Position>,
+    ) -> Result<QueryReply<T>, ClientError> {
+        let body = QueryBody { at_least, wait_ms: None, data };
+        self.request(format!("{}.{verb}", subject::QUERIES), &body).await
+    }
+
+    async fn request<T: DeserializeOwned>(&self, subject: String, body: &impl Serialize) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body)?;
+        let request = async_nats::Request::new().payload(body.into()).timeout(Some(ANSWER));
+        let answer = self.nats.send_request(subject, request).await;
+        let answer = answer.map_err(|e| ClientError::NoAnswer(e.to_string()))?;
+        if answer.headers.as_ref().is_some_and(|headers| headers.get(NATS_SERVICE_ERROR).is_some()) {
+            return Err(serde_json::from_slice::<ErrorBody>(&answer.payload)?.into());
+        }
+        Ok(serde_json::from_slice(&answer.payload)?)
+    }
+}

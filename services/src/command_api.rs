@@ -1,0 +1,164 @@
+//! Commands over NATS request/reply: one endpoint a verb. Only what a client may ask for is here; what the system tells
+//! itself (that a payment was authorised, that stock was reserved) goes through the sender alone.
+
+use crate::api::{Service, respond};
+use crate::execute::{Envelope, Executor};
+use crate::js::TRACEPARENT;
+use crate::subject;
+use crate::wire::{CommandBody, ErrorBody, Reply};
+use async_nats::service::Request;
+use async_nats::{Client, Message};
+use chrono::Utc;
+use domain::Command;
+use domain::id::{OrderId, ShipmentId, Sku};
+use domain::order::{self, CancelReason, PlaceOrder};
+use domain::{shipment, stock};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// `order.place`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// Made by the client, so that placing the order twice is placing it once.
+    pub order_id: OrderId,
+    pub order: PlaceOrder,
+}
+
+/// `order.cancel`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cancel {
+    pub order_id: OrderId,
+    pub reason: CancelReason,
+}
+
+/// `stock.receive`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receive {
+    pub sku: Sku,
+    pub quantity: u32,
+}
+
+/// `shipment.dispatch`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dispatch {
+    pub shipment_id: ShipmentId,
+    pub tracking: String,
+}
+
+/// `shipment.confirm_delivery`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmDelivery {
+    pub shipment_id: ShipmentId,
+}
+
+/// The data of a verb, and the command that it is.
+pub trait Verb: Serialize + DeserializeOwned + Send {
+    /// `order.place`: the end of the subject.
+    const NAME: &'static str;
+    fn command(self) -> Command;
+}
+
+impl Verb for Place {
+    const NAME: &'static str = "order.place";
+    fn command(self) -> Command {
+        Command::Order { id: self.order_id, command: order::Command::Place(self.order) }
+    }
+}
+
+impl Verb for Cancel {
+    const NAME: &'static str = "order.cancel";
+    fn command(self) -> Command {
+        Command::CancelOrder { id: self.order_id, reason: self.reason }
+    }
+}
+
+impl Verb for Receive {
+    const NAME: &'static str = "stock.receive";
+    fn command(self) -> Command {
+        Command::Stock(stock::Command::Receive { sku: self.sku, quantity: self.quantity })
+    }
+}
+
+impl Verb for Dispatch {
+    const NAME: &'static str = "shipment.dispatch";
+    fn command(self) -> Command {
+        let command = shipment::Command::Dispatch { tracking: self.tracking };
+        Command::Shipment { id: self.shipment_id, command }
+    }
+}
+
+impl Verb for ConfirmDelivery {
+    const NAME: &'static str = "shipment.confirm_delivery";
+    fn command(self) -> Command {
+        Command::Shipment { id: self.shipment_id, command: shipment::Command::ConfirmDelivery }
+    }
+}
+
+/// Starts the command endpoints; they answer until the service is stopped.
+///
+/// # Errors
+/// When NATS cannot be reached.
+pub async fn start(client: &Client, executor: Executor) -> Result<Service, async_nats::Error> {
+    let mut service = Service::new(client, "daybook-commands", "Daybook's command API").await?;
+    verb::<Place>(&mut service, &executor).await?;
+    verb::<Cancel>(&mut service, &executor).await?;
+    verb::<Receive>(&mut service, &executor).await?;
+    verb::<Dispatch>(&mut service, &executor).await?;
+    verb::<ConfirmDelivery>(&mut service, &executor).await?;
+    Ok(service)
+}
+
+async fn verb<V: Verb + 'static>(service: &mut Service, executor: &Executor) -> Result<(), async_nats::Error> {
+    let executor = executor.clone();
+    let handle = move |request: Request| {
+        let executor = executor.clone();
+        async move {
+            let reply = handle::<V>(&executor, &request.message).await;
+            respond(&request, reply).await;
+        }
+    };
+    service.endpoint(subject::COMMANDS, V::NAME, handle).await
+}
+
+async fn handle<V: Verb>(executor: &Executor, message: &Message) -> Result<Reply, ErrorBody> {
+    let envelope = envelope::<V>(message)?;
+    Ok(executor.execute(&envelope).await?.into())
+}
+
+/// What a client's message asks for.
+fn envelope<V: Verb>(message: &Message) -> Result<Envelope, ErrorBody> {
+    let body: CommandBody<V> = parse(&message.payload)?;
+    if body.command_id.get_version_num() != 7 {
+        return Err(ErrorBody::invalid("command_id", "a UUID of version 7 (RFC 9562), new for every command"));
+    }
+    if !(1..=64).contains(&body.actor.len()) || body.actor.chars().any(char::is_control) {
+        return Err(ErrorBody::invalid("actor", "1 to 64 bytes without control characters"));
+    }
+    let traceparent = message.headers.as_ref().and_then(|h| h.get(TRACEPARENT));
+    Ok(Envelope {
+        command_id: body.command_id,
+        command: body.data.command(),
+        actor: body.actor,
+        correlation_id: None,
+        causation_id: None,
+        occurred_at: body.occurred_at.unwrap_or_else(Utc::now),
+        traceparent: traceparent.map(ToString::to_string).filter(|t| is_traceparent(t)),
+    })
+}
+
+/// Version 00 of W3C Trace Context, section 3.2; anything else is not passed on.
+fn is_traceparent(text: &str) -> bool {
+    let fits = |(part, length): (&str, usize)| part.len() == length && part.bytes().all(|b| b.is_ascii_hexdigit());
+    let parts: Vec<&str> = text.split('-').collect();
+    parts.len() == 4 && parts[0] == "00" && parts.into_iter().zip([2, 32, 16, 2]).all(fits)
+}
+
+/// The body as JSON of the right shape; what is wrong with it names the place.
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorBody> {
+    serde_json::from_slice(body).map_err(|e| ErrorBody::invalid("body", e.to_string()))
+}

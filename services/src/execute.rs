@@ -1,0 +1,428 @@
+//! From a command to its outcome: load, decide, append; again, if somebody was faster.
+//!
+//! Every stream that is looked at is an expectation of the append, so no answer rests on a state that has passed: also
+//! a refusal, or "already so", that was decided on a cached state is confirmed by the log before it is given.
+
+use crate::codec::{self, DecodeError};
+use chrono::{DateTime, Utc};
+use domain::id::StockId;
+use domain::order::{self, Order};
+use domain::payment::Payment;
+use domain::shipment::Shipment;
+use domain::stock::{self, Stock};
+use domain::{Aggregate, Command, Rejection};
+use moka::sync::Cache;
+use serde::Serialize;
+use std::sync::Arc;
+use store::{
+    Append, AppendError, Appender, ExpectedVersion, Fingerprint, Log, Metadata, Origin, Position, ReadError,
+    RecordedEvent, StreamAppend, StreamId, Version,
+};
+use uuid::Uuid;
+
+/// A command, and what it came with.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    pub command_id: Uuid,
+    pub command: Command,
+    pub actor: String,
+    /// What it belongs to, if that is known: else, the order that it is about.
+    pub correlation_id: Option<Uuid>,
+    /// The event that led to it.
+    pub causation_id: Option<Uuid>,
+    pub occurred_at: DateTime<Utc>,
+    pub traceparent: Option<String>,
+}
+
+impl Envelope {
+    /// Tells this command, sent again, from another one under its id. Time, trace and what led to it do not count.
+    pub fn fingerprint(&self) -> Fingerprint {
+        #[derive(Serialize)]
+        struct Canonical<'a> {
+            command: &'a Command,
+            actor: &'a str,
+        }
+        let canonical = serde_json::to_vec(&Canonical { command: &self.command, actor: &self.actor });
+        Fingerprint::of(&canonical.unwrap_or_else(|e| unreachable!("commands are plain data: {e}")))
+    }
+}
+
+/// What a command came to, if it was not refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether the log has events of it; if not, all was so already.
+    pub recorded: bool,
+    pub position: Position,
+    pub streams: Vec<(StreamId, Version)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    #[error("{0}: try again")]
+    Conflict(AppendError),
+    #[error("the command id was used for another command: make a new one")]
+    IdSpent,
+    #[error("{0}")]
+    Refused(String),
+    #[error("the command may or may not have been recorded: send it again with its id ({0})")]
+    Unavailable(String),
+    #[error(transparent)]
+    Unreadable(#[from] DecodeError),
+}
+
+impl From<ReadError> for ExecuteError {
+    fn from(error: ReadError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// How often a command is decided anew because others write to its streams.
+const MAX_ATTEMPTS: usize = 32;
+/// How many aggregates of a kind are kept folded.
+const CACHED: u64 = 50_000;
+/// How many events of a stream are read at a time.
+const PAGE: i64 = 1000;
+
+/// Executes commands. Cheap to clone; the clones share the cache and the appender.
+#[derive(Clone)]
+pub struct Executor {
+    log: Log,
+    appender: Appender,
+    cache: Arc<Aggregates>,
+}
+
+/// Folded aggregates, by their ids.
+struct Aggregates {
+    orders: Cache<Uuid, Folded<Order>>,
+    payments: Cache<Uuid, Folded<Payment>>,
+    stocks: Cache<Uuid, Folded<Stock>>,
+    shipments: Cache<Uuid, Folded<Shipment>>,
+}
+
+/// A state, and the event that it was folded up to.
+#[derive(Debug, Clone, Default)]
+struct Folded<A> {
+    state: Arc<A>,
+    version: Version,
+    position: Position,
+}
+
+/// An aggregate, and where the folded ones of its kind are kept.
+trait Kept: Aggregate {
+    fn cache(all: &Aggregates) -> &Cache<Uuid, Folded<Self>>;
+}
+
+impl Kept for Order {
+    fn cache(all: &Aggregates) -> &Cache<Uuid, Folded<Self>> {
+        &all.orders
+    }
+}
+impl Kept for Payment {
+    fn cache(all: &Aggregates) -> &Cache<Uuid, Folded<Self>> {
+        &all.payments
+    }
+}
+impl Kept for Stock {
+    fn cache(all: &Aggregates) -> &Cache<Uuid, Folded<Self>> {
+        &all.stocks
+    }
+}
+impl Kept for Shipment {
+    fn cache(all: &Aggregates) -> &Cache<Uuid, Folded<Self>> {
+        &all.shipments
+    }
+}
+
+/// What a command was decided on, and what it is to write.
+#[derive(Default)]
+struct Session {
+    looked_at: Vec<LookedAt>,
+    /// What the events belong to.
+    correlation_id: Uuid,
+}
+
+struct LookedAt {
+    stream: StreamId,
+    version: Version,
+    position: Position,
+    from_cache: bool,
+    events: Vec<domain::Event>,
+}
+
+impl Session {
+    fn has_events(&self) -> bool {
+        self.looked_at.iter().any(|l| !l.events.is_empty())
+    }
+
+    /// A state just read from one stream was true at one moment. A cached one, or several together, need not have been.
+    fn needs_confirmation(&self) -> bool {
+        self.looked_at.len() > 1 || self.looked_at.iter().any(|l| l.from_cache)
+    }
+
+    fn position(&self) -> Position {
+        self.looked_at.iter().map(|l| l.position).max().unwrap_or(0)
+    }
+
+    /// Adds to the stream that was looked at `index`th.
+    fn write<A: Aggregate>(&mut self, index: usize, events: Vec<A::Event>) {
+        let looked_at = &mut self.looked_at[index];
+        looked_at.events.extend(events.into_iter().map(|event| A::event(looked_at.stream.id, event)));
+    }
+}
+
+impl Executor {
+    pub fn new(log: Log, appender: Appender) -> Self {
+        let cache = Aggregates {
+            orders: Cache::new(CACHED),
+            payments: Cache::new(CACHED),
+            stocks: Cache::new(CACHED),
+            shipments: Cache::new(CACHED),
+        };
+        Self { log, appender, cache: Arc::new(cache) }
+    }
+
+    /// Decides and records the command, once for its id.
+    ///
+    /// # Errors
+    /// See [`ExecuteError`]. Only after `Unavailable` it is unknown whether it was recorded.
+    pub async fn execute(&self, envelope: &Envelope) -> Result<Outcome, ExecuteError> {
+        let mut conflict = None;
+        for _ in 0..MAX_ATTEMPTS {
+            let mut session = Session::default();
+            let refused = match self.decide(&envelope.command, &mut session).await {
+                Ok(()) => None,
+                Err(ExecuteError::Rejected(rejection)) => Some(rejection),
+                Err(e) => return Err(e),
+            };
+            if refused.is_some() {
+                session.looked_at.iter_mut().for_each(|l| l.events.clear());
+            }
+            if !session.has_events() {
+                if let Some(recorded) = self.recorded(envelope).await? {
+                    return Ok(recorded);
+                }
+                if !session.needs_confirmation() {
+                    return unrecorded(session, refused);
+                }
+            }
+            let append = self.append(envelope, &session).await;
+            match append {
+                Ok(_) if !session.has_events() => return unrecorded(session, refused),
+                Ok(appended) => {
+                    let (position, versions) = (appended.position, appended.versions);
+                    return Ok(self.keep(session, position, &versions));
+                }
+                Err(AppendError::AlreadyRecorded { .. }) => {
+                    return self.recorded(envelope).await?.ok_or(ExecuteError::IdSpent);
+                }
+                Err(error @ AppendError::VersionConflict { .. }) => {
+                    // It may have been this very command that was faster.
+                    if let Some(recorded) = self.recorded(envelope).await? {
+                        return Ok(recorded);
+                    }
+                    self.refresh(&session).await?;
+                    conflict = Some(error);
+                }
+                Err(AppendError::Refused(why)) => return Err(ExecuteError::Refused(why)),
+                Err(AppendError::Unavailable(why)) => return Err(ExecuteError::Unavailable(why)),
+            }
+        }
+        let tries = || AppendError::Unavailable("it was never tried".into());
+        Err(ExecuteError::Conflict(conflict.unwrap_or_else(tries)))
+    }
+
+    /// Looks at the streams that the command is about, and says what to write to them.
+    async fn decide(&self, command: &Command, session: &mut Session) -> Result<(), ExecuteError> {
+        match command {
+            Command::Order { id, command } => {
+                session.correlation_id = id.0;
+                let order = self.look_at::<Order>(session, id.0).await?;
+                session.write::<Order>(0, order.decide(*id, command).map_err(Rejection::from)?);
+            }
+            Command::CancelOrder { id, reason } => {
+                session.correlation_id = id.0;
+                let order = self.look_at::<Order>(session, id.0).await?;
+                let mut shipments = Vec::new();
+                for shipment_id in order.shipment_ids(*id) {
+                    shipments.push((shipment_id, self.look_at::<Shipment>(session, shipment_id.0).await?));
+                }
+                let cancelled = order::cancel(&order, *id, &shipments, *reason).map_err(Rejection::from)?;
+                session.write::<Order>(0, cancelled.order);
+                for (index, events) in (1..).zip(cancelled.shipments) {
+                    session.write::<Shipment>(index, events);
+                }
+            }
+            Command::Payment { id, command } => {
+                let payment = self.look_at::<Payment>(session, id.0).await?;
+                session.correlation_id = id.0;
+                session.write::<Payment>(0, payment.decide(*id, command).map_err(Rejection::from)?);
+            }
+            Command::Stock(command) => {
+                let mut stocks = Vec::new();
+                for sku in command.skus() {
+                    stocks.push(self.look_at::<Stock>(session, StockId::from(&sku).0).await?);
+                }
+                let first = session.looked_at.first().map(|l| l.stream.id);
+                session.correlation_id = command.order_id().map(|id| id.0).or(first).unwrap_or_default();
+                let decided = stock::decide(command, &stocks).map_err(Rejection::from)?;
+                for (index, events) in decided.into_iter().enumerate() {
+                    session.write::<Stock>(index, events);
+                }
+            }
+            Command::Shipment { id, command } => {
+                let shipment = self.look_at::<Shipment>(session, id.0).await?;
+                session.correlation_id = shipment.order_id().map_or(id.0, |order| order.0);
+                session.write::<Shipment>(0, shipment.decide(*id, command).map_err(Rejection::from)?);
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_at<A: Kept>(&self, session: &mut Session, id: Uuid) -> Result<Arc<A>, ExecuteError> {
+        let cached = A::cache(&self.cache).get(&id);
+        let from_cache = cached.is_some();
+        let folded = match cached {
+            Some(folded) => folded,
+            None => self.fold_further::<A>(id, Folded::default()).await?,
+        };
+        session.looked_at.push(LookedAt {
+            stream: codec::stream::<A>(id),
+            version: folded.version,
+            position: folded.position,
+            from_cache,
+            events: vec![],
+        });
+        Ok(folded.state)
+    }
+
+    /// Folds what the log has of a stream beyond `folded`, and keeps it.
+    async fn fold_further<A: Kept>(&self, id: Uuid, mut folded: Folded<A>) -> Result<Folded<A>, ExecuteError> {
+        loop {
+            let page = self.log.read_stream(codec::stream::<A>(id), folded.version, PAGE).await?;
+            let more = page.len() == PAGE as usize;
+            for record in page {
+                let recorded = codec::decode(record)?;
+                folded.version = recorded.record.version;
+                folded.position = recorded.record.position;
+                if let Some(event) = A::event_of(&recorded.event) {
+                    Arc::make_mut(&mut folded.state).evolve(event);
+                }
+            }
+            if !more {
+                break;
+            }
+        }
+        if folded.version > 0 {
+            A::cache(&self.cache).insert(id, folded.clone());
+        }
+        Ok(folded)
+    }
+
+    /// Takes in what others wrote to the streams that were looked at.
+    async fn refresh(&self, session: &Session) -> Result<(), ExecuteError> {
+        for looked_at in &session.looked_at {
+            let id = looked_at.stream.id;
+            match looked_at.stream.category.name {
+                Order::CATEGORY => self.refresh_one::<Order>(id).await?,
+                Payment::CATEGORY => self.refresh_one::<Payment>(id).await?,
+                Stock::CATEGORY => self.refresh_one::<Stock>(id).await?,
+                _ => self.refresh_one::<Shipment>(id).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn refresh_one<A: Kept>(&self, id: Uuid) -> Result<(), ExecuteError> {
+        let folded = A::cache(&self.cache).get(&id).unwrap_or_default();
+        self.fold_further::<A>(id, folded).await.map(drop)
+    }
+
+    async fn append(&self, envelope: &Envelope, session: &Session) -> Result<store::Appended, AppendError> {
+        let stream = |looked_at: &LookedAt| StreamAppend {
+            stream: looked_at.stream,
+            expected: match looked_at.version {
+                0 => ExpectedVersion::NoStream,
+                version => ExpectedVersion::Exact(version),
+            },
+            events: looked_at.events.iter().map(codec::encode).collect(),
+        };
+        let metadata = Metadata {
+            correlation_id: envelope.correlation_id.unwrap_or(session.correlation_id),
+            causation_id: envelope.causation_id,
+            command_id: envelope.command_id,
+            fingerprint: envelope.fingerprint(),
+            actor: envelope.actor.clone(),
+            origin: Origin::Live,
+            occurred_at: envelope.occurred_at,
+            traceparent: envelope.traceparent.clone(),
+        };
+        self.appender.append(Append { metadata, streams: session.looked_at.iter().map(stream).collect() }).await
+    }
+
+    /// Keeps the states that the written events lead to.
+    fn keep(&self, session: Session, position: Position, versions: &[Version]) -> Outcome {
+        let mut streams = Vec::new();
+        for (looked_at, version) in session.looked_at.into_iter().zip(versions) {
+            if looked_at.events.is_empty() {
+                continue;
+            }
+            streams.push((looked_at.stream, *version));
+            match looked_at.stream.category.name {
+                Order::CATEGORY => self.keep_one::<Order>(&looked_at, *version, position),
+                Payment::CATEGORY => self.keep_one::<Payment>(&looked_at, *version, position),
+                Stock::CATEGORY => self.keep_one::<Stock>(&looked_at, *version, position),
+                _ => self.keep_one::<Shipment>(&looked_at, *version, position),
+            }
+        }
+        Outcome { recorded: true, position, streams }
+    }
+
+    fn keep_one<A: Kept>(&self, looked_at: &LookedAt, version: Version, position: Position) {
+        let cache = A::cache(&self.cache);
+        let id = looked_at.stream.id;
+        let mut folded = match cache.get(&id) {
+            Some(folded) if folded.version == looked_at.version => folded,
+            None if looked_at.version == 0 => Folded::default(),
+            // Somebody else keeps a newer state, or none: then the next one to look reads it.
+            _ => return,
+        };
+        let state = Arc::make_mut(&mut folded.state);
+        looked_at.events.iter().filter_map(A::event_of).for_each(|event| state.evolve(event));
+        cache.insert(id, Folded { version, position, ..folded });
+    }
+
+    /// What an earlier sending of the command was answered, if the log has events of it.
+    async fn recorded(&self, envelope: &Envelope) -> Result<Option<Outcome>, ExecuteError> {
+        let events = self.log.read_command(envelope.command_id).await?;
+        let Some(last) = events.last() else { return Ok(None) };
+        if last.metadata.fingerprint != envelope.fingerprint() {
+            return Err(ExecuteError::IdSpent);
+        }
+        Ok(Some(Outcome { recorded: true, position: last.position, streams: versions(&events) }))
+    }
+}
+
+/// The streams of the events, in their order, with the last version of each.
+fn versions(events: &[RecordedEvent]) -> Vec<(StreamId, Version)> {
+    let mut streams: Vec<(StreamId, Version)> = Vec::new();
+    for event in events {
+        match streams.iter_mut().find(|(stream, _)| *stream == event.stream) {
+            Some((_, version)) => *version = event.version,
+            None => streams.push((event.stream, event.version)),
+        }
+    }
+    streams
+}
+
+fn unrecorded(session: Session, refused: Option<Rejection>) -> Result<Outcome, ExecuteError> {
+    match refused {
+        Some(rejection) => Err(ExecuteError::Rejected(rejection)),
+        None => Ok(Outcome {
+            recorded: false,
+            position: session.position(),
+            streams: session.looked_at.into_iter().map(|l| (l.stream, l.version)).collect(),
+        }),
+    }
+}

@@ -1,0 +1,235 @@
+//! The events of the log, decoded once a process, for all its projections.
+//!
+//! They come from JetStream, one after the other. A gap, a silence or a stream that is gone is answered by reading the
+//! log instead, and counted. A projection that is further behind than the buffer reaches reads the log itself.
+
+use crate::codec::{self, DecodeError};
+use crate::step::{Outcome, Step};
+use crate::{js, subject};
+use async_nats::jetstream::Context;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use futures_util::{FutureExt, StreamExt};
+use projections::Recorded;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use store::{Log, Position, ReadError};
+use tokio::sync::watch;
+
+/// How many events are kept for projections that are behind.
+const BUFFER: usize = 20_000;
+/// How many events are taken in at a time.
+const PAGE: usize = 1000;
+/// How long nothing, not even a heartbeat, may be heard of JetStream before the log is asked.
+const SILENCE: Duration = Duration::from_secs(2);
+const HEARTBEAT: Duration = Duration::from_secs(1);
+const EXPIRES: Duration = Duration::from_secs(30);
+/// How often the log is read while JetStream has no stream.
+const WITHOUT_STREAM: Duration = Duration::from_millis(250);
+
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+/// Takes events in. One a process.
+pub struct Feed {
+    log: Log,
+    jetstream: Context,
+    buffer: Arc<Buffer>,
+    messages: Option<pull::Stream>,
+}
+
+/// Where projections take events from. Cheap to clone.
+#[derive(Clone)]
+pub struct Reader {
+    log: Log,
+    buffer: Arc<Buffer>,
+    grown: watch::Receiver<Position>,
+}
+
+struct Buffer {
+    /// Consecutive.
+    events: Mutex<VecDeque<Arc<Recorded>>>,
+    /// The position of the last event.
+    last: watch::Sender<Position>,
+    /// How often the log had to be asked because JetStream left something out, or was silent.
+    gaps: AtomicU64,
+}
+
+impl Buffer {
+    fn events(&self) -> MutexGuard<'_, VecDeque<Arc<Recorded>>> {
+        // Nothing panics while it holds the lock.
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last(&self) -> Position {
+        *self.last.borrow()
+    }
+
+    /// Takes in events that follow the last one without a gap.
+    fn push(&self, new: Vec<Arc<Recorded>>) {
+        let Some(last) = new.last().map(|e| e.record.position) else { return };
+        let mut events = self.events();
+        events.extend(new);
+        let excess = events.len().saturating_sub(BUFFER);
+        events.drain(..excess);
+        drop(events);
+        self.last.send_replace(last);
+    }
+}
+
+impl Feed {
+    /// A feed of what comes after position `after`.
+    pub fn new(log: Log, jetstream: Context, after: Position) -> Self {
+        let buffer = Buffer { events: Mutex::default(), last: watch::Sender::new(after), gaps: AtomicU64::new(0) };
+        Self { log, jetstream, buffer: Arc::new(buffer), messages: None }
+    }
+
+    pub fn reader(&self) -> Reader {
+        Reader { log: self.log.clone(), buffer: self.buffer.clone(), grown: self.buffer.last.subscribe() }
+    }
+
+    /// The position of the last event that was taken in.
+    pub fn position(&self) -> Position {
+        self.buffer.last()
+    }
+
+    /// How often the log had to be asked instead of JetStream.
+    pub fn gaps(&self) -> u64 {
+        self.buffer.gaps.load(Ordering::Relaxed)
+    }
+
+    /// Messages from the one after the last event on; `None` if JetStream gives none now.
+    async fn subscribe(&self) -> Option<pull::Stream> {
+        let stream = self.jetstream.get_stream_no_info(subject::STREAM).await.ok()?;
+        let config = pull::Config {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.position() as u64 + 1 },
+            ack_policy: AckPolicy::None,
+            memory_storage: true,
+            inactive_threshold: EXPIRES * 2,
+            ..pull::Config::default()
+        };
+        let consumer = stream.create_consumer(config).await.ok()?;
+        let messages = consumer.stream().max_messages_per_batch(PAGE * 2).heartbeat(HEARTBEAT).expires(EXPIRES);
+        messages.messages().await.ok()
+    }
+
+    /// The events of the messages that have arrived, up to the first that does not follow; waits for the first one.
+    async fn receive(&mut self) -> Received {
+        let mut received = Received::default();
+        if self.messages.is_none() {
+            self.messages = self.subscribe().await;
+        }
+        let Some(messages) = &mut self.messages else {
+            tokio::time::sleep(WITHOUT_STREAM).await;
+            received.broken = true;
+            return received;
+        };
+        let mut next = tokio::time::timeout(SILENCE, messages.next()).await.ok().flatten();
+        let mut last = self.buffer.last();
+        loop {
+            match next.map(|message| message.map(|message| js::recorded(&message))) {
+                Some(Ok(Ok(record))) if record.position <= last => {}
+                Some(Ok(Ok(record))) if record.position == last + 1 => match codec::decode(record) {
+                    Ok(event) => {
+                        last += 1;
+                        received.events.push(Arc::new(event));
+                    }
+                    Err(e) => {
+                        received.error = Some(e);
+                        received.broken = true;
+                    }
+                },
+                _ => received.broken = true,
+            }
+            if received.broken || received.events.len() >= PAGE {
+                return received;
+            }
+            match messages.next().now_or_never() {
+                Some(message) => next = message,
+                None => return received,
+            }
+        }
+    }
+
+    /// The next events, read from the log.
+    async fn read_log(&self) -> Result<Vec<Arc<Recorded>>, FeedError> {
+        read(&self.log, self.position(), PAGE).await
+    }
+}
+
+#[derive(Default)]
+struct Received {
+    events: Vec<Arc<Recorded>>,
+    /// JetStream left something out, was silent, or sent what is no event.
+    broken: bool,
+    error: Option<DecodeError>,
+}
+
+impl Step for Feed {
+    type Error = FeedError;
+
+    fn name(&self) -> &'static str {
+        "feed"
+    }
+
+    /// Waits for a message, for two seconds at most.
+    async fn step(&mut self) -> Result<Outcome, FeedError> {
+        let received = self.receive().await;
+        let mut count = received.events.len();
+        self.buffer.push(received.events);
+        if let Some(e) = received.error {
+            return Err(e.into());
+        }
+        if received.broken {
+            self.messages = None;
+            let missed = self.read_log().await?;
+            if !missed.is_empty() {
+                self.buffer.gaps.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(events = missed.len(), "read from the log what JetStream did not bring");
+            }
+            count += missed.len();
+            self.buffer.push(missed);
+        }
+        Ok(if count > 0 { Outcome::Worked(count) } else { Outcome::Idle })
+    }
+
+    async fn wait(&mut self) {}
+}
+
+impl Reader {
+    /// Up to `limit` events that follow position `after`, without a gap; none if there are none yet.
+    ///
+    /// # Errors
+    /// When it is further behind than the buffer reaches, and the log cannot be read.
+    pub async fn next(&mut self, after: Position, limit: usize) -> Result<Vec<Arc<Recorded>>, FeedError> {
+        if self.grown.borrow_and_update().le(&after) {
+            return Ok(vec![]);
+        }
+        {
+            let events = self.buffer.events();
+            if let Some(first) = events.front().map(|e| e.record.position)
+                && first <= after + 1
+            {
+                let skipped = (after + 1 - first) as usize;
+                return Ok(events.iter().skip(skipped).take(limit).cloned().collect());
+            }
+        }
+        read(&self.log, after, limit).await
+    }
+
+    /// Returns when there may be events after `after`.
+    pub async fn grown(&mut self) {
+        _ = self.grown.changed().await;
+    }
+}
+
+async fn read(log: &Log, after: Position, limit: usize) -> Result<Vec<Arc<Recorded>>, FeedError> {
+    let page = log.read_all(after, limit as i64).await?;
+    Ok(page.into_iter().map(|record| codec::decode(record).map(Arc::new)).collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,162 @@
+//! The JetStream stream that carries the log: its configuration, and events as its messages.
+
+use crate::{codec, subject};
+use async_nats::HeaderMap;
+use async_nats::jetstream::stream;
+use chrono::{DateTime, SecondsFormat, Utc};
+use std::collections::HashMap;
+use std::str::FromStr;
+use store::{Fingerprint, LogIdentity, Metadata, Origin, Position, RecordedEvent, StreamId};
+
+const POSITION: &str = "Daybook-Position";
+const EPOCH: &str = "Daybook-Epoch";
+const VERSION: &str = "Daybook-Version";
+pub(crate) const EVENT_ID: &str = "Daybook-Event-Id";
+const SCHEMA_VERSION: &str = "Daybook-Schema-Version";
+const RECORDED_AT: &str = "Daybook-Recorded-At";
+const OCCURRED_AT: &str = "Daybook-Occurred-At";
+const CORRELATION_ID: &str = "Daybook-Correlation-Id";
+const CAUSATION_ID: &str = "Daybook-Causation-Id";
+const COMMAND_ID: &str = "Daybook-Command-Id";
+const FINGERPRINT: &str = "Daybook-Fingerprint";
+const ACTOR: &str = "Daybook-Actor";
+const ORIGIN: &str = "Daybook-Origin";
+pub(crate) const TRACEPARENT: &str = "traceparent";
+
+const LOG_ID_KEY: &str = "daybook_log_id";
+const EPOCH_KEY: &str = "daybook_epoch";
+
+/// How many events JetStream keeps: what is older is read from the log.
+pub const WINDOW: i64 = 1_000_000;
+
+/// The stream's configuration, to be created with `first_sequence` as the first position that it holds.
+pub fn stream_config(log: LogIdentity, first_sequence: Position) -> stream::Config {
+    stream::Config {
+        name: subject::STREAM.into(),
+        description: Some("Daybook's log: the sequence of a message is the position of its event".into()),
+        subjects: vec![subject::EVENTS.into()],
+        max_messages: WINDOW,
+        discard: stream::DiscardPolicy::Old,
+        retention: stream::RetentionPolicy::Limits,
+        storage: stream::StorageType::File,
+        deny_delete: true,
+        deny_purge: true,
+        allow_direct: true,
+        first_sequence: u64::try_from(first_sequence).ok(),
+        metadata: HashMap::from([
+            (LOG_ID_KEY.into(), log.log_id.to_string()),
+            (EPOCH_KEY.into(), log.epoch.to_string()),
+        ]),
+        ..stream::Config::default()
+    }
+}
+
+/// Which log a stream carries, by its metadata.
+pub fn identity(config: &stream::Config) -> Option<LogIdentity> {
+    let log_id = config.metadata.get(LOG_ID_KEY)?.parse().ok()?;
+    let epoch = config.metadata.get(EPOCH_KEY)?.parse().ok()?;
+    Some(LogIdentity { log_id, epoch })
+}
+
+fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// All that is known of an event beside its payload and what its subject says.
+pub fn headers(event: &RecordedEvent, epoch: i64) -> HeaderMap {
+    let metadata = &event.metadata;
+    let mut headers = HeaderMap::new();
+    headers.insert(POSITION, event.position.to_string());
+    headers.insert(EPOCH, epoch.to_string());
+    headers.insert(VERSION, event.version.to_string());
+    headers.insert(EVENT_ID, event.event_id.to_string());
+    headers.insert(SCHEMA_VERSION, event.schema_version.to_string());
+    headers.insert(RECORDED_AT, time(event.recorded_at));
+    headers.insert(OCCURRED_AT, time(metadata.occurred_at));
+    headers.insert(CORRELATION_ID, metadata.correlation_id.to_string());
+    if let Some(id) = metadata.causation_id {
+        headers.insert(CAUSATION_ID, id.to_string());
+    }
+    headers.insert(COMMAND_ID, metadata.command_id.to_string());
+    headers.insert(FINGERPRINT, metadata.fingerprint.to_string());
+    headers.insert(ACTOR, metadata.actor.clone());
+    headers.insert(ORIGIN, metadata.origin.as_str());
+    if let Some(traceparent) = &metadata.traceparent {
+        headers.insert(TRACEPARENT, traceparent.clone());
+    }
+    headers
+}
+
+/// Why a message is no event of the log.
+#[derive(Debug, thiserror::Error)]
+#[error("a message on {subject} is no event of the log: its {what} is missing or malformed")]
+pub struct BadMessage {
+    subject: String,
+    what: &'static str,
+}
+
+/// The event that a message of the stream carries.
+///
+/// # Errors
+/// When the message is none of the relay's.
+pub fn recorded(message: &async_nats::Message) -> Result<RecordedEvent, BadMessage> {
+    let bad = |what| BadMessage { subject: message.subject.to_string(), what };
+    let none = HeaderMap::new();
+    let headers = message.headers.as_ref().unwrap_or(&none);
+    let text = |name: &'static str| headers.get(name).map(|value| value.as_str()).ok_or_else(|| bad(name));
+    fn parsed<T: FromStr>(text: &str) -> Option<T> {
+        text.parse().ok()
+    }
+    macro_rules! header {
+        ($name:expr) => {
+            text($name).and_then(|text| parsed(text).ok_or_else(|| bad($name)))?
+        };
+    }
+    let (stream, event_type) = parse_subject(message.subject.as_str()).ok_or_else(|| bad("subject"))?;
+    Ok(RecordedEvent {
+        position: header!(POSITION),
+        stream,
+        version: header!(VERSION),
+        event_id: header!(EVENT_ID),
+        event_type,
+        schema_version: header!(SCHEMA_VERSION),
+        recorded_at: header!(RECORDED_AT),
+        metadata: Metadata {
+            correlation_id: header!(CORRELATION_ID),
+            causation_id: match headers.get(CAUSATION_ID) {
+                Some(_) => Some(header!(CAUSATION_ID)),
+                None => None,
+            },
+            command_id: header!(COMMAND_ID),
+            fingerprint: text(FINGERPRINT).and_then(|t| fingerprint(t).ok_or_else(|| bad(FINGERPRINT)))?,
+            actor: text(ACTOR)?.to_owned(),
+            origin: match text(ORIGIN)? {
+                "live" => Origin::Live,
+                "import" => Origin::Import,
+                _ => return Err(bad(ORIGIN)),
+            },
+            occurred_at: header!(OCCURRED_AT),
+            traceparent: headers.get(TRACEPARENT).map(|value| value.to_string()),
+        },
+        payload: String::from_utf8(message.payload.to_vec()).map_err(|_| bad("body"))?,
+    })
+}
+
+/// `daybook.evt.v1.<category>.<id>.<Type>`
+fn parse_subject(subject: &str) -> Option<(StreamId, String)> {
+    let mut words = subject.strip_prefix("daybook.evt.v1.")?.split('.');
+    let (category, id, event_type) = (words.next()?, words.next()?, words.next()?);
+    let stream = codec::parse_stream(&format!("{category}-{id}"))?;
+    words.next().is_none().then(|| (stream, event_type.to_owned()))
+}
+
+fn fingerprint(hex: &str) -> Option<Fingerprint> {
+    if hex.len() != 32 || !hex.is_ascii() {
+        return None;
+    }
+    let mut bytes = [0; 16];
+    for (byte, digits) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(Fingerprint(bytes))
+}

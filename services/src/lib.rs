@@ -1,0 +1,25 @@
+//! The `daybook` binary: every loop, subject, endpoint and verb.
+//!
+//! Rules of the domain are not here: a handler decodes, calls `execute` and encodes.
+
+pub mod api;
+pub mod client;
+pub mod codec;
+pub mod command_api;
+pub mod config;
+pub mod execute;
+pub mod feed;
+pub mod js;
+pub mod notifier;
+pub mod process;
+pub mod projector;
+pub mod provider;
+pub mod query_api;
+pub mod relay;
+pub mod replay;
+pub mod sender;
+pub mod servers;
+pub mod step;
+pub mod subject;
+pub mod telemetry;
+pub mod wire;

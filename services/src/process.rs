@@ -1,0 +1,211 @@
+//! A process: the services of its roles, on one Postgres and one NATS, from start to an orderly end.
+
+use crate::api::Service;
+use crate::config::{Role, Urls};
+use crate::execute::Executor;
+use crate::feed::Feed;
+use crate::projector::Projector;
+use crate::relay::Relay;
+use crate::sender::Sender;
+use crate::step::run;
+use crate::{codec, command_api, notifier, provider, query_api, subject};
+use async_nats::Client;
+use async_nats::jetstream;
+use futures_util::StreamExt;
+use projections::Projection;
+use sqlx::PgPool;
+use std::sync::Arc;
+use std::time::Duration;
+use store::connect::{self, Role as Database};
+use store::{Appender, Log, Position, ReadError, checkpoint};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+/// How many messages of the relay may wait for their acknowledgement.
+const RELAY_IN_FLIGHT: usize = 1000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("Postgres cannot be used: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("the log cannot be used: {0}. Has `daybook migrate` been run?")]
+    Log(#[from] ReadError),
+    #[error("NATS cannot be reached: {0}")]
+    Nats(String),
+}
+
+impl From<async_nats::ConnectError> for StartError {
+    fn from(error: async_nats::ConnectError) -> Self {
+        Self::Nats(error.to_string())
+    }
+}
+
+impl From<async_nats::Error> for StartError {
+    fn from(error: async_nats::Error) -> Self {
+        Self::Nats(error.to_string())
+    }
+}
+
+/// Connects to NATS; reconnects for ever, should the connection be lost.
+///
+/// # Errors
+/// When it cannot be reached now.
+pub async fn connect_nats(url: &str, name: &str) -> Result<Client, StartError> {
+    let options = async_nats::ConnectOptions::new().name(name).max_reconnects(None);
+    Ok(options.reconnect_delay_callback(|_| Duration::from_millis(250)).connect(url).await?)
+}
+
+/// A JetStream context that holds `RELAY_IN_FLIGHT` publishes back at most.
+pub fn jetstream(client: &Client) -> jetstream::Context {
+    jetstream::context::ContextBuilder::new()
+        .max_ack_inflight(RELAY_IN_FLIGHT)
+        .backpressure_on_inflight(true)
+        .build(client.clone())
+}
+
+/// What every service is made from.
+pub struct Parts {
+    pub client: Client,
+    pub read: PgPool,
+    pub project: PgPool,
+    pub log: Log,
+    pub appender: Appender,
+    /// This process, to leases.
+    pub owner: Uuid,
+}
+
+impl Parts {
+    /// Connects, and checks that the log is one that this build can use.
+    ///
+    /// # Errors
+    /// When Postgres or NATS cannot be reached, or the database is not Daybook's.
+    pub async fn connect(urls: &Urls) -> Result<Self, StartError> {
+        let read = connect::pool(&urls.database_url, Database::Read, 16)?;
+        let log = Log::new(read.clone(), codec::CATEGORIES);
+        log.identity().await?;
+        Ok(Self {
+            client: connect_nats(&urls.nats_url, "daybook").await?,
+            project: connect::pool(&urls.database_url, Database::Project, 8)?,
+            appender: Appender::start(&urls.database_url)?,
+            owner: Uuid::now_v7(),
+            log,
+            read,
+        })
+    }
+
+    pub fn executor(&self) -> Executor {
+        Executor::new(self.log.clone(), self.appender.clone())
+    }
+
+    /// The position of the checkpoint that is furthest behind.
+    ///
+    /// # Errors
+    /// When Postgres fails.
+    pub async fn slowest(&self) -> Result<Position, sqlx::Error> {
+        Ok(checkpoint::live(&self.read).await?.into_iter().map(|(_, position)| position).min().unwrap_or(0))
+    }
+}
+
+/// The running services of a process.
+pub struct Process {
+    services: Vec<Service>,
+    loops: TaskTracker,
+    stopping: CancellationToken,
+    client: Client,
+    pools: [PgPool; 2],
+}
+
+impl Process {
+    /// Starts the services of `roles`.
+    ///
+    /// # Errors
+    /// When a server cannot be reached or the database is not Daybook's.
+    pub async fn start(urls: &Urls, roles: &[Role]) -> Result<Self, StartError> {
+        let parts = Parts::connect(urls).await?;
+        let (loops, stopping) = (TaskTracker::new(), CancellationToken::new());
+        let has = |role| roles.contains(&role);
+        let mut services = Vec::new();
+        let executor = parts.executor();
+        let written = Arc::new(Notify::new());
+        let hint = share_hints(&parts, &loops, &stopping).await?;
+        if has(Role::Provider) {
+            services.push(provider::start(&parts.client).await?);
+        }
+        if has(Role::Notifier) {
+            services.push(notifier::start(&parts.client, parts.project.clone()).await?);
+        }
+        if has(Role::Relay) {
+            let relay = Relay::new(parts.log.clone(), parts.read.clone(), jetstream(&parts.client), hint);
+            loops.spawn(run(relay, stopping.clone()));
+        }
+        if has(Role::Projectors) {
+            let feed = Feed::new(parts.log.clone(), jetstream(&parts.client), parts.slowest().await?);
+            for projection in Projection::ALL {
+                let (pool, owner) = (parts.project.clone(), parts.owner);
+                let projector = Projector::new(pool, projection, feed.reader(), owner, written.clone());
+                loops.spawn(run(projector, stopping.clone()));
+            }
+            loops.spawn(run(feed, stopping.clone()));
+        }
+        if has(Role::Sender) {
+            let (pool, client) = (parts.project.clone(), parts.client.clone());
+            let sender = Sender::new(pool, executor.clone(), client, parts.owner, written);
+            loops.spawn(run(sender, stopping.clone()));
+        }
+        if has(Role::Queries) {
+            services.push(query_api::start(&parts.client, parts.read.clone()).await?);
+        }
+        if has(Role::Commands) {
+            services.push(command_api::start(&parts.client, executor).await?);
+        }
+        // What was subscribed is in place once the server has answered.
+        parts.client.flush().await.map_err(|e| StartError::Nats(e.to_string()))?;
+        Ok(Self { services, loops, stopping, client: parts.client, pools: [parts.read, parts.project] })
+    }
+
+    /// Takes nothing new, finishes what is under way, and gives back what is held.
+    pub async fn stop(self) {
+        for service in self.services {
+            service.stop().await;
+        }
+        self.stopping.cancel();
+        self.loops.close();
+        self.loops.wait().await;
+        _ = self.client.flush().await;
+        for pool in self.pools {
+            pool.close().await;
+        }
+    }
+}
+
+/// Tells other processes that this one has appended, and this one's relay that anybody has.
+async fn share_hints(
+    parts: &Parts,
+    loops: &TaskTracker,
+    stopping: &CancellationToken,
+) -> Result<watch::Receiver<Position>, StartError> {
+    let (grown, hint) = watch::channel(0);
+    let mut others = parts.client.subscribe(subject::HEAD_HINT).await.map_err(|e| StartError::Nats(e.to_string()))?;
+    let mut own = parts.appender.head();
+    let client = parts.client.clone();
+    let shared = async move {
+        loop {
+            tokio::select! {
+                changed = own.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let head = *own.borrow_and_update();
+                    grown.send_replace(head);
+                    _ = client.publish(subject::HEAD_HINT, head.to_string().into()).await;
+                }
+                Some(_) = others.next() => grown.send_modify(|_| {}),
+            }
+        }
+    };
+    let stopping = stopping.clone();
+    loops.spawn(async move { _ = stopping.run_until_cancelled(shared).await });
+    Ok(hint)
+}

@@ -1,0 +1,109 @@
+//! Keeps one projection at the end of the log. Of all processes that would, the one with the lease does.
+
+use crate::feed::{FeedError, Reader};
+use crate::step::{Outcome, Step};
+use projections::{Projection, apply};
+use sqlx::PgPool;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use store::checkpoint::{self, AdvanceError, Checkpoint};
+use store::lease::{self, Lease};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+/// How many events are taken in by one transaction.
+const BATCH: usize = 2000;
+/// How often the lease is renewed: a third of what it holds for.
+pub(crate) const RENEW: Duration = Duration::from_secs(1);
+/// How often a process without the lease asks for it.
+const STANDBY: Duration = Duration::from_millis(500);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectorError {
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    #[error(transparent)]
+    Advance(#[from] AdvanceError),
+    #[error("the lease cannot be asked for: {0}")]
+    Lease(#[from] sqlx::Error),
+}
+
+pub struct Projector {
+    pool: PgPool,
+    projection: Projection,
+    feed: Reader,
+    owner: Uuid,
+    held: Option<Held>,
+    /// Told after each batch: there may be follow-ups to send.
+    written: Arc<Notify>,
+}
+
+/// The lease, and the checkpoint taken under its fence.
+struct Held {
+    lease: Lease,
+    renewed: Instant,
+    checkpoint: Checkpoint,
+}
+
+impl Projector {
+    /// `owner` is this process; `written` is told of every batch.
+    pub fn new(pool: PgPool, projection: Projection, feed: Reader, owner: Uuid, written: Arc<Notify>) -> Self {
+        Self { pool, projection, feed, owner, held: None, written }
+    }
+
+    /// The lease held and fresh, or `None` if another process has it.
+    async fn hold(&mut self) -> Result<Option<&mut Held>, ProjectorError> {
+        if self.held.as_ref().is_none_or(|held| held.renewed.elapsed() >= RENEW) {
+            let renewed = Instant::now();
+            let before = self.held.take();
+            let Some(lease) = lease::acquire(&self.pool, self.projection.name(), self.owner).await? else {
+                return Ok(None);
+            };
+            let checkpoint = match before {
+                Some(held) if held.lease == lease => held.checkpoint,
+                _ => checkpoint::take(&self.pool, self.projection.name(), &lease).await?,
+            };
+            self.held = Some(Held { lease, renewed, checkpoint });
+        }
+        Ok(self.held.as_mut())
+    }
+}
+
+impl Step for Projector {
+    type Error = ProjectorError;
+
+    fn name(&self) -> &'static str {
+        self.projection.name()
+    }
+
+    async fn step(&mut self) -> Result<Outcome, ProjectorError> {
+        let (pool, projection, mut feed) = (self.pool.clone(), self.projection, self.feed.clone());
+        let Some(held) = self.hold().await? else { return Ok(Outcome::Idle) };
+        let events = feed.next(held.checkpoint.position, BATCH).await?;
+        if events.is_empty() {
+            return Ok(Outcome::Idle);
+        }
+        match apply::apply(&pool, projection, held.checkpoint, held.lease.fence, &events).await {
+            Ok(checkpoint) => held.checkpoint = checkpoint,
+            Err(e) => {
+                // Whatever it was, the checkpoint in the database is the truth.
+                self.held = None;
+                return Err(e.into());
+            }
+        }
+        self.written.notify_waiters();
+        Ok(Outcome::Worked(events.len()))
+    }
+
+    async fn wait(&mut self) {
+        let pause = if self.held.is_some() { RENEW } else { STANDBY };
+        let grown = async { if self.held.is_some() { self.feed.grown().await } else { std::future::pending().await } };
+        _ = tokio::time::timeout(pause, grown).await;
+    }
+
+    async fn end(&mut self) {
+        if let Some(held) = self.held.take() {
+            _ = lease::release(&self.pool, &held.lease).await;
+        }
+    }
+}

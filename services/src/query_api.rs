@@ -1,0 +1,169 @@
+//! Queries over NATS request/reply, answered from the read models. A query may name a position to be at.
+
+use crate::api::{Service, respond};
+use crate::command_api::parse;
+use crate::subject;
+use crate::wire::{Code, ErrorBody, QueryReply};
+use async_nats::Client;
+use async_nats::service::Request;
+use chrono::{DateTime, Utc};
+use projections::order_summary::{self, Filter};
+use projections::{ReadModel, stock_level};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use std::time::Duration;
+use store::{Position, checkpoint};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// The body of a query.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueryBody {
+    /// The read model must have come to this position, that of a command's reply, say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<Position>,
+    /// How long to wait for it, in milliseconds; 2,000 if not given, 30,000 at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+    #[serde(default)]
+    pub data: Value,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GetOrder {
+    order_id: Uuid,
+}
+
+/// Where a page of orders goes on: after the last row of the page before.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AfterOrder {
+    placed_at: DateTime<Utc>,
+    order_id: Uuid,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListOrders {
+    status: Option<String>,
+    customer_id: Option<Uuid>,
+    after: Option<AfterOrder>,
+    limit: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GetStock {
+    sku: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListStock {
+    after: Option<String>,
+    limit: Option<i64>,
+}
+
+/// The verbs: the end of the subject, and the read model that answers.
+const VERBS: [(&str, ReadModel); 4] = [
+    ("order_summary.get", ReadModel::OrderSummary),
+    ("order_summary.list", ReadModel::OrderSummary),
+    ("stock_level.get", ReadModel::StockLevel),
+    ("stock_level.list", ReadModel::StockLevel),
+];
+
+const PAGE: i64 = 50;
+const MAX_PAGE: i64 = 500;
+const WAIT: Duration = Duration::from_secs(2);
+const MAX_WAIT: Duration = Duration::from_secs(30);
+/// How often the checkpoint is looked at: first, and at last.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+const LAST_LOOK: Duration = Duration::from_millis(50);
+
+/// Starts the query endpoints; they answer until the service is stopped.
+///
+/// # Errors
+/// When NATS cannot be reached.
+pub async fn start(client: &Client, pool: PgPool) -> Result<Service, async_nats::Error> {
+    let mut service = Service::new(client, "daybook-queries", "Daybook's query API").await?;
+    for (verb, model) in VERBS {
+        let pool = pool.clone();
+        let handle = move |request: Request| {
+            let pool = pool.clone();
+            async move {
+                let answer = answer(&pool, verb, model, &request.message.payload).await;
+                respond(&request, answer).await;
+            }
+        };
+        service.endpoint(subject::QUERIES, verb, handle).await?;
+    }
+    Ok(service)
+}
+
+async fn answer(pool: &PgPool, verb: &str, model: ReadModel, body: &[u8]) -> Result<QueryReply<Value>, ErrorBody> {
+    let body: QueryBody = if body.is_empty() { QueryBody::default() } else { parse(body)? };
+    let wait = body.wait_ms.map_or(WAIT, Duration::from_millis).min(MAX_WAIT);
+    let position = wait_for(pool, model, body.at_least.unwrap_or(0), wait).await?;
+    let data = match verb {
+        "order_summary.get" => {
+            let GetOrder { order_id } = data(body.data)?;
+            json!(order_summary::get(pool, order_id).await.map_err(unavailable)?.ok_or_else(not_found)?)
+        }
+        "order_summary.list" => {
+            let ListOrders { status, customer_id, after, limit } = data(body.data)?;
+            let after = after.map(|a| (a.placed_at, a.order_id));
+            let filter = Filter { status, customer_id, after, limit: page(limit) };
+            json!(order_summary::list(pool, &filter).await.map_err(unavailable)?)
+        }
+        "stock_level.get" => {
+            let GetStock { sku } = data(body.data)?;
+            json!(stock_level::get(pool, &sku).await.map_err(unavailable)?.ok_or_else(not_found)?)
+        }
+        _ => {
+            let ListStock { after, limit } = data(body.data)?;
+            json!(stock_level::list(pool, after.as_deref(), page(limit)).await.map_err(unavailable)?)
+        }
+    };
+    Ok(QueryReply { position, data })
+}
+
+/// The position that the read model is at, once it is `at_least` there.
+async fn wait_for(pool: &PgPool, model: ReadModel, at_least: Position, wait: Duration) -> Result<Position, ErrorBody> {
+    let deadline = Instant::now() + wait;
+    let mut look = FIRST_LOOK;
+    loop {
+        let live = checkpoint::live(pool).await.map_err(unavailable)?;
+        let position = live.into_iter().find(|(name, _)| name == model.name()).map_or(0, |(_, position)| position);
+        if position >= at_least {
+            return Ok(position);
+        }
+        if Instant::now() + look > deadline {
+            let message = format!("{} is at position {position}, not yet at {at_least}", model.name());
+            let detail = Some(json!({ "position": position }));
+            return Err(ErrorBody { detail, ..ErrorBody::new(Code::NotYet, message) });
+        }
+        tokio::time::sleep(look).await;
+        look = (look * 2).min(LAST_LOOK);
+    }
+}
+
+/// The fields of a query's verb; none is as good as an empty object.
+fn data<T: for<'de> Deserialize<'de>>(data: Value) -> Result<T, ErrorBody> {
+    let data = if data.is_null() { json!({}) } else { data };
+    serde_json::from_value(data).map_err(|e| ErrorBody::invalid("data", e.to_string()))
+}
+
+fn page(limit: Option<i64>) -> i64 {
+    limit.unwrap_or(PAGE).clamp(1, MAX_PAGE)
+}
+
+fn not_found() -> ErrorBody {
+    ErrorBody::new(Code::NotFound, "there is nothing under this id, as far as the read model has come")
+}
+
+fn unavailable(error: sqlx::Error) -> ErrorBody {
+    ErrorBody::new(Code::Unavailable, format!("the read models cannot be read: {error}"))
+}

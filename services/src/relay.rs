@@ -1,0 +1,167 @@
+//! From the log to JetStream: the event at position P becomes the message with sequence P.
+//!
+//! Each message says which sequence must be the last before it, so nothing is published twice or out of order, whatever
+//! is retried and however many relays run. JetStream's last sequence is the only checkpoint.
+
+use crate::step::{Outcome, Step};
+use crate::{js, subject};
+use async_nats::HeaderMap;
+use async_nats::jetstream::context::{GetStreamErrorKind, PublishError, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::{Context, ErrorCode, stream};
+use sqlx::PgPool;
+use std::time::Duration;
+use store::{Log, LogIdentity, Position, ReadError, RecordedEvent, checkpoint};
+use tokio::sync::watch;
+
+/// How many events are read and published at a time.
+const PAGE: i64 = 500;
+/// How long to wait for a hint before looking.
+const POLL: Duration = Duration::from_millis(100);
+
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    #[error(
+        "JetStream holds another log, or one that is ahead of this database ({0}): stop, and run `daybook reconcile`"
+    )]
+    Diverged(String),
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    #[error("the checkpoints cannot be read: {0}")]
+    Checkpoints(#[from] sqlx::Error),
+    #[error("JetStream does not answer: {0}")]
+    JetStream(String),
+    #[error("publishing stopped after position {after}: {source}")]
+    Publish { after: Position, source: PublishError },
+}
+
+/// Publishes the log. It needs no lease: two relays do no harm.
+pub struct Relay {
+    log: Log,
+    /// For the checkpoints, when the stream has to be made.
+    pool: PgPool,
+    jetstream: Context,
+    hint: watch::Receiver<Position>,
+    state: Option<State>,
+}
+
+/// What is known once the stream has been looked at.
+#[derive(Clone, Copy)]
+struct State {
+    identity: LogIdentity,
+    /// The stream's last sequence.
+    last: Position,
+}
+
+impl Relay {
+    /// `hint` changes when the log has grown.
+    pub fn new(log: Log, pool: PgPool, jetstream: Context, hint: watch::Receiver<Position>) -> Self {
+        Self { log, pool, jetstream, hint, state: None }
+    }
+
+    /// Looks where the stream ends, makes it if it is missing, and checks that it carries this log.
+    async fn resume(&self) -> Result<State, RelayError> {
+        let identity = self.log.identity().await?;
+        let mut stream = match self.jetstream.get_stream(subject::STREAM).await {
+            Ok(stream) => stream,
+            Err(e) => match e.kind() {
+                GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    self.create(identity).await?
+                }
+                _ => return Err(RelayError::JetStream(e.to_string())),
+            },
+        };
+        let info = stream.info().await.map_err(|e| RelayError::JetStream(e.to_string()))?.clone();
+        if js::identity(&info.config) != Some(identity) {
+            return Err(RelayError::Diverged(format!("it says it carries {:?}", info.config.metadata)));
+        }
+        let last = info.state.last_sequence as Position;
+        if info.state.messages > 0 {
+            self.check_last(&stream, last).await?;
+        }
+        tracing::info!(position = last, "the relay goes on after this position");
+        Ok(State { identity, last })
+    }
+
+    /// JetStream's last message must be the log's event at that position.
+    async fn check_last(&self, stream: &stream::Stream, last: Position) -> Result<(), RelayError> {
+        let message = stream.get_raw_message(last as u64).await.map_err(|e| RelayError::JetStream(e.to_string()))?;
+        let published = message.headers.get(js::EVENT_ID).map(ToString::to_string);
+        let event = self.log.read_all(last - 1, 1).await?.into_iter().next();
+        let recorded = event.map(|e| e.event_id.to_string());
+        if recorded.is_some() && recorded == published {
+            return Ok(());
+        }
+        Err(RelayError::Diverged(format!("at {last} it has event {published:?}, the log {recorded:?}")))
+    }
+
+    /// The stream, beginning with the oldest event that a projection still needs, at most a window back.
+    async fn create(&self, identity: LogIdentity) -> Result<stream::Stream, RelayError> {
+        let head = self.log.head().await?;
+        let needed = checkpoint::live(&self.pool).await?.into_iter().map(|(_, position)| position).min();
+        let first = needed.unwrap_or(head).min(head).max(head - js::WINDOW) + 1;
+        tracing::warn!(first, "the stream is missing: it is made anew from this position");
+        let created = self.jetstream.create_stream(js::stream_config(identity, first)).await;
+        created.map_err(|e| RelayError::JetStream(e.to_string()))
+    }
+
+    /// Publishes a page, pipelined, and returns how many messages are stored.
+    async fn publish(&self, state: State, page: &[RecordedEvent]) -> Result<(), RelayError> {
+        let mut acks = Vec::with_capacity(page.len());
+        for event in page {
+            let after = event.position - 1;
+            let sent = self.jetstream.send_publish(subject_of(event), message(event, state.identity.epoch)).await;
+            acks.push((after, sent.map_err(|source| RelayError::Publish { after, source })?));
+        }
+        for (after, ack) in acks {
+            ack.await.map_err(|source| RelayError::Publish { after, source })?;
+        }
+        Ok(())
+    }
+}
+
+fn subject_of(event: &RecordedEvent) -> String {
+    subject::event(event.stream.category.name, event.stream.id, &event.event_type)
+}
+
+fn message(event: &RecordedEvent, epoch: i64) -> PublishMessage {
+    let headers: HeaderMap = js::headers(event, epoch);
+    PublishMessage::build()
+        .headers(headers)
+        .payload(event.payload.clone().into())
+        .expected_last_sequence((event.position - 1) as u64)
+}
+
+impl Step for Relay {
+    type Error = RelayError;
+
+    fn name(&self) -> &'static str {
+        "relay"
+    }
+
+    async fn step(&mut self) -> Result<Outcome, RelayError> {
+        self.hint.mark_unchanged();
+        let state = match self.state {
+            Some(state) => state,
+            None => self.resume().await?,
+        };
+        self.state = Some(state);
+        let page = self.log.read_all(state.last, PAGE).await?;
+        let Some(end) = page.last() else { return Ok(Outcome::Idle) };
+        // Whatever goes wrong, the next step looks anew where the stream ends.
+        self.state = None;
+        match self.publish(state, &page).await {
+            // Another relay was faster, or an acknowledgement was late.
+            Err(RelayError::Publish { source, .. }) if source.kind() == PublishErrorKind::WrongLastSequence => {
+                return Ok(Outcome::Worked(0));
+            }
+            published => published?,
+        }
+        self.state = Some(State { last: end.position, ..state });
+        Ok(Outcome::Worked(page.len()))
+    }
+
+    async fn wait(&mut self) {
+        _ = tokio::time::timeout(POLL, self.hint.changed()).await;
+    }
+}

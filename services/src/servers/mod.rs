@@ -1,0 +1,71 @@
+//! PostgreSQL and nats-server as private child processes, for `daybook demo`, `daybook dev` and the tests. They are found
+//! or installed, live in one folder, and never outlive this process.
+
+mod error;
+mod folder;
+mod install;
+mod nats;
+mod postgres;
+mod process;
+
+use std::path::{Path, PathBuf};
+
+pub use error::ServersError;
+pub use install::{Binaries, Program};
+pub use nats::{Nats, NatsOptions};
+pub use postgres::{Postgres, PostgresOptions};
+
+use folder::Folder;
+
+/// Called with one line for each step that takes time, or that the user should know of.
+pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
+
+#[derive(Debug, Clone, Default)]
+pub struct ServersOptions {
+    /// Kept, and locked against a second daybook. `None` is a temporary folder, which is removed at the end.
+    pub dir: Option<PathBuf>,
+    pub durable: bool,
+    pub nats_port: Option<u16>,
+}
+
+/// Both servers. Dropping it ends them; `stop` does so in order.
+#[derive(Debug)]
+pub struct Servers {
+    pub postgres: Postgres,
+    pub nats: Nats,
+    /// Last, so that it outlives the servers in it.
+    folder: Folder,
+}
+
+impl Servers {
+    /// Returns once both are ready.
+    pub async fn start(options: ServersOptions, progress: Progress<'_>) -> Result<Self, ServersError> {
+        let temp = std::env::temp_dir();
+        folder::sweep(&temp);
+        if temp != Path::new("/tmp") {
+            // Where sockets go whose path would be too long.
+            folder::sweep(Path::new("/tmp"));
+        }
+        let binaries = Binaries::locate(progress).await?;
+        let folder = match &options.dir {
+            Some(dir) => Folder::persistent(dir)?,
+            None => Folder::temporary(&temp)?,
+        };
+        let postgres = PostgresOptions { data_dir: folder.path().join("postgres"), durable: options.durable };
+        let nats = NatsOptions { store_dir: folder.path().join("nats"), port: options.nats_port };
+        // Not `try_join`: if one fails, the other is ended as a whole and not in the middle of its start.
+        let (postgres, nats) =
+            tokio::join!(Postgres::start(&binaries, postgres, progress), Nats::start(&binaries, nats, progress));
+        Ok(Self { postgres: postgres?, nats: nats?, folder })
+    }
+
+    /// Where the servers keep their data and their logs.
+    pub fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Stops both in order; removes the folder if it is a temporary one.
+    pub async fn stop(mut self) {
+        tokio::join!(self.postgres.stop(), self.nats.stop());
+    }
+}

@@ -1,0 +1,66 @@
+//! The shape of every loop: one step at a time, and a separate run that repeats it.
+
+use std::fmt::Display;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did this much, and there may be more.
+    Worked(usize),
+    /// There was nothing to do.
+    Idle,
+}
+
+/// A loop of the system, as steps that a test can drive.
+pub trait Step: Send {
+    type Error: Display + Send;
+
+    /// For the log.
+    fn name(&self) -> &'static str;
+
+    /// Does what there is to do now, or a part of it.
+    fn step(&mut self) -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
+
+    /// Returns when there may be something to do again. It may be dropped at any time.
+    fn wait(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Gives back what it holds, when the loop ends in an orderly way.
+    fn end(&mut self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+}
+
+const FIRST_DELAY: Duration = Duration::from_millis(50);
+const LAST_DELAY: Duration = Duration::from_secs(5);
+
+/// Steps until `shutdown`; the step under way is finished. After an error it waits, longer after each further one.
+pub async fn run(mut looped: impl Step, shutdown: CancellationToken) {
+    let mut delay = FIRST_DELAY;
+    while !shutdown.is_cancelled() {
+        let pause = match looped.step().await {
+            Ok(outcome) => {
+                delay = FIRST_DELAY;
+                if outcome != Outcome::Idle {
+                    continue;
+                }
+                None
+            }
+            Err(e) => {
+                tracing::warn!(name = looped.name(), error = %e, "a step failed: trying again");
+                let pause = delay;
+                delay = (delay * 2).min(LAST_DELAY);
+                Some(pause)
+            }
+        };
+        let waited = async {
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => looped.wait().await,
+            }
+        };
+        shutdown.run_until_cancelled(waited).await;
+    }
+    looped.end().await;
+}
