@@ -3,6 +3,7 @@
 //! Rules of the domain are not here: a handler decodes, calls `execute` and encodes.
 
 pub mod api;
+pub mod cli;
 pub mod client;
 pub mod codec;
 pub mod command_api;
@@ -11,6 +12,7 @@ pub mod execute;
 pub mod feed;
 pub mod js;
 pub mod notifier;
+pub mod olist;
 pub mod process;
 pub mod projector;
 pub mod provider;
@@ -19,7 +21,9 @@ pub mod relay;
 pub mod replay;
 pub mod sender;
 pub mod servers;
+pub mod shutdown;
 pub mod step;
 pub mod subject;
 pub mod telemetry;
+pub mod verify;
 pub mod wire;

@@ -1,2 +1,5 @@
-//! stub
-fn main() {}
+//! The `daybook` binary.
+
+fn main() -> std::process::ExitCode {
+    services::cli::main()
+}

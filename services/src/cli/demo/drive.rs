@@ -1,0 +1,181 @@
+//! Plays everybody outside: customers who place and cancel orders, a warehouse that dispatches, a carrier that delivers.
+//!
+//! They learn what happened as any subscriber does, from the events, and act through the command API.
+
+use super::plan::{Plan, PlannedOrder};
+use crate::cli::{Failure, output};
+use crate::client::Client;
+use crate::command_api::{Cancel, ConfirmDelivery, Dispatch, Place, Receive, Verb};
+use crate::config::Urls;
+use crate::feed::Feed;
+use crate::process::{connect_nats, jetstream};
+use crate::{codec, step};
+use domain::id::{OrderId, ShipmentId};
+use domain::order::{self, CancelReason};
+use domain::{Event, shipment};
+use futures_util::{StreamExt, stream};
+use hdrhistogram::Histogram;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use store::Log;
+use store::connect::{self, Role};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long a command is repeated while a server does not answer: long enough to start one again.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long nothing may happen before the demo gives up.
+const STALLED: Duration = Duration::from_secs(120);
+
+/// How it went.
+pub(super) struct Driven {
+    pub(super) commands: u64,
+    pub(super) elapsed: Duration,
+    pub(super) p50: Duration,
+    pub(super) p99: Duration,
+}
+
+/// Who acts, and how long it took to be answered.
+#[derive(Clone)]
+struct Actor {
+    client: Client,
+    /// Microseconds.
+    latencies: Arc<Mutex<Histogram<u64>>>,
+}
+
+impl Actor {
+    async fn command<V: Verb + Sync>(&self, data: V) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let sent = self.client.command(data, PATIENCE).await;
+        let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        latencies.saturating_record(begun.elapsed().as_micros() as u64);
+        drop(latencies);
+        Ok(sent.map(drop)?)
+    }
+}
+
+pub(super) async fn drive(plan: &Plan, urls: &Urls, clients: u16) -> Result<Driven, Failure> {
+    let log = Log::new(connect::pool(&urls.database_url, Role::Read, 2)?, codec::CATEGORIES);
+    let nats = connect_nats(&urls.nats_url, "daybook demo").await?;
+    let feed = Feed::new(log.clone(), jetstream(&nats), log.head().await?);
+    let latencies = Histogram::new_with_max(PATIENCE.as_micros() as u64, 3)
+        .map_err(|e| Failure::Other(format!("no histogram: {e}")))?;
+    let latencies = Arc::new(Mutex::new(latencies));
+    let actor = |name: &str| Actor { client: Client::new(nats.clone(), name), latencies: latencies.clone() };
+    let (shop, warehouse) = (actor("demo-shop"), actor("demo-warehouse"));
+
+    let begun = Instant::now();
+    let receipts = plan.stock.iter().map(|(sku, quantity)| {
+        let receive = Receive { sku: sku.clone(), quantity: *quantity };
+        warehouse.command(receive)
+    });
+    all(receipts, clients).await?;
+
+    let stopping = CancellationToken::new();
+    let mut outside = Outside {
+        warehouse,
+        open: plan.orders.iter().map(|o| (o.id, o.cancel)).collect(),
+        acts: JoinSet::new(),
+        bar: output::bar(plan.orders.len() as u64, "orders"),
+    };
+    let mut reader = feed.reader();
+    let position = feed.position();
+    let taking_in = tokio::spawn(step::run(feed, stopping.clone()));
+    let placed = all(plan.orders.iter().map(|order| place(&shop, order)), clients);
+    let (placed, ended) = tokio::join!(placed, outside.until_all_ended(&mut reader, position));
+    outside.bar.finish_and_clear();
+    stopping.cancel();
+    _ = taking_in.await;
+    placed.and(ended)?;
+
+    let latencies = latencies.lock().unwrap_or_else(PoisonError::into_inner);
+    let quantile = |q| Duration::from_micros(latencies.value_at_quantile(q));
+    Ok(Driven { commands: latencies.len(), elapsed: begun.elapsed(), p50: quantile(0.5), p99: quantile(0.99) })
+}
+
+/// Runs them, so many at once, until one fails.
+async fn all(
+    commands: impl Iterator<Item = impl Future<Output = Result<(), Failure>>>,
+    at_once: u16,
+) -> Result<(), Failure> {
+    let mut running = stream::iter(commands).buffer_unordered(at_once.into());
+    while let Some(done) = running.next().await {
+        done?;
+    }
+    Ok(())
+}
+
+async fn place(shop: &Actor, order: &PlannedOrder) -> Result<(), Failure> {
+    shop.command(Place { order_id: order.id, order: order.place.clone() }).await?;
+    if order.cancel {
+        shop.command(Cancel { order_id: order.id, reason: CancelReason::CustomerRequest }).await?;
+    }
+    Ok(())
+}
+
+struct Outside {
+    warehouse: Actor,
+    /// The orders that have not ended, and whether they are to be cancelled.
+    open: HashMap<OrderId, bool>,
+    acts: JoinSet<Result<(), Failure>>,
+    bar: indicatif::ProgressBar,
+}
+
+impl Outside {
+    async fn until_all_ended(
+        &mut self,
+        reader: &mut crate::feed::Reader,
+        mut position: store::Position,
+    ) -> Result<(), Failure> {
+        let mut last = Instant::now();
+        while !(self.open.is_empty() && self.acts.is_empty()) {
+            let unavailable = |e: crate::feed::FeedError| Failure::Unavailable(e.to_string());
+            let events = match reader.next(position, 1000).await {
+                Ok(events) => events,
+                // A server is away: it is waited for.
+                Err(_) if last.elapsed() < STALLED => vec![],
+                Err(e) => return Err(unavailable(e)),
+            };
+            for event in &events {
+                position = event.record.position;
+                self.act_on(&event.event);
+            }
+            while let Some(done) = self.acts.try_join_next() {
+                done.map_err(|e| Failure::Other(e.to_string()))??;
+            }
+            if !events.is_empty() {
+                last = Instant::now();
+            } else if last.elapsed() > STALLED {
+                let open = self.open.len();
+                return Err(Failure::Differs(format!("{open} orders have not ended, and nothing happens any more")));
+            } else {
+                _ = tokio::time::timeout(Duration::from_millis(20), reader.grown()).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn act_on(&mut self, event: &Event) {
+        match event {
+            Event::Shipment(id, shipment::Event::ShipmentPlanned(e)) if self.open.get(&e.order_id) == Some(&false) => {
+                self.dispatch(*id);
+            }
+            Event::Shipment(id, shipment::Event::ShipmentDispatched(e)) if self.open.contains_key(&e.order_id) => {
+                let (carrier, shipment_id) = (self.warehouse.clone(), *id);
+                self.acts.spawn(async move { carrier.command(ConfirmDelivery { shipment_id }).await });
+            }
+            Event::Order(
+                id,
+                order::Event::OrderCompleted(_) | order::Event::OrderCancelled(_) | order::Event::OrderRejected(_),
+            ) if self.open.remove(id).is_some() => self.bar.inc(1),
+            Event::Order(..) | Event::Payment(..) | Event::Stock(..) | Event::Shipment(..) => {}
+        }
+    }
+
+    fn dispatch(&mut self, shipment_id: ShipmentId) {
+        let warehouse = self.warehouse.clone();
+        let tracking = format!("T{}", shipment_id.0.simple());
+        self.acts.spawn(async move { warehouse.command(Dispatch { shipment_id, tracking }).await });
+    }
+}

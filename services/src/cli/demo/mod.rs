@@ -1,0 +1,81 @@
+//! `daybook demo`: orders, driven through the command API to their end, and whether each ended as it must.
+
+mod drive;
+mod plan;
+mod report;
+
+use super::{Failure, dev, migrate, output, target};
+use crate::config::{self, Role, Urls};
+use crate::olist;
+use crate::process::Process;
+use crate::servers::{Servers, ServersOptions};
+use plan::Plan;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// How many orders.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    orders: u32,
+    /// What the orders are, and what is to become of them, follows from the seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Place the orders of this folder instead: the public Olist data set, as CSV files.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["orders", "seed"])]
+    orders_from: Option<PathBuf>,
+    /// How many commands the clients have under way at once.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    clients: u16,
+    /// Use the services that run at DATABASE_URL and NATS_URL, or the running `daybook dev`, instead of private ones.
+    #[arg(long)]
+    attach: bool,
+}
+
+pub(super) async fn run(args: Args, servers: &config::Servers, json: bool) -> Result<(), Failure> {
+    let (plan, sample) = match &args.orders_from {
+        Some(dir) => {
+            let sample = olist::read(dir).map_err(|e| Failure::Usage(e.to_string()))?;
+            (Plan::of_sample(&sample), Some(sample))
+        }
+        None => (Plan::seeded(args.orders, args.seed), None),
+    };
+    if args.attach {
+        let urls = target::urls(servers)?;
+        return played(&plan, sample.as_ref(), &urls, args.clients, json).await;
+    }
+    let private = Servers::start(ServersOptions { durable: true, ..ServersOptions::default() }, &output::say).await?;
+    let urls = Urls { database_url: private.postgres.url(dev::DATABASE), nats_url: private.nats.url() };
+    let played = tokio::select! {
+        played = privately(&plan, sample.as_ref(), &urls, args.clients, json) => played,
+        () = crate::shutdown::requested() => Err(Failure::Other("interrupted".into())),
+    };
+    private.stop().await;
+    played
+}
+
+/// On fresh servers, with every service in this process.
+async fn privately(
+    plan: &Plan,
+    sample: Option<&olist::Sample>,
+    urls: &Urls,
+    clients: u16,
+    json: bool,
+) -> Result<(), Failure> {
+    migrate::migrate(&urls.database_url).await?;
+    let process = Process::start(urls, &Role::ALL).await?;
+    let played = played(plan, sample, urls, clients, json).await;
+    process.stop().await;
+    played
+}
+
+async fn played(
+    plan: &Plan,
+    sample: Option<&olist::Sample>,
+    urls: &Urls,
+    clients: u16,
+    json: bool,
+) -> Result<(), Failure> {
+    let driven = drive::drive(plan, urls, clients).await?;
+    let report = report::of(plan, sample, urls, &driven).await?;
+    report.print(json)
+}

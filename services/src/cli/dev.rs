@@ -1,0 +1,63 @@
+//! `daybook dev`: private servers and every service, kept in a folder, left running until Ctrl-C.
+
+use super::target::{DevFile, dev_dir};
+use super::{Failure, migrate, output};
+use crate::config::{Role, Urls};
+use crate::process::Process;
+use crate::servers::{Servers, ServersError, ServersOptions};
+use crate::shutdown;
+use serde_json::json;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The folder that holds the servers' data; other verbs look in the default one, or in DAYBOOK_DEV.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+/// The database that Daybook's own servers keep the log in.
+pub(super) const DATABASE: &str = "postgres";
+
+pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
+    let dir = match args.dir {
+        Some(dir) => dir,
+        None => dev_dir()?,
+    };
+    std::fs::create_dir_all(&dir)?;
+    let servers = start_servers(&dir).await?;
+    let urls = Urls { database_url: servers.postgres.url(DATABASE), nats_url: servers.nats.url() };
+    migrate::migrate(&urls.database_url).await?;
+    let process = Process::start(&urls, &Role::ALL).await?;
+    DevFile { pid: std::process::id(), urls: urls.clone(), nats_port: servers.nats.port() }.write(&dir)?;
+    if json {
+        let ready = json!({ "ready": true, "database_url": urls.database_url, "nats_url": urls.nats_url });
+        output::line(&ready.to_string());
+    } else {
+        output::line(&format!(
+            "Postgres  {}\nNATS      {}\ndata      {}",
+            urls.database_url,
+            urls.nats_url,
+            dir.display()
+        ));
+        output::say("every service is ready; Ctrl-C ends them and both servers");
+    }
+    shutdown::requested().await;
+    output::say("stopping…");
+    process.stop().await;
+    servers.stop().await;
+    Ok(())
+}
+
+/// On the port that it had the last time, if that is free: clients that are still there find it again.
+async fn start_servers(dir: &std::path::Path) -> Result<Servers, ServersError> {
+    let nats_port = DevFile::read(dir).map(|file| file.nats_port);
+    let options = ServersOptions { dir: Some(dir.to_owned()), durable: true, nats_port };
+    match Servers::start(options.clone(), &output::say).await {
+        Err(ServersError::PortTaken { port }) => {
+            output::say(&format!("port {port} is taken: NATS gets another one"));
+            Servers::start(ServersOptions { nats_port: None, ..options }, &output::say).await
+        }
+        started => started,
+    }
+}

@@ -1,0 +1,164 @@
+//! The command line: one file a verb.
+//!
+//! Data goes to stdout, messages and progress to stderr; `--json` gives one JSON object a line.
+
+mod demo;
+mod dev;
+mod events;
+mod migrate;
+mod order;
+mod orders;
+mod output;
+mod replay;
+mod serve;
+mod target;
+mod verify;
+
+use crate::client::ClientError;
+use crate::process::StartError;
+use crate::wire::Code;
+use crate::{config, telemetry};
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// An event-sourced order backend on Postgres and NATS JetStream.
+#[derive(Parser)]
+#[command(name = "daybook", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    servers: config::Servers,
+    /// Print one JSON object a line instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXIT_CODES: &str = "\
+Verbs find the servers by DATABASE_URL and NATS_URL, else the `daybook dev` that runs.
+
+Exit codes: 0 done; 1 checked, and it is not as it should be; 2 wrong usage; 3 refused, or not found;
+4 a server is missing or does not answer; 5 anything else.";
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run orders through a private Postgres and NATS, and check that each ends as it must.
+    Demo(demo::Args),
+    /// Run a private Postgres and NATS with every service, until Ctrl-C.
+    Dev(dev::Args),
+    /// Run the services on DATABASE_URL and NATS_URL, until Ctrl-C or SIGTERM.
+    Serve(serve::Args),
+    /// Create or update the schema in DATABASE_URL, and the roles that services act in.
+    Migrate,
+    /// Place, show or cancel an order.
+    #[command(subcommand)]
+    Order(order::Verb),
+    /// List orders, newest first.
+    Orders(orders::Args),
+    /// Read the log.
+    #[command(subcommand)]
+    Events(events::Verb),
+    /// Rebuild a read model from the log beside the live one, compare them, and switch.
+    Replay(replay::Args),
+    /// Check the log's own promises, and that log, JetStream and read models agree.
+    Verify(verify::Args),
+}
+
+/// Why a verb did not do what it was asked to; each kind has an exit code.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// What was to be checked was, and is not as it should be. What is wrong has been printed.
+    #[error("{0}")]
+    Differs(String),
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Servers(#[from] crate::servers::ServersError),
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Differs(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Client(ClientError::Refused(body)) => match body.code {
+                Code::Unavailable | Code::NotYet | Code::Conflict => 4,
+                Code::Internal => 5,
+                Code::Rejected | Code::Invalid | Code::IdSpent | Code::NotFound => 3,
+            },
+            Self::Client(ClientError::NoAnswer(_)) | Self::Start(_) | Self::Servers(_) | Self::Unavailable(_) => 4,
+            Self::Client(ClientError::Malformed(_)) | Self::Other(_) => 5,
+        }
+    }
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Unavailable(format!("Postgres cannot be used: {error}"))
+    }
+}
+
+impl From<store::ReadError> for Failure {
+    fn from(error: store::ReadError) -> Self {
+        Self::Start(error.into())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+/// Runs the verb that the command line names.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let quiet = !matches!(cli.verb, Verb::Serve(_) | Verb::Dev(_));
+    telemetry::start(if quiet { "off" } else { "info,async_nats=warn" });
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("daybook: the runtime cannot be started: {e}");
+            return ExitCode::from(5);
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("daybook: {failure}");
+            if let Failure::Client(ClientError::Refused(body)) = &failure {
+                body.fields.iter().for_each(|fault| eprintln!("  {}: {}", fault.field, fault.expected));
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let Cli { servers, json, verb } = cli;
+    match verb {
+        Verb::Demo(args) => demo::run(args, &servers, json).await,
+        Verb::Dev(args) => dev::run(args, json).await,
+        Verb::Serve(args) => serve::run(&args, &servers).await,
+        Verb::Migrate => migrate::run(&servers).await,
+        Verb::Order(verb) => order::run(verb, &servers, json).await,
+        Verb::Orders(args) => orders::run(args, &servers, json).await,
+        Verb::Events(verb) => events::run(verb, &servers, json).await,
+        Verb::Replay(args) => replay::run(&args, &servers, json).await,
+        Verb::Verify(args) => verify::run(&args, &servers, json).await,
+    }
+}

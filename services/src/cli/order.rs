@@ -1,0 +1,114 @@
+//! `daybook order place|show|cancel`: commands and a query about one order.
+
+use super::{Failure, output, target};
+use crate::command_api::{Cancel, Place};
+use crate::config::Servers;
+use crate::wire::Reply;
+use domain::id::OrderId;
+use domain::money::{Amount, Currency};
+use domain::order::{CancelReason, PlaceOrder};
+use projections::order_summary::OrderSummary;
+use serde_json::json;
+use std::io::Read;
+use std::time::Duration;
+use store::Position;
+use uuid::Uuid;
+
+#[derive(clap::Subcommand)]
+pub(super) enum Verb {
+    /// Place an order, given as JSON (see docs/wire.md).
+    Place {
+        /// The file with the order; - for standard input.
+        #[arg(long)]
+        file: String,
+        /// The id of the new order; made up if not given.
+        #[arg(long)]
+        id: Option<Uuid>,
+    },
+    /// Show an order.
+    Show {
+        id: Uuid,
+        /// Wait for the read model to come to this position, that of a command's reply.
+        #[arg(long)]
+        at_least: Option<Position>,
+    },
+    /// Cancel an order; refused once anything of it is dispatched.
+    Cancel { id: Uuid },
+}
+
+/// How long a command is repeated while a server does not answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
+    match verb {
+        Verb::Place { file, id } => {
+            let order: PlaceOrder = serde_json::from_str(&read(&file)?)
+                .map_err(|e| Failure::Usage(format!("{file} holds no order: {e}; docs/wire.md shows one")))?;
+            let order_id = OrderId(id.unwrap_or_else(Uuid::now_v7));
+            let client = target::client(servers).await?;
+            let reply = client.command(Place { order_id, order }, PATIENCE).await?;
+            print_reply(order_id, &reply, json);
+        }
+        Verb::Show { id, at_least } => {
+            let client = target::client(servers).await?;
+            let found = client.query::<OrderSummary>("order_summary.get", json!({ "order_id": id }), at_least).await?;
+            match json {
+                true => output::line(&serde_json::to_string(&found)?),
+                false => print_order(&found.data),
+            }
+        }
+        Verb::Cancel { id } => {
+            let order_id = OrderId(id);
+            let client = target::client(servers).await?;
+            let reply = client.command(Cancel { order_id, reason: CancelReason::CustomerRequest }, PATIENCE).await?;
+            print_reply(order_id, &reply, json);
+        }
+    }
+    Ok(())
+}
+
+fn read(file: &str) -> Result<String, Failure> {
+    let text = match file {
+        "-" => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).map(|_| text)
+        }
+        file => std::fs::read_to_string(file),
+    };
+    text.map_err(|e| Failure::Usage(format!("{file} cannot be read: {e}")))
+}
+
+fn print_reply(order_id: OrderId, reply: &Reply, json: bool) {
+    if json {
+        let mut reply = json!(reply);
+        reply["order_id"] = json!(order_id);
+        return output::line(&reply.to_string());
+    }
+    let what = if reply.recorded { "recorded" } else { "nothing to do: it is so already" };
+    output::line(&format!("order {order_id}: {what}, position {}", reply.position));
+}
+
+fn print_order(order: &OrderSummary) {
+    let money = |amount: i64| match order.currency.parse::<Currency>() {
+        Ok(currency) => format!("{} {currency}", Amount(amount).display(currency)),
+        Err(_) => format!("{amount} {}", order.currency),
+    };
+    let reason = order.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let mut lines = vec![
+        format!("order       {}", order.order_id),
+        format!("status      {}{reason}", order.status),
+        format!("customer    {}", order.customer_id),
+        format!("total       {}", money(order.total)),
+        format!("authorised  {}", money(order.authorised)),
+        format!("captured    {}", money(order.captured)),
+        format!("delivered   {} of {} lines", order.delivered, order.lines),
+        format!("placed      {}", order.placed_at),
+        format!("changed     {}, version {}", order.changed_at, order.version),
+    ];
+    lines.extend(order.payments.iter().map(|p| {
+        let status = serde_json::to_value(p.status).unwrap_or_default();
+        let status = status.as_str().unwrap_or_default().to_owned();
+        format!("payment     {} {} {status}, captured {}", p.kind, money(p.amount), money(p.captured))
+    }));
+    output::line(&lines.join("\n"));
+}

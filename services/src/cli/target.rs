@@ -1,0 +1,75 @@
+//! Which servers a verb is about: those that are named, else those of the `daybook dev` that runs.
+
+use super::Failure;
+use crate::client::Client;
+use crate::config::{Servers, Urls};
+use crate::process::connect_nats;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What a running `daybook dev` leaves in its folder for other verbs, and for its own next start.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct DevFile {
+    /// Of the process; the servers end with it.
+    pub(super) pid: u32,
+    #[serde(flatten)]
+    pub(super) urls: Urls,
+    pub(super) nats_port: u16,
+}
+
+impl DevFile {
+    fn path(dir: &Path) -> PathBuf {
+        dir.join("dev.json")
+    }
+
+    /// What the last `daybook dev` in this folder left, running or not.
+    pub(super) fn read(dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(Self::path(dir)).ok()?).ok()
+    }
+
+    pub(super) fn write(&self, dir: &Path) -> Result<(), Failure> {
+        let new = dir.join("dev.json.new");
+        std::fs::write(&new, serde_json::to_vec(self)?)?;
+        Ok(std::fs::rename(new, Self::path(dir))?)
+    }
+
+    fn is_running(&self) -> bool {
+        Path::new("/proc").join(self.pid.to_string()).exists()
+    }
+}
+
+/// Where `daybook dev` keeps its servers if it is not told: `DAYBOOK_DEV`, else a folder for the user's data.
+pub(super) fn dev_dir() -> Result<PathBuf, Failure> {
+    let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(dir) = named("DAYBOOK_DEV") {
+        return Ok(dir);
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/daybook/dev"));
+    }
+    let data = named("XDG_DATA_HOME").or_else(|| named("HOME").map(|home| home.join(".local/share")));
+    let unknown = || Failure::Usage("there is no home folder: name one with --dir or DAYBOOK_DEV".into());
+    Ok(data.ok_or_else(unknown)?.join("daybook/dev"))
+}
+
+/// The servers to use.
+pub(super) fn urls(servers: &Servers) -> Result<Urls, Failure> {
+    match (&servers.database_url, &servers.nats_url) {
+        (Some(database_url), Some(nats_url)) => {
+            Ok(Urls { database_url: database_url.clone(), nats_url: nats_url.clone() })
+        }
+        (None, None) => {
+            let running = DevFile::read(&dev_dir()?).filter(DevFile::is_running);
+            let none = "set DATABASE_URL and NATS_URL, or start `daybook dev` (none is running)";
+            Ok(running.ok_or_else(|| Failure::Unavailable(none.into()))?.urls)
+        }
+        (Some(_), None) => Err(Failure::Usage("DATABASE_URL is set, NATS_URL is not: set both, or neither".into())),
+        (None, Some(_)) => Err(Failure::Usage("NATS_URL is set, DATABASE_URL is not: set both, or neither".into())),
+    }
+}
+
+/// A client of the APIs, as the person at the command line.
+pub(super) async fn client(servers: &Servers) -> Result<Client, Failure> {
+    let nats = connect_nats(&urls(servers)?.nats_url, "daybook cli").await?;
+    Ok(Client::new(nats, "cli"))
+}

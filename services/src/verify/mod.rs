@@ -1,0 +1,106 @@
+//! `daybook verify`: the log's own promises, and log = JetStream window = read models, through folds that share nothing
+//! with the projectors. The log is read once, page by page, in one snapshot with all that is folded from it.
+
+mod caught_up;
+mod follow_ups;
+mod log;
+mod order_summary;
+mod read_models;
+mod report;
+mod stock_level;
+mod window;
+
+pub use report::{Check, Report};
+
+use async_nats::jetstream;
+use follow_ups::FollowUps;
+use log::Promises;
+use order_summary::Order;
+use read_models::Fold;
+use serde_json::Value;
+use sqlx::{PgConnection, PgPool};
+use std::time::Duration;
+use stock_level::Stock;
+use store::Position;
+
+/// Why nothing can be said: a server did not answer. What is wrong with the data is a difference, not an error.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error("the database cannot be read: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("the window cannot be read: {0}")]
+    JetStream(#[source] async_nats::Error),
+}
+
+/// Compares all that is kept with the log, and the log with its promises. `pool` is in the role that reads. A system in
+/// motion is given `patience` to come to where the log is now.
+///
+/// # Errors
+/// When Postgres or NATS cannot be asked.
+pub async fn verify(
+    pool: &PgPool,
+    jetstream: Option<&jetstream::Context>,
+    patience: Duration,
+) -> Result<Report, VerifyError> {
+    let caught_up = caught_up::check(pool, jetstream, patience).await?;
+    let (events, checks) = log_and_projections(pool).await?;
+    let window = match jetstream {
+        Some(jetstream) => window::check(pool, jetstream).await?,
+        None => Check::not_asked(window::NAME),
+    };
+    let checks = [caught_up].into_iter().chain(checks).chain([window]).collect();
+    Ok(Report { events, checks })
+}
+
+async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyError> {
+    let mut snapshot = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+    // The pool's limits are for short work; this reads everything.
+    sqlx::raw_sql("SET LOCAL transaction_timeout = 0; SET LOCAL statement_timeout = 0").execute(&mut *snapshot).await?;
+    let mut promises = Promises::default();
+    let mut orders = Fold::<Order>::new(live(&mut snapshot, "order_summary").await?);
+    let mut stock = Fold::<Stock>::new(live(&mut snapshot, "stock_level").await?);
+    let mut follow_ups = FollowUps::new(live(&mut snapshot, "follow_ups").await?);
+    let mut head = 0;
+    loop {
+        let page = log::page(&mut snapshot, head).await?;
+        let Some(last) = page.last() else { break };
+        head = last.position;
+        for row in &page {
+            let payload = serde_json::from_str(&row.payload).unwrap_or(Value::Null);
+            promises.take(row, &payload);
+            orders.take(row, &payload);
+            stock.take(row, &payload);
+        }
+        follow_ups.take(&mut snapshot, page).await?;
+    }
+    let events = promises.events();
+    let mut checks = promises.finish();
+    checks.push(orders.compare(&mut snapshot, head).await?);
+    checks.push(stock.compare(&mut snapshot, head).await?);
+    checks.push(follow_ups.finish(&mut snapshot, head).await?);
+    Ok((events, checks))
+}
+
+/// A projection's live generation, and how far that has come.
+#[derive(Debug, Clone, Copy)]
+struct Live {
+    generation: i32,
+    position: Position,
+}
+
+impl Live {
+    fn beyond(self, head: Position, check: &mut Check) {
+        if self.position > head {
+            check.differs(|| format!("the checkpoint is at {}, but the log ends at {head}", self.position));
+        }
+    }
+}
+
+async fn live(snapshot: &mut PgConnection, projection: &str) -> Result<Option<Live>, sqlx::Error> {
+    let live = sqlx::query_as!(
+        Live,
+        "SELECT generation, position FROM daybook.checkpoints WHERE projection = $1 AND live",
+        projection
+    );
+    live.fetch_optional(snapshot).await
+}

@@ -1,0 +1,152 @@
+//! The order summary, told a second time: event by event, from the payloads alone.
+
+use super::log::Row;
+use super::read_models::{ReadModel, StoredRow};
+use chrono::{DateTime, Utc};
+use futures_util::stream::BoxStream;
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::PgConnection;
+use std::collections::HashMap;
+
+/// A row; its fields are the columns.
+#[derive(Serialize)]
+pub(super) struct Order {
+    order_id: String,
+    customer_id: String,
+    status: &'static str,
+    reason: Option<String>,
+    currency: String,
+    total: i64,
+    authorised: i64,
+    captured: i64,
+    lines: i64,
+    delivered: i64,
+    payments: Vec<Payment>,
+    placed_at: DateTime<Utc>,
+    changed_at: DateTime<Utc>,
+    version: i64,
+}
+
+#[derive(Serialize)]
+struct Payment {
+    payment_id: String,
+    kind: String,
+    amount: i64,
+    status: &'static str,
+    captured: i64,
+}
+
+impl ReadModel for Order {
+    const TABLE: &'static str = "order_summary";
+    const CATEGORIES: &'static [&'static str] = &["order", "payment"];
+
+    fn fold(rows: &mut HashMap<String, Self>, event: &Row, payload: &Value) -> Option<()> {
+        let stream = event.stream_id.to_string();
+        if event.category_name.as_deref() == Some("payment") {
+            // Of a capture, the order sees that it is done, not that it is asked for or refused.
+            if matches!(&*event.event_type, "CaptureRequested" | "CaptureDeclined") {
+                return Some(());
+            }
+            let Some(order) = rows.get_mut(&text(payload, "order_id")?) else { return Some(()) };
+            order.changed_at = event.recorded_at;
+            return order.payment(&stream, &event.event_type, payload);
+        }
+        if event.event_type == "OrderPlaced" {
+            rows.insert(stream.clone(), Self::placed(stream.clone(), event.recorded_at, payload)?);
+        }
+        let Some(order) = rows.get_mut(&stream) else { return Some(()) };
+        order.changed_at = event.recorded_at;
+        order.version = event.version;
+        match &*event.event_type {
+            "OrderConfirmed" => order.status = "confirmed",
+            "OrderCompleted" => order.status = "completed",
+            "OrderRejected" => order.status = "rejected",
+            "OrderCancelled" => {
+                order.status = "cancelled";
+                order.reason = Some(text(payload, "reason")?);
+            }
+            "PaymentRefused" => order.reason = Some(text(payload, "reason")?),
+            "LinesDelivered" => order.delivered += list(payload, "lines")?.len() as i64,
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn stored(snapshot: &mut PgConnection, generation: Option<i32>) -> BoxStream<'_, Result<StoredRow, sqlx::Error>> {
+        sqlx::query_as!(
+            StoredRow,
+            r#"SELECT generation, order_id::text AS "key!", to_jsonb(r) - 'generation' AS "columns!"
+               FROM daybook.order_summary r
+               WHERE generation = $1
+                  OR generation NOT IN (SELECT generation FROM daybook.checkpoints WHERE projection = 'order_summary')"#,
+            generation
+        )
+        .fetch(snapshot)
+    }
+}
+
+impl Order {
+    fn placed(order_id: String, at: DateTime<Utc>, payload: &Value) -> Option<Self> {
+        let payment = |p: &Value| {
+            Some(Payment {
+                payment_id: text(p, "payment_id")?,
+                kind: text(p.get("method")?, "kind")?,
+                amount: p.get("amount")?.as_i64()?,
+                status: "unrequested",
+                captured: 0,
+            })
+        };
+        Some(Self {
+            order_id,
+            customer_id: text(payload, "customer_id")?,
+            status: "placed",
+            reason: None,
+            currency: text(payload, "currency")?,
+            total: payload.get("totals")?.get("total")?.as_i64()?,
+            authorised: 0,
+            captured: 0,
+            lines: list(payload, "lines")?.len() as i64,
+            delivered: 0,
+            payments: list(payload, "payments")?.iter().map(payment).collect::<Option<_>>()?,
+            placed_at: at,
+            changed_at: at,
+            version: 0,
+        })
+    }
+
+    fn payment(&mut self, payment_id: &str, event_type: &str, payload: &Value) -> Option<()> {
+        // One that the order does not name is none of its money.
+        let Some(payment) = self.payments.iter_mut().find(|p| p.payment_id == payment_id) else { return Some(()) };
+        match event_type {
+            "PaymentRequested" => payment.status = "requested",
+            "PaymentAuthorised" => payment.status = "authorised",
+            "PaymentDeclined" => payment.status = "declined",
+            "VoidDeferred" => payment.status = "void_deferred",
+            "VoidRequested" => payment.status = "void_requested",
+            "VoidDeclined" => payment.status = "void_declined",
+            "PaymentVoided" => payment.status = "voided",
+            "PaymentCaptured" => {
+                let amount = payload.get("amount")?.as_i64()?;
+                payment.captured = payment.captured.checked_add(amount)?;
+                self.captured = self.captured.checked_add(amount)?;
+            }
+            _ => {}
+        }
+        self.authorised = 0;
+        for payment in &self.payments {
+            if ["authorised", "void_requested", "void_declined"].contains(&payment.status) {
+                self.authorised = self.authorised.checked_add(payment.amount)?;
+            }
+        }
+        Some(())
+    }
+}
+
+fn text(payload: &Value, field: &str) -> Option<String> {
+    payload.get(field)?.as_str().map(str::to_owned)
+}
+
+fn list<'a>(payload: &'a Value, field: &str) -> Option<&'a Vec<Value>> {
+    payload.get(field)?.as_array()
+}

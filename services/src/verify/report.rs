@@ -1,0 +1,107 @@
+//! What a verification found: a check for each promise, with what was looked at and what differs.
+
+use serde::Serialize;
+use std::fmt;
+
+/// How many differences of a check are told one by one; the rest is counted.
+const TOLD: usize = 20;
+
+/// What [`super::verify`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// How many events the log had.
+    pub events: i64,
+    pub checks: Vec<Check>,
+}
+
+/// One promise, held against the data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    /// How many things were looked at.
+    pub checked: u64,
+    /// The first of them, a sentence each: what is where, and what should be.
+    pub differences: Vec<String>,
+    pub difference_count: u64,
+    /// Whether it was asked for. What was not asked for agrees.
+    pub asked: bool,
+}
+
+impl Report {
+    /// Whether nothing differs.
+    pub fn agrees(&self) -> bool {
+        self.checks.iter().all(Check::agrees)
+    }
+
+    /// For people: a line a check, and below them what differs. The same as `Display`.
+    pub fn table(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Check {
+    pub(super) fn new(name: &'static str) -> Self {
+        Self { name, checked: 0, differences: vec![], difference_count: 0, asked: true }
+    }
+
+    pub(super) fn not_asked(name: &'static str) -> Self {
+        Self { asked: false, ..Self::new(name) }
+    }
+
+    /// Whether nothing differs.
+    pub fn agrees(&self) -> bool {
+        self.difference_count == 0
+    }
+
+    pub(super) fn differs(&mut self, what: impl FnOnce() -> String) {
+        self.difference_count += 1;
+        if self.differences.len() < TOLD {
+            self.differences.push(what());
+        }
+    }
+
+    fn verdict(&self) -> String {
+        match (self.asked, self.difference_count) {
+            (false, _) => "not asked".to_owned(),
+            (true, 0) => "agrees".to_owned(),
+            (true, 1) => "1 difference".to_owned(),
+            (true, n) => format!("{n} differences"),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<16}{:>12}  result", "check", "checked")?;
+        for check in &self.checks {
+            writeln!(f, "{:<16}{:>12}  {}", check.name, check.checked, check.verdict())?;
+        }
+        for check in &self.checks {
+            for difference in &check.differences {
+                writeln!(f, "{}: {difference}", check.name)?;
+            }
+            let untold = check.difference_count - check.differences.len() as u64;
+            if untold > 0 {
+                writeln!(f, "{}: and {untold} more", check.name)?;
+            }
+        }
+        let verdict = if self.agrees() { "all agree" } else { "they do not agree" };
+        writeln!(f, "{} events: {verdict}", self.events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_counted_beyond_those_that_are_told() {
+        let mut check = Check::new("window");
+        (0..25).for_each(|n| check.differs(|| format!("sequence {n} is missing")));
+        let report = Report { events: 3, checks: vec![check, Check::not_asked("follow_ups")] };
+        let table = report.to_string();
+        assert!(!report.agrees());
+        assert!(table.contains("25 differences") && table.contains("not asked"), "{table}");
+        assert!(table.contains("window: sequence 19 is missing\nwindow: and 5 more\n"), "{table}");
+    }
+}
