@@ -1,0 +1,280 @@
+//! What every story needs: servers of its own, a system to drive step by step, and orders to put into it.
+
+use domain::id::{AddressId, CustomerId, OrderId, SellerId, ShipmentId, Sku};
+use domain::money::Amount;
+use domain::order::{PaymentMethod, PlaceLine, PlaceOrder, PlacePayment, Rounding, SellerShipping};
+use domain::{Command, order, shipment, stock};
+use projections::Projection;
+use services::api::Service;
+use services::config::Urls;
+use services::execute::{Envelope, ExecuteError, Executor, Outcome as Executed};
+use services::feed::Feed;
+use services::process::{Parts, jetstream};
+use services::projector::Projector;
+use services::relay::Relay;
+use services::sender::Sender;
+use services::servers::{Binaries, Nats, NatsOptions, Postgres, PostgresOptions, Servers, ServersOptions};
+use services::step::{Outcome, Step};
+use services::verify::{Report, verify};
+use services::{notifier, provider};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use store::MIGRATOR;
+use tokio::sync::{Notify, OnceCell, watch};
+use uuid::Uuid;
+
+/// The servers that a test run shares: one Postgres, with a migrated database to copy.
+struct Shared {
+    servers: Servers,
+    binaries: Binaries,
+}
+
+static SHARED: OnceCell<Shared> = OnceCell::const_new();
+static NEXT: AtomicU32 = AtomicU32::new(0);
+const TEMPLATE: &str = "template_daybook";
+
+async fn shared() -> &'static Shared {
+    SHARED
+        .get_or_init(|| async {
+            let quiet = |_: &str| {};
+            let servers = Servers::start(ServersOptions::default(), &quiet).await.unwrap();
+            run(&servers.postgres.url("postgres"), &format!("CREATE DATABASE {TEMPLATE}")).await;
+            let mut connection = PgConnection::connect(&servers.postgres.url(TEMPLATE)).await.unwrap();
+            MIGRATOR.run(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+            Shared { servers, binaries: Binaries::locate(&quiet).await.unwrap() }
+        })
+        .await
+}
+
+/// Runs SQL as the superuser.
+pub(crate) async fn run(url: &str, sql: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+/// The URL of a new, migrated database.
+pub(crate) async fn database() -> String {
+    let shared = shared().await;
+    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let create = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}");
+    run(&shared.servers.postgres.url("postgres"), &create).await;
+    shared.servers.postgres.url(&name)
+}
+
+/// A folder of this test's own, below the shared one, which is removed when the run is over.
+pub(crate) async fn folder(name: &str) -> PathBuf {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    shared().await.servers.dir().join(format!("{name}-{number}"))
+}
+
+pub(crate) async fn start_nats() -> Nats {
+    let options = NatsOptions { store_dir: folder("nats").await, port: None };
+    Nats::start(&shared().await.binaries, options, &|_: &str| {}).await.unwrap()
+}
+
+/// A Postgres of the test's own, to be killed.
+pub(crate) async fn start_postgres() -> Postgres {
+    let options = PostgresOptions { data_dir: folder("postgres").await, durable: true };
+    Postgres::start(&shared().await.binaries, options, &|_: &str| {}).await.unwrap()
+}
+
+/// A system whose loops the test drives. Provider and notifier answer on their own, as others would.
+pub(crate) struct System {
+    pub(crate) urls: Urls,
+    pub(crate) nats: Nats,
+    pub(crate) parts: Parts,
+    pub(crate) executor: Executor,
+    pub(crate) relay: Relay,
+    pub(crate) feed: Feed,
+    pub(crate) projectors: Vec<Projector>,
+    pub(crate) sender: Sender,
+    pub(crate) outside: Vec<Service>,
+    /// Kept: the relay waits on its other end.
+    _hint: watch::Sender<i64>,
+}
+
+impl System {
+    pub(crate) async fn start() -> Self {
+        let (database_url, nats) = tokio::join!(database(), start_nats());
+        Self::on(Urls { database_url, nats_url: nats.url() }, nats).await
+    }
+
+    pub(crate) async fn on(urls: Urls, nats: Nats) -> Self {
+        let parts = Parts::connect(&urls).await.unwrap();
+        let executor = parts.executor();
+        let written = Arc::new(Notify::new());
+        let (hint, hinted) = watch::channel(0);
+        let relay = Relay::new(parts.log.clone(), parts.read.clone(), jetstream(&parts.client), hinted);
+        let feed = Feed::new(parts.log.clone(), jetstream(&parts.client), 0);
+        let projector =
+            |projection| Projector::new(parts.project.clone(), projection, feed.reader(), parts.owner, written.clone());
+        let projectors = Projection::ALL.into_iter().map(projector).collect();
+        let client = parts.client.clone();
+        let sender = Sender::new(parts.project.clone(), executor.clone(), client, parts.owner, written);
+        let outside = vec![
+            provider::start(&parts.client).await.unwrap(),
+            notifier::start(&parts.client, parts.project.clone()).await.unwrap(),
+        ];
+        parts.client.flush().await.unwrap();
+        Self { urls, nats, parts, executor, relay, feed, projectors, sender, outside, _hint: hint }
+    }
+
+    /// The superuser's connections to the test's database, for what no role of Daybook's may do.
+    pub(crate) async fn superuser(&self) -> PgPool {
+        PgPool::connect(&self.urls.database_url).await.unwrap()
+    }
+
+    pub(crate) async fn execute(&self, command: Command) -> Result<Executed, ExecuteError> {
+        self.executor.execute(&envelope(Uuid::now_v7(), command)).await
+    }
+
+    /// Publishes all that the log has.
+    pub(crate) async fn relay(&mut self) {
+        while self.relay.step().await.unwrap() != Outcome::Idle {}
+    }
+
+    /// Brings every projection to the end of the log, through JetStream.
+    pub(crate) async fn project(&mut self) {
+        self.relay().await;
+        let head = self.parts.log.head().await.unwrap();
+        while self.feed.position() < head {
+            self.feed.step().await.unwrap();
+        }
+        for projector in &mut self.projectors {
+            while projector.step().await.unwrap() != Outcome::Idle {}
+        }
+    }
+
+    /// Does everything that follows, until nothing more does.
+    pub(crate) async fn settle(&mut self) {
+        loop {
+            self.project().await;
+            let mut sent = 0;
+            while let Outcome::Worked(n) = self.sender.step().await.unwrap() {
+                sent += n;
+            }
+            if sent == 0 {
+                return;
+            }
+        }
+    }
+
+    pub(crate) async fn receive(&self, sku: &str, quantity: u32) {
+        let command = stock::Command::Receive { sku: Sku::new(sku).unwrap(), quantity };
+        self.execute(Command::Stock(command)).await.unwrap();
+    }
+
+    pub(crate) async fn place(&self, order: PlaceOrder) -> OrderId {
+        let id = OrderId(Uuid::now_v7());
+        self.execute(Command::Order { id, command: order::Command::Place(order) }).await.unwrap();
+        id
+    }
+
+    /// Hands all shipments of an order to the carrier, and has them delivered.
+    pub(crate) async fn ship(&mut self, order: OrderId) {
+        for id in self.shipments(order).await {
+            let dispatch = shipment::Command::Dispatch { tracking: "T1".into() };
+            self.execute(Command::Shipment { id, command: dispatch }).await.unwrap();
+            let deliver = shipment::Command::ConfirmDelivery;
+            self.execute(Command::Shipment { id, command: deliver }).await.unwrap();
+        }
+        self.settle().await;
+    }
+
+    pub(crate) async fn shipments(&self, order: OrderId) -> Vec<ShipmentId> {
+        let events = self.parts.log.read_all(0, 10_000).await.unwrap();
+        let planned = events.iter().filter(|e| e.event_type == "ShipmentPlanned");
+        planned.filter(|e| e.metadata.correlation_id == order.0).map(|e| ShipmentId(e.stream.id)).collect()
+    }
+
+    /// The status of an order in the read model, with the reason if there is one.
+    pub(crate) async fn status(&self, order: OrderId) -> String {
+        let row =
+            projections::order_summary::get(&self.parts.read, order.0).await.unwrap().expect("the order has a row");
+        match row.reason {
+            Some(reason) => format!("{}: {reason}", row.status),
+            None => row.status,
+        }
+    }
+
+    /// The types of the events that belong to an order, in order of position.
+    pub(crate) async fn events_of(&self, order: OrderId) -> Vec<String> {
+        let events = self.parts.log.read_all(0, 10_000).await.unwrap();
+        events.into_iter().filter(|e| e.metadata.correlation_id == order.0).map(|e| e.event_type).collect()
+    }
+
+    pub(crate) async fn verify(&self) -> Report {
+        verify(&self.parts.read, Some(&jetstream(&self.parts.client)), Duration::ZERO).await.unwrap()
+    }
+
+    pub(crate) async fn assert_verified(&self) {
+        let report = self.verify().await;
+        assert!(report.agrees(), "{report}");
+    }
+}
+
+pub(crate) fn envelope(command_id: Uuid, command: Command) -> Envelope {
+    Envelope {
+        command_id,
+        command,
+        actor: "test".into(),
+        correlation_id: None,
+        causation_id: None,
+        occurred_at: chrono::Utc::now(),
+        traceparent: None,
+    }
+}
+
+/// The same id for the same number, in every run.
+pub(crate) fn id(n: u128) -> Uuid {
+    Uuid::from_u128(n)
+}
+
+/// An order of pieces of SKUs, each from the seller of that number, at 10.00 EUR a piece, paid by one card.
+pub(crate) fn order_of(lines: &[(&str, u32, u128)]) -> PlaceOrder {
+    let line = |&(sku, quantity, seller): &(&str, u32, u128)| PlaceLine {
+        sku: Sku::new(sku).unwrap(),
+        seller_id: SellerId(id(seller)),
+        quantity,
+        unit_price: Amount(1000),
+        discount: Amount::ZERO,
+        tax: Amount::ZERO,
+    };
+    let lines: Vec<PlaceLine> = lines.iter().map(line).collect();
+    let goods: i64 = lines.iter().map(|l| 1000 * i64::from(l.quantity)).sum();
+    let shipping = vec![SellerShipping { seller_id: lines[0].seller_id, amount: Amount(250) }];
+    PlaceOrder {
+        customer_id: CustomerId(id(0xC)),
+        currency: "EUR".parse().unwrap(),
+        shipping_address_id: AddressId(id(0xA)),
+        billing_address_id: None,
+        shipping,
+        payments: vec![PlacePayment { method: card("tok_approve_card"), amount: Amount(goods + 250) }],
+        lines,
+        rounding: Rounding::default(),
+    }
+}
+
+pub(crate) fn card(token: &str) -> PaymentMethod {
+    PaymentMethod { kind: "credit_card".into(), token: token.into() }
+}
+
+/// The daybook binary, to be run; it is killed when its handle is dropped.
+pub(crate) fn daybook() -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_daybook-under-test"));
+    command.kill_on_drop(true).env_remove("DATABASE_URL").env_remove("NATS_URL").env("NO_COLOR", "1");
+    command.stdin(std::process::Stdio::null());
+    command
+}
+
+/// The daybook binary, to be run on these servers.
+pub(crate) fn daybook_on(urls: &Urls) -> tokio::process::Command {
+    let mut command = daybook();
+    command.env("DATABASE_URL", &urls.database_url).env("NATS_URL", &urls.nats_url);
+    command
+}
