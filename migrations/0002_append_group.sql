@@ -264,7 +264,7 @@ BEGIN
         append           := a;
         outcome          := outcomes[a];
         first_position   := firsts[a];
-        event_versions   := event_version[start : start + lengths[a] - 1];
+        event_versions   := CASE outcomes[a] WHEN 'written' THEN event_version[start : start + lengths[a] - 1] END;
         start            := start + lengths[a];
         stream           := streams[a];
         expected_version := expecteds[a];

@@ -5,7 +5,7 @@ use crate::api::{Service, respond};
 use crate::execute::{Envelope, Executor};
 use crate::js::TRACEPARENT;
 use crate::subject;
-use crate::wire::{CommandBody, ErrorBody, Reply};
+use crate::wire::{CommandBody, ErrorBody, Reply, parse};
 use async_nats::service::Request;
 use async_nats::{Client, Message};
 use chrono::Utc;
@@ -60,11 +60,14 @@ pub struct ConfirmDelivery {
 pub trait Verb: Serialize + DeserializeOwned + Send {
     /// `order.place`: the end of the subject.
     const NAME: &'static str;
+    /// Where in the body the fields are that the domain may find fault with.
+    const FIELDS: &'static str = "data";
     fn command(self) -> Command;
 }
 
 impl Verb for Place {
     const NAME: &'static str = "order.place";
+    const FIELDS: &'static str = "data.order";
     fn command(self) -> Command {
         Command::Order { id: self.order_id, command: order::Command::Place(self.order) }
     }
@@ -127,7 +130,8 @@ async fn verb<V: Verb + 'static>(service: &mut Service, executor: &Executor) -> 
 
 async fn handle<V: Verb>(executor: &Executor, message: &Message) -> Result<Reply, ErrorBody> {
     let envelope = envelope::<V>(message)?;
-    Ok(executor.execute(&envelope).await?.into())
+    let executed = executor.execute(&envelope).await;
+    Ok(executed.map_err(|e| ErrorBody::from(e).within(V::FIELDS))?.into())
 }
 
 /// What a client's message asks for.
@@ -156,9 +160,4 @@ fn is_traceparent(text: &str) -> bool {
     let fits = |(part, length): (&str, usize)| part.len() == length && part.bytes().all(|b| b.is_ascii_hexdigit());
     let parts: Vec<&str> = text.split('-').collect();
     parts.len() == 4 && parts[0] == "00" && parts.into_iter().zip([2, 32, 16, 2]).all(fits)
-}
-
-/// The body as JSON of the right shape; what is wrong with it names the place.
-pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorBody> {
-    serde_json::from_slice(body).map_err(|e| ErrorBody::invalid("body", e.to_string()))
 }

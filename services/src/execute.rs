@@ -18,6 +18,7 @@ use store::{
     Append, AppendError, Appender, ExpectedVersion, Fingerprint, Log, Metadata, Origin, Position, ReadError,
     RecordedEvent, StreamAppend, StreamId, Version,
 };
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use uuid::Uuid;
 
 /// A command, and what it came with.
@@ -91,6 +92,8 @@ pub struct Executor {
     log: Log,
     appender: Appender,
     cache: Arc<Aggregates>,
+    /// Commands of this process that are about one stream take turns: else all but one of them would be in vain.
+    turns: Cache<StreamId, Arc<Mutex<()>>>,
 }
 
 /// Folded aggregates, by their ids.
@@ -180,7 +183,7 @@ impl Executor {
             stocks: Cache::new(CACHED),
             shipments: Cache::new(CACHED),
         };
-        Self { log, appender, cache: Arc::new(cache) }
+        Self { log, appender, cache: Arc::new(cache), turns: Cache::new(CACHED) }
     }
 
     /// Decides and records the command, once for its id.
@@ -188,6 +191,7 @@ impl Executor {
     /// # Errors
     /// See [`ExecuteError`]. Only after `Unavailable` it is unknown whether it was recorded.
     pub async fn execute(&self, envelope: &Envelope) -> Result<Outcome, ExecuteError> {
+        let _turn = self.turn(&envelope.command).await;
         let mut conflict = None;
         for _ in 0..MAX_ATTEMPTS {
             let mut session = Session::default();
@@ -222,7 +226,7 @@ impl Executor {
                     if let Some(recorded) = self.recorded(envelope).await? {
                         return Ok(recorded);
                     }
-                    self.refresh(&session).await?;
+                    self.refresh(&session, &error).await?;
                     conflict = Some(error);
                 }
                 Err(AppendError::Refused(why)) => return Err(ExecuteError::Refused(why)),
@@ -231,6 +235,25 @@ impl Executor {
         }
         let tries = || AppendError::Unavailable("it was never tried".into());
         Err(ExecuteError::Conflict(conflict.unwrap_or_else(tries)))
+    }
+
+    /// Waits until no other command of this process is about the same streams.
+    async fn turn(&self, command: &Command) -> Vec<OwnedMutexGuard<()>> {
+        let mut streams = match command {
+            Command::Order { id, .. } | Command::CancelOrder { id, .. } => vec![codec::stream::<Order>(id.0)],
+            Command::Payment { id, .. } => vec![codec::stream::<Payment>(id.0)],
+            Command::Shipment { id, .. } => vec![codec::stream::<Shipment>(id.0)],
+            Command::Stock(command) => {
+                command.skus().iter().map(|sku| codec::stream::<Stock>(StockId::from(sku).0)).collect()
+            }
+        };
+        // In one order for all, so that no two wait for each other.
+        streams.sort_unstable();
+        let mut turns = Vec::with_capacity(streams.len());
+        for stream in streams {
+            turns.push(self.turns.get_with(stream, Arc::default).lock_owned().await);
+        }
+        turns
     }
 
     /// Looks at the streams that the command is about, and says what to write to them.
@@ -321,21 +344,28 @@ impl Executor {
     }
 
     /// Takes in what others wrote to the streams that were looked at.
-    async fn refresh(&self, session: &Session) -> Result<(), ExecuteError> {
+    async fn refresh(&self, session: &Session, conflict: &AppendError) -> Result<(), ExecuteError> {
         for looked_at in &session.looked_at {
             let id = looked_at.stream.id;
+            // A stream that is shorter than it was: the database was restored to an older state.
+            let lost = matches!(conflict, AppendError::VersionConflict { stream, actual, .. }
+                if *stream == looked_at.stream && *actual < looked_at.version);
             match looked_at.stream.category.name {
-                Order::CATEGORY => self.refresh_one::<Order>(id).await?,
-                Payment::CATEGORY => self.refresh_one::<Payment>(id).await?,
-                Stock::CATEGORY => self.refresh_one::<Stock>(id).await?,
-                _ => self.refresh_one::<Shipment>(id).await?,
+                Order::CATEGORY => self.refresh_one::<Order>(id, lost).await?,
+                Payment::CATEGORY => self.refresh_one::<Payment>(id, lost).await?,
+                Stock::CATEGORY => self.refresh_one::<Stock>(id, lost).await?,
+                _ => self.refresh_one::<Shipment>(id, lost).await?,
             }
         }
         Ok(())
     }
 
-    async fn refresh_one<A: Kept>(&self, id: Uuid) -> Result<(), ExecuteError> {
-        let folded = A::cache(&self.cache).get(&id).unwrap_or_default();
+    async fn refresh_one<A: Kept>(&self, id: Uuid, lost: bool) -> Result<(), ExecuteError> {
+        let cache = A::cache(&self.cache);
+        if lost {
+            cache.invalidate(&id);
+        }
+        let folded = cache.get(&id).unwrap_or_default();
         self.fold_further::<A>(id, folded).await.map(drop)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::api::{Service, respond};
 use crate::subject;
-use crate::wire::{Code, ErrorBody};
+use crate::wire::{Code, ErrorBody, parse};
 use async_nats::Client;
 use bytes::Bytes;
 use domain::reaction::Notice;
@@ -38,8 +38,7 @@ pub async fn start(client: &Client, pool: PgPool) -> Result<Service, async_nats:
 }
 
 async fn write_down(pool: &PgPool, body: &Bytes) -> Result<Value, ErrorBody> {
-    let NoticeBody { notice_id, notice } =
-        serde_json::from_slice(body).map_err(|e| ErrorBody::invalid("body", format!("a notice: {e}")))?;
+    let NoticeBody { notice_id, notice } = parse(body)?;
     sqlx::query!(
         "INSERT INTO daybook.notices (id, customer_id, order_id, message) VALUES ($1, $2, $3, $4)
          ON CONFLICT ON CONSTRAINT notices_id DO NOTHING",

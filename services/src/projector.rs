@@ -88,7 +88,11 @@ impl Step for Projector {
             Err(e) => {
                 // Whatever it was, the checkpoint in the database is the truth.
                 self.held = None;
-                return Err(e.into());
+                return match e {
+                    // Another owner, or a replay that has switched generations: nothing was written, and nothing is wrong.
+                    AdvanceError::Fenced(_) => Ok(Outcome::Worked(0)),
+                    AdvanceError::Database(_) => Err(e.into()),
+                };
             }
         }
         self.written.notify_waiters();

@@ -5,7 +5,7 @@
 
 use crate::api::{Service, respond};
 use crate::subject;
-use crate::wire::{Code, ErrorBody};
+use crate::wire::{Code, ErrorBody, parse};
 use async_nats::Client;
 use bytes::Bytes;
 use domain::payment::Outcome;
@@ -32,8 +32,7 @@ pub async fn start(client: &Client) -> Result<Service, async_nats::Error> {
 }
 
 fn answer(verb: &str, body: &Bytes) -> Result<Outcome, ErrorBody> {
-    let call: ProviderCall =
-        serde_json::from_slice(body).map_err(|e| ErrorBody::invalid("body", format!("a provider call: {e}")))?;
+    let call: ProviderCall = parse(body)?;
     let approved = || Outcome::Approved { reference: format!("sim-{verb}-{}", call.idempotency_key.simple()) };
     match (verb, &call.operation) {
         ("authorise", Operation::Authorise { method, .. }) if method.token.starts_with(DECLINE) => {

@@ -1,9 +1,8 @@
 //! Queries over NATS request/reply, answered from the read models. A query may name a position to be at.
 
 use crate::api::{Service, respond};
-use crate::command_api::parse;
 use crate::subject;
-use crate::wire::{Code, ErrorBody, QueryReply};
+use crate::wire::{Code, ErrorBody, QueryReply, parse, parse_field};
 use async_nats::Client;
 use async_nats::service::Request;
 use chrono::{DateTime, Utc};
@@ -153,7 +152,7 @@ async fn wait_for(pool: &PgPool, model: ReadModel, at_least: Position, wait: Dur
 /// The fields of a query's verb; none is as good as an empty object.
 fn data<T: for<'de> Deserialize<'de>>(data: Value) -> Result<T, ErrorBody> {
     let data = if data.is_null() { json!({}) } else { data };
-    serde_json::from_value(data).map_err(|e| ErrorBody::invalid("data", e.to_string()))
+    parse_field("data", data)
 }
 
 fn page(limit: Option<i64>) -> i64 {

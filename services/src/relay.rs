@@ -13,6 +13,7 @@ use sqlx::PgPool;
 use std::time::Duration;
 use store::{Log, LogIdentity, Position, ReadError, RecordedEvent, checkpoint};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 /// How many events are read and published at a time.
 const PAGE: i64 = 500;
@@ -51,6 +52,8 @@ struct State {
     identity: LogIdentity,
     /// The stream's last sequence.
     last: Position,
+    /// The log's event there; none before the first. Every page is read from it on, and it must not have changed.
+    last_event: Option<Uuid>,
 }
 
 impl Relay {
@@ -76,23 +79,17 @@ impl Relay {
             return Err(RelayError::Diverged(format!("it says it carries {:?}", info.config.metadata)));
         }
         let last = info.state.last_sequence as Position;
+        let last_event = self.log.read_all(last - 1, 1).await?.into_iter().next().map(|event| event.event_id);
         if info.state.messages > 0 {
-            self.check_last(&stream, last).await?;
+            let message = stream.get_raw_message(last as u64).await;
+            let message = message.map_err(|e| RelayError::JetStream(e.to_string()))?;
+            let published = message.headers.get(js::EVENT_ID).and_then(|id| id.as_str().parse::<Uuid>().ok());
+            if last_event.is_none() || published != last_event {
+                return Err(diverged(last, published, last_event));
+            }
         }
         tracing::info!(position = last, "the relay goes on after this position");
-        Ok(State { identity, last })
-    }
-
-    /// JetStream's last message must be the log's event at that position.
-    async fn check_last(&self, stream: &stream::Stream, last: Position) -> Result<(), RelayError> {
-        let message = stream.get_raw_message(last as u64).await.map_err(|e| RelayError::JetStream(e.to_string()))?;
-        let published = message.headers.get(js::EVENT_ID).map(ToString::to_string);
-        let event = self.log.read_all(last - 1, 1).await?.into_iter().next();
-        let recorded = event.map(|e| e.event_id.to_string());
-        if recorded.is_some() && recorded == published {
-            return Ok(());
-        }
-        Err(RelayError::Diverged(format!("at {last} it has event {published:?}, the log {recorded:?}")))
+        Ok(State { identity, last, last_event: last_event.filter(|_| last > 0) })
     }
 
     /// The stream, beginning with the oldest event that a projection still needs, at most a window back.
@@ -120,6 +117,11 @@ impl Relay {
     }
 }
 
+fn diverged(at: Position, published: Option<Uuid>, recorded: Option<Uuid>) -> RelayError {
+    let event = |id: Option<Uuid>| id.map_or("no event".to_owned(), |id| format!("event {id}"));
+    RelayError::Diverged(format!("at {at} it has {}, the log {}", event(published), event(recorded)))
+}
+
 fn subject_of(event: &RecordedEvent) -> String {
     subject::event(event.stream.category.name, event.stream.id, &event.event_type)
 }
@@ -145,19 +147,28 @@ impl Step for Relay {
             Some(state) => state,
             None => self.resume().await?,
         };
-        self.state = Some(state);
-        let page = self.log.read_all(state.last, PAGE).await?;
-        let Some(end) = page.last() else { return Ok(Outcome::Idle) };
         // Whatever goes wrong, the next step looks anew where the stream ends.
         self.state = None;
-        match self.publish(state, &page).await {
+        let page = self.log.read_all(state.last - 1, PAGE).await?;
+        let page = match state.last_event {
+            Some(expected) => match page.split_first() {
+                Some((last, page)) if last.event_id == expected => page,
+                other => return Err(diverged(state.last, Some(expected), other.map(|(last, _)| last.event_id))),
+            },
+            None => &page,
+        };
+        let Some(end) = page.last() else {
+            self.state = Some(state);
+            return Ok(Outcome::Idle);
+        };
+        match self.publish(state, page).await {
             // Another relay was faster, or an acknowledgement was late.
             Err(RelayError::Publish { source, .. }) if source.kind() == PublishErrorKind::WrongLastSequence => {
                 return Ok(Outcome::Worked(0));
             }
             published => published?,
         }
-        self.state = Some(State { last: end.position, ..state });
+        self.state = Some(State { last: end.position, last_event: Some(end.event_id), ..state });
         Ok(Outcome::Worked(page.len()))
     }
 

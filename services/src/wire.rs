@@ -5,7 +5,9 @@ use crate::execute::{ExecuteError, Outcome};
 use chrono::{DateTime, Utc};
 use domain::rejection::Fault;
 use domain::{Rejection, order, shipment, stock};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
 use serde_json::{Value, json};
 use store::Position;
 use uuid::Uuid;
@@ -119,6 +121,14 @@ impl ErrorBody {
     }
 }
 
+impl ErrorBody {
+    /// The same, its fields found at `path` of the body.
+    pub(crate) fn within(mut self, path: &str) -> Self {
+        self.fields.iter_mut().for_each(|fault| fault.field = format!("{path}.{}", fault.field));
+        self
+    }
+}
+
 impl From<Outcome> for Reply {
     fn from(outcome: Outcome) -> Self {
         let version = |(stream, version): (store::StreamId, i64)| StreamVersion { stream: stream.to_string(), version };
@@ -155,4 +165,75 @@ fn rejected(rejection: &Rejection, message: String) -> ErrorBody {
         }
     };
     ErrorBody { fields: faults.clone(), ..ErrorBody::new(Code::Invalid, format!("{message}: see fields")) }
+}
+
+/// A body that is JSON of the right shape.
+///
+/// # Errors
+/// `invalid`, with the path of the first field that is wrong and what it should be.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorBody> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|e| malformed("", &e))?;
+    json.end().map_err(|_| ErrorBody::invalid("body", "one JSON object, and nothing after it"))?;
+    Ok(parsed)
+}
+
+/// The same, of what stands in the field `name`.
+///
+/// # Errors
+/// `invalid`, like [`parse`].
+pub fn parse_field<T: DeserializeOwned>(name: &str, value: Value) -> Result<T, ErrorBody> {
+    serde_path_to_error::deserialize(value).map_err(|e| malformed(name, &e))
+}
+
+/// Tells where it is wrong, and what is expected there; never what was sent, which may be a secret.
+fn malformed(within: &str, error: &serde_path_to_error::Error<serde_json::Error>) -> ErrorBody {
+    let path = error.path().to_string();
+    let path = match (within, path.as_str()) {
+        ("", ".") => "body".to_owned(),
+        ("", path) => path.to_owned(),
+        (within, ".") => within.to_owned(),
+        (within, path) => format!("{within}.{path}"),
+    };
+    let text = error.inner().to_string();
+    let text = text.split_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    let expected = match error.inner().classify() {
+        Category::Data => text.split_once(", expected ").map_or(text, |(_, expected)| expected),
+        Category::Syntax | Category::Eof | Category::Io => "well-formed JSON",
+    };
+    ErrorBody::invalid(&path, expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command_api::Place;
+
+    /// Where it is wrong, and what would be right; never the value.
+    #[test]
+    fn a_malformed_body_is_told_by_its_field_and_without_its_value() {
+        let command = |data: &str| {
+            let body = format!(r#"{{"command_id":"{}","actor":"a","data":{data}}}"#, Uuid::nil());
+            let error = parse::<CommandBody<Place>>(body.as_bytes()).unwrap_err();
+            let Fault { field, expected } = error.fields.into_iter().next().unwrap();
+            assert!(!format!("{field} {expected} {}", error.message).contains("tok_secret"), "{expected}");
+            (field, expected)
+        };
+        let told = |field: &str, expected: &str| (field.to_owned(), expected.to_owned());
+        assert_eq!(command(r#""tok_secret""#), told("data", "struct Place"));
+        assert_eq!(command("{}"), told("data", "missing field `order_id`"));
+        assert_eq!(command(r#"{"order_id":"tok_secret"}"#).0, "data.order_id");
+        let method = |method: &str| {
+            let line = r#"{"sku":"a","seller_id":"00000000-0000-0000-0000-000000000000","quantity":1,"unit_price":1}"#;
+            let id = Uuid::nil();
+            command(&format!(
+                r#"{{"order_id":"{id}","order":{{"customer_id":"{id}","currency":"EUR","shipping_address_id":"{id}",
+                "lines":[{line}],"payments":[{{"method":{method},"amount":1}}]}}}}"#
+            ))
+        };
+        assert_eq!(method(r#""tok_secret""#), told("data.order.payments[0].method", "struct PaymentMethod"));
+        let token = "data.order.payments[0].method.token";
+        assert_eq!(method(r#"{"kind":"card","token":["tok_secret"]}"#), told(token, "a string"));
+        assert_eq!(method(r#"{"kind":tok_secret}"#), told("data.order.payments[0].method.kind", "well-formed JSON"));
+    }
 }

@@ -1,4 +1,11 @@
 //! Stories on the real binary and real servers: one Postgres for the run with a database a test, a nats-server a test.
 
+mod appends;
+mod follow_ups;
 mod harness;
 mod orders;
+mod projecting;
+mod relaying;
+mod replaying;
+mod retrying;
+mod wire;

@@ -62,6 +62,11 @@ impl Nats {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Where it keeps what it stores.
+    pub fn store_dir(&self) -> &Path {
+        &self.store_dir
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }

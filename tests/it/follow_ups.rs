@@ -1,0 +1,79 @@
+//! What follows from events is done once in effect, however often it is tried.
+
+use crate::harness::{System, order_of};
+use services::process::Parts;
+use services::provider;
+use services::sender::Sender;
+use services::step::{Outcome, Step};
+use sqlx::query_scalar;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+async fn count(system: &System, sql: &'static str) -> i64 {
+    query_scalar(sql).fetch_one(&system.superuser().await).await.unwrap()
+}
+
+async fn run_as_superuser(system: &System, sql: &'static str) {
+    sqlx::raw_sql(sql).execute(&system.superuser().await).await.unwrap();
+}
+
+/// Invariant 13: a sender that was killed after the act and before it was written down does it again, with no effect.
+#[tokio::test]
+async fn follow_ups_that_are_done_again_have_their_effect_once() {
+    let mut system = System::start().await;
+    system.receive("mug", 5).await;
+    let order = system.place(order_of(&[("mug", 1, 1)])).await;
+    system.settle().await;
+    system.ship(order).await;
+    let events = system.parts.log.head().await.unwrap();
+    let notices = count(&system, "SELECT count(*) FROM daybook.notices").await;
+    for _ in 0..2 {
+        run_as_superuser(&system, "UPDATE daybook.follow_ups SET state = 'due', settled_at = NULL").await;
+        system.settle().await;
+        assert_eq!(count(&system, "SELECT count(*) FROM daybook.follow_ups WHERE state <> 'accepted'").await, 0);
+    }
+    assert_eq!(system.parts.log.head().await.unwrap(), events);
+    assert_eq!(count(&system, "SELECT count(*) FROM daybook.notices").await, notices);
+    system.assert_verified().await;
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_answer_is_asked_again() {
+    let mut system = System::start().await;
+    system.receive("mug", 5).await;
+    for service in system.outside.drain(..) {
+        service.stop().await;
+    }
+    let order = system.place(order_of(&[("mug", 1, 1)])).await;
+    system.settle().await;
+    assert_eq!(system.status(order).await, "placed");
+    let waiting = "SELECT count(*) FROM daybook.follow_ups
+        WHERE state = 'due' AND reaction = 'call_authorise' AND attempts > 0 AND reason IS NOT NULL";
+    assert_eq!(count(&system, waiting).await, 1);
+    system.outside.push(provider::start(&system.parts.client).await.unwrap());
+    run_as_superuser(&system, "UPDATE daybook.follow_ups SET due_at = '-infinity'").await;
+    system.settle().await;
+    assert_eq!(system.status(order).await, "confirmed");
+    system.assert_verified().await;
+}
+
+/// One sender at a time; when it gives up its lease, the next one goes on at once.
+#[tokio::test]
+async fn one_sender_at_a_time_and_the_next_goes_on() {
+    let mut system = System::start().await;
+    system.receive("mug", 5).await;
+    let order = system.place(order_of(&[("mug", 1, 1)])).await;
+    system.project().await;
+    assert!(matches!(system.sender.step().await.unwrap(), Outcome::Worked(_)));
+    let parts = Parts::connect(&system.urls).await.unwrap();
+    let (pool, executor, client) = (parts.project.clone(), parts.executor(), parts.client.clone());
+    let mut standby = Sender::new(pool, executor, client, parts.owner, Arc::new(Notify::new()));
+    system.project().await;
+    assert_eq!(standby.step().await.unwrap(), Outcome::Idle);
+    system.sender.end().await;
+    assert!(matches!(standby.step().await.unwrap(), Outcome::Worked(_)));
+    std::mem::swap(&mut system.sender, &mut standby);
+    system.settle().await;
+    assert_eq!(system.status(order).await, "confirmed");
+    system.assert_verified().await;
+}

@@ -1,0 +1,167 @@
+//! Read models and follow-ups keep up with the log, whatever is delivered, lost or taken over.
+
+use crate::harness::{System, order_of};
+use projections::{Projection, ReadModel, apply};
+use services::feed::Feed;
+use services::process::jetstream;
+use services::projector::Projector;
+use services::step::{Outcome, Step};
+use sqlx::{AssertSqlSafe, query_scalar};
+use std::sync::Arc;
+use store::checkpoint::{self, AdvanceError, Checkpoint};
+use store::lease;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+/// All rows that are folded from the log, as text.
+async fn rows(system: &System) -> Vec<String> {
+    let mut all = Vec::new();
+    for table in ["order_summary", "stock_level", "follow_ups"] {
+        let sql = format!("SELECT (to_jsonb(t) - 'due_at')::text FROM daybook.{table} t ORDER BY 1");
+        all.extend(query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(&system.parts.read).await.unwrap());
+    }
+    all
+}
+
+async fn with_orders() -> System {
+    let mut system = System::start().await;
+    system.receive("mug", 10).await;
+    for _ in 0..3 {
+        let order = system.place(order_of(&[("mug", 1, 1)])).await;
+        system.settle().await;
+        system.ship(order).await;
+    }
+    system
+}
+
+/// Invariants 13, 14 and 16: what is delivered again changes nothing.
+#[tokio::test]
+async fn events_that_are_delivered_again_change_nothing() {
+    let system = with_orders().await;
+    let before = rows(&system).await;
+    let mut feed = Feed::new(system.parts.log.clone(), jetstream(&system.parts.client), 0);
+    let head = system.parts.log.head().await.unwrap();
+    while feed.position() < head {
+        feed.step().await.unwrap();
+    }
+    let all = feed.reader().next(0, 10_000).await.unwrap();
+    for projection in Projection::ALL {
+        // The same owner, with the checkpoint that it has: all of it is below.
+        let owner = system.parts.owner;
+        let lease = lease::acquire(&system.parts.project, projection.name(), owner).await.unwrap().unwrap();
+        let at = checkpoint::take(&system.parts.project, projection.name(), &lease).await.unwrap();
+        assert_eq!(at.position, head);
+        for _ in 0..3 {
+            let moved = apply::apply(&system.parts.project, projection, at, lease.fence, &all).await.unwrap();
+            assert_eq!(moved, at);
+        }
+        // With a checkpoint that is too old, it finds that somebody has moved on, and writes nothing.
+        let old = Checkpoint { position: 5, ..at };
+        let fenced = apply::apply(&system.parts.project, projection, old, lease.fence, &all).await;
+        assert!(matches!(fenced, Err(AdvanceError::Fenced(_))), "{fenced:?}");
+    }
+    assert_eq!(rows(&system).await, before);
+    system.assert_verified().await;
+}
+
+/// Invariant 18: rows and checkpoint move together, or not at all.
+#[tokio::test]
+async fn a_batch_that_cannot_be_written_moves_no_checkpoint() {
+    let mut system = System::start().await;
+    system.receive("mug", 10).await;
+    system.project().await;
+    let at = checkpoint::live(&system.parts.read).await.unwrap();
+    let superuser = system.superuser().await;
+    sqlx::raw_sql("ALTER TABLE daybook.stock_level ADD CONSTRAINT broken CHECK (on_hand < 15)")
+        .execute(&superuser)
+        .await
+        .unwrap();
+    system.receive("mug", 10).await;
+    system.relay().await;
+    while system.feed.position() < 2 {
+        system.feed.step().await.unwrap();
+    }
+    let stock = &mut system.projectors[1];
+    assert_eq!(stock.name(), "stock_level");
+    assert!(stock.step().await.is_err());
+    assert_eq!(checkpoint::live(&system.parts.read).await.unwrap(), at);
+    sqlx::raw_sql("ALTER TABLE daybook.stock_level DROP CONSTRAINT broken").execute(&superuser).await.unwrap();
+    system.project().await;
+    system.assert_verified().await;
+}
+
+/// The fault: SIGSTOP for a minute, then CONT. The stale owner changes nothing.
+#[tokio::test]
+async fn an_owner_that_was_stopped_and_replaced_changes_nothing() {
+    let mut system = System::start().await;
+    system.receive("mug", 10).await;
+    system.project().await;
+    let name = ReadModel::StockLevel.name();
+    // While it was stopped, its lease ran out and another process took over.
+    let expire = "UPDATE daybook.leases SET expires_at = '-infinity'";
+    sqlx::raw_sql(expire).execute(&system.superuser().await).await.unwrap();
+    let successor = lease::acquire(&system.parts.project, name, Uuid::now_v7()).await.unwrap().unwrap();
+    let taken = checkpoint::take(&system.parts.project, name, &successor).await.unwrap();
+    system.receive("mug", 1).await;
+    system.relay().await;
+    while system.feed.position() < 2 {
+        system.feed.step().await.unwrap();
+    }
+    let stale = &mut system.projectors[1];
+    // It finds that it has been replaced, and then that somebody else has the lease.
+    while stale.step().await.unwrap() != Outcome::Idle {}
+    let live = checkpoint::live(&system.parts.read).await.unwrap();
+    assert!(live.contains(&(name.to_owned(), taken.position)));
+    let level = projections::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
+    assert_eq!(level.on_hand, 10);
+    // The successor goes on where the checkpoint is.
+    let events = system.feed.reader().next(taken.position, 10).await.unwrap();
+    let model = Projection::ReadModel(ReadModel::StockLevel);
+    apply::apply(&system.parts.project, model, taken, successor.fence, &events).await.unwrap();
+    let level = projections::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
+    assert_eq!(level.on_hand, 11);
+}
+
+#[tokio::test]
+async fn a_lease_has_one_owner_and_is_free_at_once_when_it_is_given_back() {
+    let system = System::start().await;
+    let (pool, a, b) = (&system.parts.project, Uuid::now_v7(), Uuid::now_v7());
+    let first = lease::acquire(pool, "test", a).await.unwrap().unwrap();
+    assert_eq!(lease::acquire(pool, "test", b).await.unwrap(), None);
+    assert_eq!(lease::acquire(pool, "test", a).await.unwrap(), Some(first));
+    lease::release(pool, &first).await.unwrap();
+    let second = lease::acquire(pool, "test", b).await.unwrap().unwrap();
+    assert!(second.fence > first.fence);
+    // Giving back what is another's has no effect.
+    lease::release(pool, &first).await.unwrap();
+    assert_eq!(lease::acquire(pool, "test", a).await.unwrap(), None);
+}
+
+/// A projection that was away for longer than the feed remembers reads the log.
+#[tokio::test]
+async fn a_gap_or_a_missing_stream_is_answered_by_the_log() {
+    let mut system = System::start().await;
+    system.receive("mug", 1).await;
+    // Nothing was relayed: JetStream has no stream at all.
+    while system.feed.position() < 1 {
+        system.feed.step().await.unwrap();
+    }
+    assert_eq!(system.feed.gaps(), 1);
+    for _ in 0..3 {
+        system.receive("mug", 1).await;
+    }
+    system.relay().await;
+    // A projector of another process begins at the start, a feed in the middle.
+    let mut late = Feed::new(system.parts.log.clone(), jetstream(&system.parts.client), 2);
+    while late.position() < 4 {
+        late.step().await.unwrap();
+    }
+    assert_eq!(late.gaps(), 0);
+    let written = Arc::new(Notify::new());
+    let model = Projection::ReadModel(ReadModel::StockLevel);
+    let (pool, owner) = (system.parts.project.clone(), Uuid::now_v7());
+    let mut projector = Projector::new(pool, model, late.reader(), owner, written);
+    while projector.step().await.unwrap() != Outcome::Idle {}
+    let level = projections::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
+    assert_eq!((level.on_hand, level.version), (4, 4));
+}

@@ -1,0 +1,178 @@
+//! The log in JetStream: at the sequence that is its position, whatever happens to either.
+
+use crate::harness::{System, envelope, run};
+use async_nats::jetstream::stream::Stream;
+use services::execute::Outcome as Executed;
+use services::process::jetstream;
+use services::relay::{Relay, RelayError};
+use services::step::{Outcome, Step};
+use services::subject;
+use std::process::Stdio;
+use tokio::sync::watch;
+
+async fn stream(system: &System) -> Stream {
+    jetstream(&system.parts.client).get_stream(subject::STREAM).await.unwrap()
+}
+
+/// First and last sequence, and how many messages there are.
+async fn window(system: &System) -> (u64, u64, u64) {
+    let state = stream(system).await.info().await.unwrap().state.clone();
+    (state.first_sequence, state.last_sequence, state.messages)
+}
+
+async fn receive(system: &System, times: usize) {
+    for _ in 0..times {
+        system.receive("mug", 1).await;
+    }
+}
+
+fn another_relay(system: &System) -> (Relay, watch::Sender<i64>) {
+    let (hint, hinted) = watch::channel(0);
+    let parts = &system.parts;
+    (Relay::new(parts.log.clone(), parts.read.clone(), jetstream(&parts.client), hinted), hint)
+}
+
+/// Invariant 11.
+#[tokio::test]
+async fn an_events_sequence_is_its_position() {
+    let mut system = System::start().await;
+    receive(&system, 3).await;
+    system.relay().await;
+    receive(&system, 2).await;
+    system.relay().await;
+    assert_eq!(window(&system).await, (1, 5, 5));
+    for event in system.parts.log.read_all(0, 10).await.unwrap() {
+        let message = stream(&system).await.get_raw_message(event.position as u64).await.unwrap();
+        assert_eq!(message.payload, event.payload.as_bytes());
+        assert_eq!(message.headers.get("Daybook-Event-Id").unwrap().as_str(), event.event_id.to_string());
+    }
+}
+
+/// Invariant 12: whatever is retried and however many relays run, nothing is in JetStream twice.
+#[tokio::test]
+async fn two_relays_at_once_publish_nothing_twice() {
+    let mut system = System::start().await;
+    let (mut second, _hint) = another_relay(&system);
+    for _ in 0..5 {
+        receive(&system, 20).await;
+        for _ in 0..4 {
+            let (a, b) = tokio::join!(system.relay.step(), second.step());
+            // Who comes too late is told so, and looks again.
+            assert!(a.is_ok() || b.is_ok(), "{:?} {:?}", a.err(), b.err());
+        }
+    }
+    system.relay().await;
+    assert_eq!(window(&system).await, (1, 100, 100));
+    system.project().await;
+    system.assert_verified().await;
+}
+
+/// Invariant 15, wholly: the window begins again with what is still needed.
+#[tokio::test]
+async fn a_wiped_stream_is_refilled_from_the_lowest_checkpoint() {
+    let mut system = System::start().await;
+    receive(&system, 5).await;
+    system.project().await;
+    receive(&system, 3).await;
+    system.relay().await;
+    jetstream(&system.parts.client).delete_stream(subject::STREAM).await.unwrap();
+    receive(&system, 2).await;
+    // The relay was in the middle: it finds that the stream is gone, and makes it anew.
+    let lost = system.relay.step().await;
+    assert!(lost.is_err(), "{lost:?}");
+    system.relay().await;
+    assert_eq!(window(&system).await, (6, 10, 5));
+    system.project().await;
+    system.assert_verified().await;
+}
+
+/// Invariant 15, and the fault: NATS killed and its whole store wiped.
+#[tokio::test]
+async fn a_nats_server_that_comes_back_empty_loses_nothing() {
+    let mut system = System::start().await;
+    receive(&system, 5).await;
+    system.project().await;
+    system.nats.kill9().await;
+    // Commands need NATS only to be asked; the log takes them.
+    receive(&system, 3).await;
+    let store = system.nats.store_dir().to_owned();
+    std::fs::remove_dir_all(store.join("jetstream")).unwrap();
+    system.nats.restart().await.unwrap();
+    while system.relay.step().await.ok() != Some(Outcome::Idle) {}
+    assert_eq!(window(&system).await, (6, 8, 3));
+    system.project().await;
+    system.assert_verified().await;
+}
+
+/// Invariant 12: a stream that carries another log, or more than the log has, stops the relay.
+#[tokio::test]
+async fn a_stream_that_is_not_this_logs_stops_the_relay() {
+    let mut system = System::start().await;
+    receive(&system, 5).await;
+    system.relay().await;
+    // Postgres was restored to an older state, and other things happened since.
+    let restore = "ALTER TABLE daybook.events DISABLE TRIGGER events_append_only;
+        DELETE FROM daybook.events WHERE position > 3;
+        ALTER TABLE daybook.events ENABLE ALWAYS TRIGGER events_append_only";
+    run(&system.urls.database_url, restore).await;
+    let diverged = |result: Result<Outcome, RelayError>| matches!(result, Err(RelayError::Diverged(_)));
+    let (mut behind, _hint) = another_relay(&system);
+    assert!(diverged(behind.step().await));
+    receive(&system, 2).await;
+    let (mut other_history, _hint) = another_relay(&system);
+    assert!(diverged(other_history.step().await));
+    // Nor does the relay that was running go on, once it has something to publish.
+    receive(&system, 1).await;
+    assert!(diverged(system.relay.step().await));
+    assert_eq!(window(&system).await, (1, 5, 5));
+
+    let mut epoch = System::start().await;
+    receive(&epoch, 1).await;
+    epoch.relay().await;
+    run(&epoch.urls.database_url, "UPDATE daybook.log SET epoch = 2").await;
+    let (mut relay, _hint) = another_relay(&epoch);
+    assert!(diverged(relay.step().await));
+}
+
+/// The fault: SIGSTOP of a process that answers commands. The other one goes on, and what the stopped one was asked is
+/// recorded once.
+#[tokio::test]
+async fn a_stopped_command_service_does_not_stop_another() {
+    let system = System::start().await;
+    let mut stopped = crate::harness::daybook_on(&system.urls)
+        .args(["serve", "--role", "commands"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let client = services::client::Client::new(system.parts.client.clone(), "test");
+    let body = |n: u32| {
+        let sku = domain::id::Sku::new("mug").unwrap();
+        client.body(services::command_api::Receive { sku, quantity: n })
+    };
+    // It is there once it has answered.
+    let first = body(1);
+    while client.send(&first).await.is_err() {}
+    let asked: Vec<_> = (0..200).map(|_| body(1)).collect();
+    let answers = futures_util::future::join_all(asked.iter().map(|body| client.send(body)));
+    let pid = rustix::process::Pid::from_raw(stopped.id().unwrap() as i32).unwrap();
+    let stop = async {
+        // In the middle of it.
+        while system.parts.log.head().await.unwrap() < 20 {}
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        for _ in 0..20 {
+            system.receive("hat", 1).await;
+        }
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    };
+    let (answers, ()) = tokio::join!(answers, stop);
+    for (body, answer) in asked.iter().zip(answers) {
+        let answer = answer.unwrap();
+        let command = services::command_api::Verb::command(body.data.clone());
+        let mut again = envelope(body.command_id, command);
+        again.actor = "test".into();
+        let recorded: Executed = system.executor.execute(&again).await.unwrap();
+        assert_eq!(recorded.position, answer.position);
+    }
+    assert_eq!(system.parts.log.head().await.unwrap(), 221);
+    stopped.kill().await.unwrap();
+}

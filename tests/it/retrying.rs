@@ -1,0 +1,147 @@
+//! Commands that come twice, late, or to several processes at once.
+
+use crate::harness::{System, envelope, order_of};
+use domain::id::{OrderId, Sku};
+use domain::order::CancelReason;
+use domain::{Command, Rejection, order, stock};
+use services::execute::{Envelope, ExecuteError, Outcome};
+use services::process::Parts;
+use uuid::Uuid;
+
+fn place(order: order::PlaceOrder) -> Envelope {
+    let id = OrderId(Uuid::now_v7());
+    envelope(Uuid::now_v7(), Command::Order { id, command: order::Command::Place(order) })
+}
+
+fn reserve(order: OrderId, sku: &str, quantity: u32) -> Envelope {
+    let lines = vec![order::StockLine { line: 1, sku: Sku::new(sku).unwrap(), quantity }];
+    let command = stock::Command::Reserve { order_id: order, lines, hold_seconds: 60 };
+    envelope(Uuid::now_v7(), Command::Stock(command))
+}
+
+fn release(order: OrderId, sku: &str, quantity: u32) -> Envelope {
+    let lines = vec![order::StockLine { line: 1, sku: Sku::new(sku).unwrap(), quantity }];
+    envelope(Uuid::now_v7(), Command::Stock(stock::Command::Release { order_id: order, lines }))
+}
+
+fn new_order() -> OrderId {
+    OrderId(Uuid::now_v7())
+}
+
+fn out_of_stock(outcome: &Result<Outcome, ExecuteError>) -> bool {
+    let is = |r: &Rejection| matches!(r, Rejection::Stock(stock::Rejection::OutOfStock { .. }));
+    matches!(outcome, Err(ExecuteError::Rejected(r)) if is(r))
+}
+
+/// Invariant 10: same id and same body, same reply.
+#[tokio::test]
+async fn a_command_that_is_sent_again_is_answered_as_the_first_time() {
+    let system = System::start().await;
+    let command = place(order_of(&[("mug", 1, 1)]));
+    let first = system.executor.execute(&command).await.unwrap();
+    assert!(first.recorded);
+    // Time and trace do not make it another command.
+    let mut again = command.clone();
+    again.occurred_at += chrono::TimeDelta::hours(1);
+    again.traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
+    assert_eq!(system.executor.execute(&again).await.unwrap(), first);
+    // Nor does another process, which has nothing cached, or what has happened since.
+    let other = Parts::connect(&system.urls).await.unwrap().executor();
+    let Command::Order { id, .. } = command.command else { unreachable!() };
+    system.execute(Command::CancelOrder { id, reason: CancelReason::CustomerRequest }).await.unwrap();
+    assert_eq!(other.execute(&command).await.unwrap(), first);
+    assert_eq!(system.events_of(id).await, ["OrderPlaced", "OrderCancelled"]);
+}
+
+/// Invariant 10: same id and another body, refused without effect.
+#[tokio::test]
+async fn an_id_that_is_spent_is_refused_for_another_command() {
+    let system = System::start().await;
+    let first = place(order_of(&[("mug", 1, 1)]));
+    system.executor.execute(&first).await.unwrap();
+    let other_body = Envelope { command: place(order_of(&[("hat", 1, 1)])).command, ..first.clone() };
+    let other_actor = Envelope { actor: "somebody else".into(), ..first.clone() };
+    // One that would be refused anyhow, and one that there is nothing to do for.
+    let Command::Order { id, .. } = first.command else { unreachable!() };
+    let unknown = Command::CancelOrder { id: new_order(), reason: CancelReason::CustomerRequest };
+    system.execute(Command::CancelOrder { id, reason: CancelReason::CustomerRequest }).await.unwrap();
+    let no_op = Command::CancelOrder { id, reason: CancelReason::CustomerRequest };
+    let before = system.parts.log.head().await.unwrap();
+    for command in [
+        other_body,
+        other_actor,
+        Envelope { command: unknown, ..first.clone() },
+        Envelope { command: no_op, ..first.clone() },
+    ] {
+        let refused = system.executor.execute(&command).await;
+        assert!(matches!(refused, Err(ExecuteError::IdSpent)), "{refused:?}");
+    }
+    assert_eq!(system.parts.log.head().await.unwrap(), before);
+}
+
+/// Invariant 10: what was not recorded says so, and its id is not spent. Invariant 2: it leaves nothing.
+#[tokio::test]
+async fn a_refusal_leaves_nothing_and_does_not_spend_its_id() {
+    let system = System::start().await;
+    let order = new_order();
+    let command = reserve(order, "mug", 1);
+    assert!(out_of_stock(&system.executor.execute(&command).await));
+    assert_eq!(system.parts.log.head().await.unwrap(), 0);
+    system.receive("mug", 1).await;
+    assert!(system.executor.execute(&command).await.unwrap().recorded);
+}
+
+/// Invariant 3: whichever sending is answered, one outcome is recorded.
+#[tokio::test]
+async fn a_command_that_is_sent_many_times_at_once_is_recorded_once() {
+    let system = System::start().await;
+    let other = Parts::connect(&system.urls).await.unwrap().executor();
+    for _ in 0..10 {
+        let receive = stock::Command::Receive { sku: Sku::new("mug").unwrap(), quantity: 1 };
+        let command = envelope(Uuid::now_v7(), Command::Stock(receive));
+        let sendings = (0..8).map(|n| if n % 2 == 0 { &system.executor } else { &other }.execute(&command));
+        let outcomes = futures_util::future::join_all(sendings).await;
+        let first = outcomes[0].as_ref().unwrap();
+        assert!(first.recorded);
+        assert!(outcomes.iter().all(|o| o.as_ref().unwrap() == first), "{outcomes:?}");
+    }
+    assert_eq!(system.parts.log.head().await.unwrap(), 10);
+}
+
+/// Invariant 7: no answer from a stale cache, neither a yes nor a no.
+#[tokio::test]
+async fn two_processes_on_one_sold_out_sku_never_answer_from_a_stale_cache() {
+    let system = System::start().await;
+    let (a, b) = (&system.executor, &Parts::connect(&system.urls).await.unwrap().executor());
+    system.receive("mug", 1).await;
+    for _ in 0..5 {
+        let (first, second) = (new_order(), new_order());
+        // Both know that one piece is there. A takes it; B, which has not heard of that, must not.
+        assert!(out_of_stock(&b.execute(&reserve(first, "mug", 2)).await));
+        a.execute(&reserve(first, "mug", 1)).await.unwrap();
+        assert!(out_of_stock(&b.execute(&reserve(second, "mug", 1)).await));
+        // Both know that it is gone. A gives it back; B, which has not heard of that, must not refuse it.
+        a.execute(&release(first, "mug", 1)).await.unwrap();
+        assert!(b.execute(&reserve(second, "mug", 1)).await.unwrap().recorded);
+        // A, which has not heard that it is taken again, says what is so.
+        assert!(out_of_stock(&a.execute(&reserve(first, "mug", 1)).await));
+        // Nor "already so": A does not know that B has released what it holds.
+        b.execute(&release(second, "mug", 1)).await.unwrap();
+        assert!(a.execute(&reserve(second, "mug", 1)).await.unwrap().recorded);
+        b.execute(&release(second, "mug", 1)).await.unwrap();
+    }
+}
+
+/// Invariant 21, and the fault: one unit of stock, many buyers, two processes.
+#[tokio::test]
+async fn of_many_buyers_of_one_unit_one_gets_it() {
+    let system = System::start().await;
+    let other = Parts::connect(&system.urls).await.unwrap().executor();
+    system.receive("mug", 1).await;
+    let commands: Vec<Envelope> = (0..50).map(|_| reserve(new_order(), "mug", 1)).collect();
+    let buyers = commands.iter().enumerate();
+    let buyers = buyers.map(|(n, command)| if n % 2 == 0 { &system.executor } else { &other }.execute(command));
+    let outcomes = futures_util::future::join_all(buyers).await;
+    assert_eq!(outcomes.iter().filter(|o| o.is_ok()).count(), 1, "{outcomes:?}");
+    assert_eq!(outcomes.iter().filter(|o| out_of_stock(o)).count(), 49, "{outcomes:?}");
+}

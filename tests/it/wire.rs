@@ -1,0 +1,240 @@
+//! What is stored, sent and answered, as it is: these snapshots are the contract of `docs/wire.md`. What differs from run
+//! to run is replaced by its meaning, after it was checked to have that meaning.
+
+use crate::harness::{System, id, order_of};
+use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use services::api::Service;
+use services::process::jetstream;
+use services::{command_api, query_api, subject};
+use std::collections::BTreeMap;
+use store::{RecordedEvent, derive_id, event_id};
+use uuid::Uuid;
+
+/// A system whose APIs answer, with a client that sees what is sent.
+struct Apis {
+    system: System,
+    _services: [Service; 2],
+}
+
+/// A command id that is the same in every run: version 7, of 2025.
+fn command_id(n: u128) -> Uuid {
+    Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 | n)
+}
+
+const ORDER: u128 = 0x0199_0000_0000_7000_8000_0000_0000_aaaa;
+
+impl Apis {
+    async fn start() -> Self {
+        let system = System::start().await;
+        let services = [
+            command_api::start(&system.parts.client, system.executor.clone()).await.unwrap(),
+            query_api::start(&system.parts.client, system.parts.read.clone()).await.unwrap(),
+        ];
+        system.parts.client.flush().await.unwrap();
+        Self { system, _services: services }
+    }
+
+    /// Sends a body and shows what comes back: NATS' error headers, and the body.
+    async fn ask(&self, subject: &str, body: impl Into<Vec<u8>>) -> Value {
+        let answer = self.system.parts.client.request(subject.to_owned(), body.into().into()).await.unwrap();
+        let header = |name: &str| answer.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.to_string());
+        let body: Value = serde_json::from_slice(&answer.payload).unwrap();
+        match (header(NATS_SERVICE_ERROR_CODE), header(NATS_SERVICE_ERROR)) {
+            (Some(code), Some(error)) => {
+                assert_eq!(Some(error.as_str()), body["message"].as_str());
+                json!({ "Nats-Service-Error-Code": code, "body": body })
+            }
+            _ => json!({ "body": body }),
+        }
+    }
+
+    async fn command(&self, verb: &str, n: u128, data: Value) -> Value {
+        let body = json!({ "command_id": command_id(n), "actor": "shop", "data": data });
+        self.ask(&format!("{}.{verb}", subject::COMMANDS), body.to_string()).await
+    }
+
+    async fn query(&self, verb: &str, body: Value) -> Value {
+        self.ask(&format!("{}.{verb}", subject::QUERIES), body.to_string()).await
+    }
+}
+
+fn place() -> Value {
+    json!({ "order_id": id(ORDER), "order": order_of(&[("mug", 2, 1), ("hat", 1, 2)]) })
+}
+
+/// A whole order: each event as it is stored, with its metadata, and how the events hang together.
+#[tokio::test]
+async fn stored_events() {
+    let mut system = Apis::start().await;
+    for (n, sku) in [(1, "mug"), (2, "hat")] {
+        system.command("stock.receive", n, json!({ "sku": sku, "quantity": 5 })).await;
+    }
+    system.command("order.place", 3, place()).await;
+    system.system.settle().await;
+    for (n, shipment) in (4..).zip(system.system.shipments(domain::id::OrderId(id(ORDER))).await) {
+        let tracking = format!("T{n}");
+        system.command("shipment.dispatch", n, json!({ "shipment_id": shipment, "tracking": tracking })).await;
+        system.command("shipment.confirm_delivery", n + 100, json!({ "shipment_id": shipment })).await;
+        system.system.settle().await;
+    }
+    let events = system.system.parts.log.read_all(0, 100).await.unwrap();
+    let name = |e: &RecordedEvent| format!("{}@{} {}", e.stream, e.version, e.event_type);
+    let names: BTreeMap<Uuid, String> = events.iter().map(|e| (e.event_id, name(e))).collect();
+    // Follow-ups are done side by side, so the streams are shown one after the other.
+    let mut sorted: Vec<&RecordedEvent> = events.iter().collect();
+    sorted.sort_by_key(|e| (e.stream, e.version));
+    let shown: Vec<String> = sorted.into_iter().map(|event| show(event, &events, &names)).collect();
+    insta::assert_snapshot!(shown.join("\n"));
+}
+
+/// One event. An event id must be its command's; the time it was recorded, no earlier than the one before.
+fn show(event: &RecordedEvent, all: &[RecordedEvent], names: &BTreeMap<Uuid, String>) -> String {
+    let RecordedEvent { position, event_id: id, schema_version, payload, metadata, .. } = event;
+    let index = all.iter().filter(|e| e.metadata.command_id == metadata.command_id && e.position < *position).count();
+    assert_eq!(*id, event_id(metadata.command_id, index));
+    assert!(all.iter().all(|e| e.position > *position || e.recorded_at <= event.recorded_at));
+    let command = match metadata.causation_id {
+        // A follow-up's command id is derived from the event that it follows from.
+        Some(_) => {
+            assert_eq!(metadata.command_id.get_version_num(), 8);
+            "derived".to_owned()
+        }
+        None => metadata.command_id.to_string(),
+    };
+    let cause = metadata.causation_id.map_or("none", |cause| &names[&cause]);
+    let (name, correlation) = (&names[id], metadata.correlation_id);
+    let (actor, origin) = (&metadata.actor, metadata.origin.as_str());
+    format!(
+        "{name} v{schema_version}\n  cause {cause}\n  correlation {correlation}\n  \
+         command {command}, event {index} of it, by {actor}, {origin}\n  {payload}"
+    )
+}
+
+/// Every message of JetStream that the first events of an order are.
+#[tokio::test]
+async fn messages() {
+    let apis = Apis::start().await;
+    apis.command("order.place", 3, place()).await;
+    let mut system = apis.system;
+    system.project().await;
+    assert!(matches!(services::step::Step::step(&mut system.sender).await, Ok(services::step::Outcome::Worked(1))));
+    system.relay().await;
+    let stream = jetstream(&system.parts.client).get_stream(subject::STREAM).await.unwrap();
+    let events = system.parts.log.read_all(0, 10).await.unwrap();
+    let mut shown = Vec::new();
+    for event in &events {
+        let message = stream.get_raw_message(event.position as u64).await.unwrap();
+        let mut headers: Vec<String> = Vec::new();
+        for (name, values) in message.headers.iter() {
+            let value = values[0].as_str();
+            let value = match name.to_string().as_str() {
+                "Daybook-Recorded-At" | "Daybook-Occurred-At" => {
+                    assert_eq!((value.len(), value.ends_with('Z')), (27, true));
+                    chrono::DateTime::parse_from_rfc3339(value).unwrap();
+                    "<RFC 3339, microseconds, UTC>".into()
+                }
+                _ => value.to_owned(),
+            };
+            headers.push(format!("  {name}: {value}"));
+        }
+        headers.sort();
+        let body = String::from_utf8(message.payload.to_vec()).unwrap();
+        shown.push(format!("{} {}\n{}\n  {body}", message.sequence, message.subject, headers.join("\n")));
+    }
+    insta::assert_snapshot!(shown.join("\n"));
+    let info = stream.cached_info();
+    let mut config = json!(info.config);
+    let log_id = system.parts.log.identity().await.unwrap().log_id.to_string();
+    assert_eq!(config["metadata"]["daybook_log_id"], log_id);
+    config["metadata"].as_object_mut().unwrap().retain(|key, _| !key.starts_with("_nats"));
+    config["metadata"]["daybook_log_id"] = "<the log's id>".into();
+    insta::assert_json_snapshot!("stream_config", config);
+}
+
+/// A reply of each kind, and each error that a client can bring about.
+#[tokio::test]
+async fn replies() {
+    let mut apis = Apis::start().await;
+    let mut shown = Vec::new();
+    let mut show =
+        |what: &str, answer: Value| shown.push(format!("{what}\n{}", serde_json::to_string_pretty(&answer).unwrap()));
+    show("recorded", apis.command("order.place", 1, place()).await);
+    show("the same command again: the same reply", apis.command("order.place", 1, place()).await);
+    show("already so: not recorded", apis.command("order.place", 2, place()).await);
+    let cancel = json!({ "order_id": id(ORDER), "reason": "customer_request" });
+    show("its id for another command", apis.command("order.cancel", 1, cancel.clone()).await);
+    let mut other = place();
+    other["order"]["lines"][0]["quantity"] = 1.into();
+    other["order"]["payments"][0]["amount"] = 2250.into();
+    show("rejected", apis.command("order.place", 3, other.clone()).await);
+    other["order"]["lines"][0]["quantity"] = 0.into();
+    other["order"]["lines"][1]["discount"] = 99_999.into();
+    other["order"]["payments"][0]["method"]["token"] = "".into();
+    show("invalid, with every field at fault", apis.command("order.place", 4, other).await);
+    show("an unknown field", apis.command("order.cancel", 5, json!({ "order_id": id(ORDER), "why": "?" })).await);
+    show("no JSON", apis.ask("daybook.cmd.v1.order.cancel", "{\"a\": tok_secret").await);
+    let body = json!({ "command_id": id(5), "actor": "shop", "data": cancel });
+    show("a command id that is none of a client's", apis.ask("daybook.cmd.v1.order.cancel", body.to_string()).await);
+    let unknown = json!({ "order_id": id(7), "reason": "customer_request" });
+    show("no such order", apis.command("order.cancel", 6, unknown).await);
+    show("cancelled, with its position", apis.command("order.cancel", 7, cancel.clone()).await);
+    // Nothing is projected yet.
+    let get = json!({ "order_id": id(ORDER) });
+    show(
+        "a query that the read model has not come to",
+        apis.query("order_summary.get", json!({ "at_least": 2, "wait_ms": 0, "data": get })).await,
+    );
+    apis.system.project().await;
+    let mut found = apis.query("order_summary.get", json!({ "at_least": 2, "data": get })).await;
+    for time in ["placed_at", "changed_at"] {
+        let at = &mut found["body"]["data"][time];
+        chrono::DateTime::parse_from_rfc3339(at.as_str().unwrap()).unwrap();
+        *at = "<RFC 3339>".into();
+    }
+    show("a query that it has", found);
+    show(
+        "a query for what is not there",
+        apis.query("order_summary.get", json!({ "data": { "order_id": id(7) } })).await,
+    );
+    show(
+        "a query with a wrong field",
+        apis.query("order_summary.list", json!({ "data": { "state": "placed" } })).await,
+    );
+    insta::assert_snapshot!(shown.join("\n\n"));
+}
+
+/// The services can be found and described by NATS' own means.
+#[tokio::test]
+async fn discovery() {
+    let apis = Apis::start().await;
+    let client = &apis.system.parts.client;
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await.unwrap();
+    client.publish_with_reply("$SRV.INFO", inbox, "".into()).await.unwrap();
+    let mut services = BTreeMap::new();
+    while services.len() < 4 {
+        let info: Value = serde_json::from_slice(&answers.next().await.unwrap().payload).unwrap();
+        let endpoints = info["endpoints"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|e| format!("  {} in {}", e["subject"].as_str().unwrap(), e["queue_group"].as_str().unwrap()));
+        let mut endpoints: Vec<String> = endpoints.collect();
+        endpoints.sort();
+        let name = format!("{}: {}", info["name"].as_str().unwrap(), info["description"].as_str().unwrap());
+        services.insert(name, endpoints.join("\n"));
+    }
+    let shown: Vec<String> = services.into_iter().map(|(name, endpoints)| format!("{name}\n{endpoints}")).collect();
+    insta::assert_snapshot!(shown.join("\n"));
+}
+
+/// What a follow-up's id is derived from: stored and looked up for ever.
+#[test]
+fn derived_ids_never_change() {
+    let event = event_id(command_id(1), 0);
+    let follow_up = projections::follow_up::follow_up_id(event, "take_payment", id(5));
+    assert_eq!(follow_up, derive_id(event, &[b"follow-up", b"take_payment", id(5).as_bytes()]));
+    insta::assert_snapshot!(format!("{event}\n{follow_up}"));
+}
