@@ -42,12 +42,17 @@ async fn shared() -> &'static Shared {
             let quiet = |_: &str| {};
             let servers = Servers::start(ServersOptions::default(), &quiet).await.unwrap();
             run(&servers.postgres.url("postgres"), &format!("CREATE DATABASE {TEMPLATE}")).await;
-            let mut connection = PgConnection::connect(&servers.postgres.url(TEMPLATE)).await.unwrap();
-            MIGRATOR.run(&mut connection).await.unwrap();
-            connection.close().await.unwrap();
+            migrate(&servers.postgres.url(TEMPLATE)).await;
             Shared { servers, binaries: Binaries::locate(&quiet).await.unwrap() }
         })
         .await
+}
+
+/// Gives an empty database its schema.
+pub(crate) async fn migrate(url: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    MIGRATOR.run(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
 }
 
 /// Runs SQL as the superuser.

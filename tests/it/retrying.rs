@@ -1,9 +1,10 @@
 //! Commands that come twice, late, or to several processes at once.
 
-use crate::harness::{System, envelope, order_of};
+use crate::harness::{System, envelope, migrate, order_of, start_nats, start_postgres};
 use domain::id::{OrderId, Sku};
 use domain::order::CancelReason;
 use domain::{Command, Rejection, order, stock};
+use services::config::Urls;
 use services::execute::{Envelope, ExecuteError, Outcome};
 use services::process::Parts;
 use uuid::Uuid;
@@ -144,4 +145,43 @@ async fn of_many_buyers_of_one_unit_one_gets_it() {
     let outcomes = futures_util::future::join_all(buyers).await;
     assert_eq!(outcomes.iter().filter(|o| o.is_ok()).count(), 1, "{outcomes:?}");
     assert_eq!(outcomes.iter().filter(|o| out_of_stock(o)).count(), 49, "{outcomes:?}");
+}
+
+/// Invariants 1 and 3, and the fault: Postgres is killed in the middle of load and comes back.
+#[tokio::test]
+async fn a_postgres_that_is_killed_and_comes_back_loses_nothing_acknowledged() {
+    let mut postgres = start_postgres().await;
+    let database_url = postgres.url("postgres");
+    migrate(&database_url).await;
+    let nats = start_nats().await;
+    let system = System::on(Urls { database_url, nats_url: nats.url() }, nats).await;
+    let commands: Vec<Envelope> = (0..300)
+        .map(|n| {
+            let receive = stock::Command::Receive { sku: Sku::new(format!("sku-{}", n % 20)).unwrap(), quantity: 1 };
+            envelope(Uuid::now_v7(), Command::Stock(receive))
+        })
+        .collect();
+    let load = futures_util::future::join_all(commands.iter().map(|command| system.executor.execute(command)));
+    let kill = async {
+        // In the middle of it.
+        while *system.parts.appender.head().borrow() < 50 {
+            tokio::task::yield_now().await;
+        }
+        postgres.kill9().await;
+    };
+    let (first, ()) = tokio::join!(load, kill);
+    assert!(first.iter().any(Result::is_ok));
+    let is_typed = |o: &Result<Outcome, ExecuteError>| matches!(o, Ok(_) | Err(ExecuteError::Unavailable(_)));
+    assert!(first.iter().all(is_typed), "{first:?}");
+    assert!(first.iter().any(Result::is_err), "it was killed too late for this test");
+
+    postgres.restart().await.unwrap();
+    for (command, before) in commands.iter().zip(first) {
+        let again = system.executor.execute(command).await.unwrap();
+        assert!(again.recorded);
+        if let Ok(before) = before {
+            assert_eq!(again, before);
+        }
+    }
+    assert_eq!(system.parts.log.head().await.unwrap(), 300);
 }
