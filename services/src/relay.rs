@@ -62,6 +62,18 @@ impl Relay {
         Self { log, pool, jetstream, hint, state: None }
     }
 
+    /// Whether JetStream carries another history than the log; and why it must be one.
+    ///
+    /// # Errors
+    /// When either does not answer.
+    pub async fn diverged(&self) -> Result<Option<String>, RelayError> {
+        match self.resume().await {
+            Ok(_) => Ok(None),
+            Err(RelayError::Diverged(why)) => Ok(Some(why)),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Looks where the stream ends, makes it if it is missing, and checks that it carries this log.
     async fn resume(&self) -> Result<State, RelayError> {
         let identity = self.log.identity().await?;
@@ -80,11 +92,14 @@ impl Relay {
         }
         let last = info.state.last_sequence as Position;
         let last_event = self.log.read_all(last - 1, 1).await?.into_iter().next().map(|event| event.event_id);
+        if last > 0 && last_event.is_none() {
+            return Err(RelayError::Diverged(format!("it has come to {last}, and the log has not")));
+        }
         if info.state.messages > 0 {
             let message = stream.get_raw_message(last as u64).await;
             let message = message.map_err(|e| RelayError::JetStream(e.to_string()))?;
             let published = message.headers.get(js::EVENT_ID).and_then(|id| id.as_str().parse::<Uuid>().ok());
-            if last_event.is_none() || published != last_event {
+            if published != last_event {
                 return Err(diverged(last, published, last_event));
             }
         }

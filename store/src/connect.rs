@@ -13,6 +13,8 @@ pub enum Role {
     Project,
     /// Read.
     Read,
+    /// Own the schema: for what an operator does, never for a service.
+    Owner,
 }
 
 impl Role {
@@ -21,6 +23,7 @@ impl Role {
             Self::Append => "daybook_append",
             Self::Project => "daybook_project",
             Self::Read => "daybook_read",
+            Self::Owner => "daybook_owner",
         }
     }
 }

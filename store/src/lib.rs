@@ -14,7 +14,7 @@ mod stream;
 
 pub use append::{Append, AppendError, Appended, Appender, StreamAppend};
 pub use event::{Fingerprint, Metadata, NewEvent, Origin, RecordedEvent, derive_id, event_id};
-pub use read::{Log, LogIdentity, ReadError};
+pub use read::{Log, LogIdentity, ReadError, begin_epoch};
 pub use stream::{Category, ExpectedVersion, Position, StreamId, Version};
 
 /// The numbered migrations in `migrations/`: forward only.

@@ -1,9 +1,10 @@
 //! Reading the log: a stream, all of it in order, and what a command wrote.
 
+use crate::connect;
 use crate::event::{Fingerprint, Metadata, Origin, RecordedEvent, event_id};
 use crate::{Category, Position, StreamId, Version};
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
+use sqlx::{ConnectOptions, Connection, PgPool};
 use uuid::Uuid;
 
 /// The log, to read from. Cheap to clone.
@@ -30,6 +31,16 @@ pub enum ReadError {
     Malformed { position: Position, what: &'static str },
     #[error("the database calls category {id} {stored:?}, this build {expected:?}: it is not this build's database")]
     OtherCategories { id: i16, stored: Option<String>, expected: &'static str },
+}
+
+/// Begins the log's next epoch, as its owner: what was distributed of the earlier ones is void.
+///
+/// # Errors
+/// When the URL's login may not act as `daybook_owner`, or Postgres fails.
+pub async fn begin_epoch(url: &str) -> Result<(), sqlx::Error> {
+    let mut connection = connect::options(url, connect::Role::Owner)?.connect().await?;
+    sqlx::query!("UPDATE daybook.log SET epoch = epoch + 1").execute(&mut connection).await?;
+    connection.close().await
 }
 
 struct Row {

@@ -134,6 +134,40 @@ async fn a_stream_that_is_not_this_logs_stops_the_relay() {
     assert!(diverged(relay.step().await));
 }
 
+/// The fault: Postgres restored to an older state behind JetStream. `reconcile` puts it right, and is harmless else.
+#[tokio::test]
+async fn reconcile_puts_jetstream_right_after_a_restore() {
+    let mut system = System::start().await;
+    receive(&system, 5).await;
+    system.project().await;
+    for projector in &mut system.projectors {
+        projector.end().await;
+    }
+    let reconcile = async || {
+        let output = crate::harness::daybook_on(&system.urls).args(["reconcile", "--json"]).output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(reconcile().await, serde_json::json!({ "epoch": 1, "diverged": null }));
+    let restore = "ALTER TABLE daybook.events DISABLE TRIGGER events_append_only;
+        DELETE FROM daybook.events WHERE position > 3;
+        ALTER TABLE daybook.events ENABLE ALWAYS TRIGGER events_append_only;
+        UPDATE daybook.checkpoints SET position = 3;
+        UPDATE daybook.stock_level SET on_hand = 3, version = 3,
+            changed_at = (SELECT recorded_at FROM daybook.events WHERE position = 3)";
+    run(&system.urls.database_url, restore).await;
+    let reconciled = reconcile().await;
+    assert_eq!(reconciled["epoch"], 2);
+    assert!(reconciled["diverged"].is_string(), "{reconciled}");
+    assert_eq!(reconcile().await["diverged"], serde_json::Value::Null);
+    // The services are started again, on what is there.
+    let mut system = System::on(system.urls.clone(), system.nats).await;
+    receive(&system, 2).await;
+    system.project().await;
+    assert_eq!(window(&system).await, (4, 5, 2));
+    system.assert_verified().await;
+}
+
 /// The fault: SIGSTOP of a process that answers commands. The other one goes on, and what the stopped one was asked is
 /// recorded once.
 #[tokio::test]

@@ -9,6 +9,7 @@ mod migrate;
 mod order;
 mod orders;
 mod output;
+mod reconcile;
 mod replay;
 mod serve;
 mod target;
@@ -60,6 +61,8 @@ enum Verb {
     Events(events::Verb),
     /// Rebuild a read model from the log beside the live one, compare them, and switch.
     Replay(replay::Args),
+    /// Put JetStream right after the database was restored to an older state. Stop every service first.
+    Reconcile,
     /// Check the log's own promises, and that log, JetStream and read models agree.
     Verify(verify::Args),
 }
@@ -159,6 +162,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Orders(args) => orders::run(args, &servers, json).await,
         Verb::Events(verb) => events::run(verb, &servers, json).await,
         Verb::Replay(args) => replay::run(&args, &servers, json).await,
+        Verb::Reconcile => reconcile::run(&servers, json).await,
         Verb::Verify(args) => verify::run(&args, &servers, json).await,
     }
 }
