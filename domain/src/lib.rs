@@ -6,12 +6,13 @@
 mod aggregate;
 mod command;
 mod event;
+mod fault;
 pub mod id;
 pub mod money;
 pub mod order;
 pub mod payment;
 pub mod reaction;
-pub mod rejection;
+mod rejection;
 pub mod shipment;
 pub mod stock;
 #[cfg(test)]
@@ -20,4 +21,5 @@ mod testing;
 pub use aggregate::Aggregate;
 pub use command::Command;
 pub use event::Event;
+pub use fault::Fault;
 pub use rejection::Rejection;

@@ -1,10 +1,10 @@
 //! A shipment: what one seller sends for one order. Its stream settles who came first, a dispatch or a cancellation.
 
 use crate::Aggregate;
+use crate::Fault;
 use crate::aggregate::events;
 use crate::id::{CustomerId, LineNo, OrderId, ShipmentId};
 use crate::order::{CaptureShare, ShipmentOrder, StockLine};
-use crate::rejection::Fault;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use uuid::Uuid;

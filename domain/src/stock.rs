@@ -3,10 +3,10 @@
 //! A command of an order names all its lines, and is decided over the streams of all their SKUs at once.
 
 use crate::Aggregate;
+use crate::Fault;
 use crate::aggregate::events;
 use crate::id::{LineNo, OrderId, Sku, StockId};
 use crate::order::StockLine;
-use crate::rejection::Fault;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

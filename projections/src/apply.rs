@@ -1,6 +1,6 @@
 //! Rows and checkpoint, in one transaction.
 
-use crate::{Projection, ReadModel, Recorded, follow_up, order_summary, stock_level};
+use crate::{Comparison, Projection, ReadModel, Recorded, follow_up, order_summary, stock_level};
 use sqlx::{PgConnection, PgPool};
 use std::sync::Arc;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
@@ -43,15 +43,6 @@ pub async fn write(
         ReadModel::OrderSummary => order_summary::write(transaction, generation, events).await,
         ReadModel::StockLevel => stock_level::write(transaction, generation, events).await,
     }
-}
-
-/// What two generations of a read model have to do with each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Comparison {
-    /// The rows of the new one.
-    pub rows: i64,
-    /// The rows that only one of the two has, or has so: a row that is otherwise counts twice.
-    pub differences: i64,
 }
 
 /// Compares the rows of two generations.

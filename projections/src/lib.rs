@@ -18,6 +18,15 @@ pub struct Recorded {
     pub event: Event,
 }
 
+/// What two generations of a read model have to do with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Comparison {
+    /// The rows of the new one.
+    pub rows: i64,
+    /// The rows that only one of the two has, or has so: a row that is otherwise counts twice.
+    pub differences: i64,
+}
+
 /// The read models. A new one is a variant here, a migration, a file and a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReadModel {

@@ -1,7 +1,6 @@
 //! Read model: an order as it stands. Its row, its fold, its queries.
 
-use crate::Recorded;
-use crate::apply::Comparison;
+use crate::{Comparison, Recorded};
 use chrono::{DateTime, Utc};
 use domain::id::{OrderId, PaymentId};
 use domain::money::Amount;

@@ -1,7 +1,6 @@
 //! Read model: what is on hand and reserved of each SKU. Its row, its fold, its queries.
 
-use crate::Recorded;
-use crate::apply::Comparison;
+use crate::{Comparison, Recorded};
 use chrono::{DateTime, Utc};
 use domain::Event;
 use domain::id::Sku;

@@ -3,6 +3,7 @@
 //! Every stream that is looked at is an expectation of the append, so no answer rests on a state that has passed: also
 //! a refusal, or "already so", that was decided on a cached state is confirmed by the log before it is given.
 
+use crate::aggregates::{Aggregates, CACHED, Kept};
 use crate::codec::{self, DecodeError};
 use chrono::{DateTime, Utc};
 use domain::id::StockId;
@@ -81,61 +82,15 @@ impl From<ReadError> for ExecuteError {
 
 /// How often a command is decided anew because others write to its streams.
 const MAX_ATTEMPTS: usize = 32;
-/// How many aggregates of a kind are kept folded.
-const CACHED: u64 = 50_000;
-/// How many events of a stream are read at a time.
-const PAGE: i64 = 1000;
 
 /// Executes commands. Cheap to clone; the clones share the cache and the appender.
 #[derive(Clone)]
 pub struct Executor {
     log: Log,
     appender: Appender,
-    cache: Arc<Aggregates>,
+    aggregates: Arc<Aggregates>,
     /// Commands of this process that are about one stream take turns: else all but one of them would be in vain.
     turns: Cache<StreamId, Arc<Mutex<()>>>,
-}
-
-/// Folded aggregates, by their ids.
-struct Aggregates {
-    orders: Cache<Uuid, Folded<Order>>,
-    payments: Cache<Uuid, Folded<Payment>>,
-    stocks: Cache<Uuid, Folded<Stock>>,
-    shipments: Cache<Uuid, Folded<Shipment>>,
-}
-
-/// A state, and the event that it was folded up to.
-#[derive(Debug, Clone, Default)]
-struct Folded<A> {
-    state: Arc<A>,
-    version: Version,
-    position: Position,
-}
-
-/// An aggregate, and where the folded ones of its kind are kept.
-trait Kept: Aggregate {
-    fn cache(all: &Aggregates) -> &Cache<Uuid, Folded<Self>>;
-}
-
-impl Kept for Order {
-    fn cache(all: &Aggregates) -> &Cache<Uuid, Folded<Self>> {
-        &all.orders
-    }
-}
-impl Kept for Payment {
-    fn cache(all: &Aggregates) -> &Cache<Uuid, Folded<Self>> {
-        &all.payments
-    }
-}
-impl Kept for Stock {
-    fn cache(all: &Aggregates) -> &Cache<Uuid, Folded<Self>> {
-        &all.stocks
-    }
-}
-impl Kept for Shipment {
-    fn cache(all: &Aggregates) -> &Cache<Uuid, Folded<Self>> {
-        &all.shipments
-    }
 }
 
 /// What a command was decided on, and what it is to write.
@@ -177,13 +132,8 @@ impl Session {
 
 impl Executor {
     pub fn new(log: Log, appender: Appender) -> Self {
-        let cache = Aggregates {
-            orders: Cache::new(CACHED),
-            payments: Cache::new(CACHED),
-            stocks: Cache::new(CACHED),
-            shipments: Cache::new(CACHED),
-        };
-        Self { log, appender, cache: Arc::new(cache), turns: Cache::new(CACHED) }
+        let aggregates = Arc::new(Aggregates::new(log.clone()));
+        Self { log, appender, aggregates, turns: Cache::new(CACHED) }
     }
 
     /// Decides and records the command, once for its id.
@@ -304,12 +254,7 @@ impl Executor {
     }
 
     async fn look_at<A: Kept>(&self, session: &mut Session, id: Uuid) -> Result<Arc<A>, ExecuteError> {
-        let cached = A::cache(&self.cache).get(&id);
-        let from_cache = cached.is_some();
-        let folded = match cached {
-            Some(folded) => folded,
-            None => self.fold_further::<A>(id, Folded::default()).await?,
-        };
+        let (folded, from_cache) = self.aggregates.load::<A>(id).await?;
         session.looked_at.push(LookedAt {
             stream: codec::stream::<A>(id),
             version: folded.version,
@@ -320,53 +265,15 @@ impl Executor {
         Ok(folded.state)
     }
 
-    /// Folds what the log has of a stream beyond `folded`, and keeps it.
-    async fn fold_further<A: Kept>(&self, id: Uuid, mut folded: Folded<A>) -> Result<Folded<A>, ExecuteError> {
-        loop {
-            let page = self.log.read_stream(codec::stream::<A>(id), folded.version, PAGE).await?;
-            let more = page.len() == PAGE as usize;
-            for record in page {
-                let recorded = codec::decode(record)?;
-                folded.version = recorded.record.version;
-                folded.position = recorded.record.position;
-                if let Some(event) = A::event_of(&recorded.event) {
-                    Arc::make_mut(&mut folded.state).evolve(event);
-                }
-            }
-            if !more {
-                break;
-            }
-        }
-        if folded.version > 0 {
-            A::cache(&self.cache).insert(id, folded.clone());
-        }
-        Ok(folded)
-    }
-
     /// Takes in what others wrote to the streams that were looked at.
     async fn refresh(&self, session: &Session, conflict: &AppendError) -> Result<(), ExecuteError> {
         for looked_at in &session.looked_at {
-            let id = looked_at.stream.id;
             // A stream that is shorter than it was: the database was restored to an older state.
             let lost = matches!(conflict, AppendError::VersionConflict { stream, actual, .. }
                 if *stream == looked_at.stream && *actual < looked_at.version);
-            match looked_at.stream.category.name {
-                Order::CATEGORY => self.refresh_one::<Order>(id, lost).await?,
-                Payment::CATEGORY => self.refresh_one::<Payment>(id, lost).await?,
-                Stock::CATEGORY => self.refresh_one::<Stock>(id, lost).await?,
-                _ => self.refresh_one::<Shipment>(id, lost).await?,
-            }
+            self.aggregates.refresh(looked_at.stream, lost).await?;
         }
         Ok(())
-    }
-
-    async fn refresh_one<A: Kept>(&self, id: Uuid, lost: bool) -> Result<(), ExecuteError> {
-        let cache = A::cache(&self.cache);
-        if lost {
-            cache.invalidate(&id);
-        }
-        let folded = cache.get(&id).unwrap_or_default();
-        self.fold_further::<A>(id, folded).await.map(drop)
     }
 
     async fn append(&self, envelope: &Envelope, session: &Session) -> Result<store::Appended, AppendError> {
@@ -395,32 +302,12 @@ impl Executor {
     fn keep(&self, session: Session, position: Position, versions: &[Version]) -> Outcome {
         let mut streams = Vec::new();
         for (looked_at, version) in session.looked_at.into_iter().zip(versions) {
-            if looked_at.events.is_empty() {
-                continue;
-            }
-            streams.push((looked_at.stream, *version));
-            match looked_at.stream.category.name {
-                Order::CATEGORY => self.keep_one::<Order>(&looked_at, *version, position),
-                Payment::CATEGORY => self.keep_one::<Payment>(&looked_at, *version, position),
-                Stock::CATEGORY => self.keep_one::<Stock>(&looked_at, *version, position),
-                _ => self.keep_one::<Shipment>(&looked_at, *version, position),
+            if !looked_at.events.is_empty() {
+                self.aggregates.keep(looked_at.stream, looked_at.version, &looked_at.events, *version, position);
+                streams.push((looked_at.stream, *version));
             }
         }
         Outcome { recorded: true, position, streams }
-    }
-
-    fn keep_one<A: Kept>(&self, looked_at: &LookedAt, version: Version, position: Position) {
-        let cache = A::cache(&self.cache);
-        let id = looked_at.stream.id;
-        let mut folded = match cache.get(&id) {
-            Some(folded) if folded.version == looked_at.version => folded,
-            None if looked_at.version == 0 => Folded::default(),
-            // Somebody else keeps a newer state, or none: then the next one to look reads it.
-            _ => return,
-        };
-        let state = Arc::make_mut(&mut folded.state);
-        looked_at.events.iter().filter_map(A::event_of).for_each(|event| state.evolve(event));
-        cache.insert(id, Folded { version, position, ..folded });
     }
 
     /// What an earlier sending of the command was answered, if the log has events of it.

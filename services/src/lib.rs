@@ -2,6 +2,7 @@
 //!
 //! Rules of the domain are not here: a handler decodes, calls `execute` and encodes.
 
+mod aggregates;
 pub mod api;
 pub mod cli;
 pub mod client;

@@ -163,6 +163,7 @@ fn not_found() -> ErrorBody {
     ErrorBody::new(Code::NotFound, "there is nothing under this id, as far as the read model has come")
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is what map_err takes")]
 fn unavailable(error: sqlx::Error) -> ErrorBody {
     ErrorBody::new(Code::Unavailable, format!("the read models cannot be read: {error}"))
 }

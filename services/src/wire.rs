@@ -3,7 +3,7 @@
 
 use crate::execute::{ExecuteError, Outcome};
 use chrono::{DateTime, Utc};
-use domain::rejection::Fault;
+use domain::Fault;
 use domain::{Rejection, order, shipment, stock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

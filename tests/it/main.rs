@@ -1,4 +1,5 @@
 //! Stories on the real binary and real servers: one Postgres for the run with a database a test, a nats-server a test.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod appends;
 mod follow_ups;

@@ -1,12 +1,11 @@
 //! What can be asked of an order.
 
-use super::event::{OrderLine, OrderPayment, OrderTotals, Rounding, SellerShipping};
+use super::event::{OrderLine, OrderPayment, OrderTotals, PaymentMethod, Rounding, SellerShipping};
+use crate::Fault;
 use crate::id::{AddressId, CustomerId, LineNo, OrderId, PaymentId, SellerId, ShipmentId, Sku};
 use crate::money::{Amount, Currency};
-use crate::rejection::Fault;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fmt;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -32,15 +31,6 @@ pub enum Command {
         shipment_id: ShipmentId,
         lines: Vec<LineNo>,
     },
-}
-
-/// Why an order was cancelled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CancelReason {
-    CustomerRequest,
-    SellerRequest,
-    OutOfStock,
 }
 
 /// A new order. Amounts are in minor units of `currency`.
@@ -86,22 +76,6 @@ pub struct PlaceLine {
 pub struct PlacePayment {
     pub method: PaymentMethod,
     pub amount: Amount,
-}
-
-/// How a payment is made: its kind, and the provider's token for it. A card number never enters the domain.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PaymentMethod {
-    /// `credit_card`, `voucher` …: 1 to 32 of a-z, 0-9 and underscore.
-    pub kind: String,
-    /// The provider's token, 1 to 128 characters. A secret: it is left out of `Debug`.
-    pub token: String,
-}
-
-impl fmt::Debug for PaymentMethod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PaymentMethod").field("kind", &self.kind).finish_non_exhaustive()
-    }
 }
 
 /// More lines than anyone orders, and few enough for one event.

@@ -1,13 +1,13 @@
 //! What an order may do.
 
-use super::command::{CancelReason, Command, PlaceOrder};
+use super::command::{Command, PlaceOrder};
 use super::event::{
-    Event, LinesDelivered, LinesShort, OrderCancelled, OrderCompleted, OrderConfirmed, OrderPlaced, OrderRejected,
-    PaymentAuthorisedRecorded, PaymentRefused, PaymentsSecured, ReservationReturned, StockSecured,
+    CancelReason, Event, LinesDelivered, LinesShort, OrderCancelled, OrderCompleted, OrderConfirmed, OrderPlaced,
+    OrderRejected, PaymentAuthorisedRecorded, PaymentRefused, PaymentsSecured, ReservationReturned, StockSecured,
 };
 use super::state::{Order, Status};
+use crate::Fault;
 use crate::id::{LineNo, OrderId, PaymentId, ShipmentId};
-use crate::rejection::Fault;
 use crate::shipment::{self, Shipment};
 use serde::Serialize;
 use std::collections::BTreeSet;

@@ -1,10 +1,10 @@
 //! What can happen to an order. These shapes are stored for ever.
 
-use super::command::{CancelReason, PaymentMethod};
 use crate::aggregate::events;
 use crate::id::{AddressId, CaptureId, CustomerId, LineNo, PaymentId, SellerId, ShipmentId, Sku};
 use crate::money::{Amount, Currency};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 events! {
     /// The order exists, with all that it will cost.
@@ -198,3 +198,28 @@ pub struct LinesDelivered {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderCompleted {}
+
+/// Why an order was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelReason {
+    CustomerRequest,
+    SellerRequest,
+    OutOfStock,
+}
+
+/// How a payment is made: its kind, and the provider's token for it. A card number never enters the domain.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PaymentMethod {
+    /// `credit_card`, `voucher` …: 1 to 32 of a-z, 0-9 and underscore.
+    pub kind: String,
+    /// The provider's token, 1 to 128 characters. A secret: it is left out of `Debug`.
+    pub token: String,
+}
+
+impl fmt::Debug for PaymentMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PaymentMethod").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}

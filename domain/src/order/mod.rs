@@ -7,7 +7,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use command::{CancelReason, Command, PaymentMethod, PlaceLine, PlaceOrder, PlacePayment};
+pub use command::{Command, PlaceLine, PlaceOrder, PlacePayment};
 pub use decide::{Cancellation, Rejection, cancel};
 pub use event::*;
 pub use state::{Order, Status};

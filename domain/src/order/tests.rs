@@ -1,9 +1,9 @@
 //! What an order does with every command in every state, and that its money adds up.
 
 use super::*;
+use crate::Fault;
 use crate::id::{CaptureId, LineNo, PaymentId, SellerId, ShipmentId};
 use crate::money::Amount;
-use crate::rejection::Fault;
 use crate::shipment::{self, Shipment};
 use crate::testing::*;
 use proptest::prelude::*;

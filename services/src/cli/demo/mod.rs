@@ -39,43 +39,26 @@ pub(super) async fn run(args: Args, servers: &config::Servers, json: bool) -> Re
         }
         None => (Plan::seeded(args.orders, args.seed), None),
     };
+    let play = async |urls: &Urls| -> Result<(), Failure> {
+        let driven = drive::drive(&plan, urls, args.clients).await?;
+        report::of(&plan, sample.as_ref(), urls, &driven).await?.print(json)
+    };
     if args.attach {
-        let urls = target::urls(servers)?;
-        return played(&plan, sample.as_ref(), &urls, args.clients, json).await;
+        return play(&target::urls(servers)?).await;
     }
     let private = Servers::start(ServersOptions { durable: true, ..ServersOptions::default() }, &output::say).await?;
     let urls = Urls { database_url: private.postgres.url(dev::DATABASE), nats_url: private.nats.url() };
+    let played = async {
+        migrate::migrate(&urls.database_url).await?;
+        let process = Process::start(&urls, &Role::ALL).await?;
+        let played = play(&urls).await;
+        process.stop().await;
+        played
+    };
     let played = tokio::select! {
-        played = privately(&plan, sample.as_ref(), &urls, args.clients, json) => played,
+        played = played => played,
         () = crate::shutdown::requested() => Err(Failure::Other("interrupted".into())),
     };
     private.stop().await;
     played
-}
-
-/// On fresh servers, with every service in this process.
-async fn privately(
-    plan: &Plan,
-    sample: Option<&olist::Sample>,
-    urls: &Urls,
-    clients: u16,
-    json: bool,
-) -> Result<(), Failure> {
-    migrate::migrate(&urls.database_url).await?;
-    let process = Process::start(urls, &Role::ALL).await?;
-    let played = played(plan, sample, urls, clients, json).await;
-    process.stop().await;
-    played
-}
-
-async fn played(
-    plan: &Plan,
-    sample: Option<&olist::Sample>,
-    urls: &Urls,
-    clients: u16,
-    json: bool,
-) -> Result<(), Failure> {
-    let driven = drive::drive(plan, urls, clients).await?;
-    let report = report::of(plan, sample, urls, &driven).await?;
-    report.print(json)
 }
