@@ -99,12 +99,13 @@ impl Parts {
         Executor::new(self.log.clone(), self.appender.clone())
     }
 
-    /// The position of the checkpoint that is furthest behind.
+    /// A feed of what the projection that has come furthest does not have yet; the others read the log up to there.
     ///
     /// # Errors
     /// When Postgres fails.
-    pub async fn slowest(&self) -> Result<Position, sqlx::Error> {
-        Ok(checkpoint::live(&self.read).await?.into_iter().map(|(_, position)| position).min().unwrap_or(0))
+    pub async fn feed(&self) -> Result<Feed, sqlx::Error> {
+        let furthest = checkpoint::live(&self.read).await?.into_iter().map(|(_, position)| position).max();
+        Ok(Feed::new(self.log.clone(), jetstream(&self.client), furthest.unwrap_or(0)))
     }
 }
 
@@ -141,7 +142,7 @@ impl Process {
             loops.spawn(run(relay, stopping.clone()));
         }
         if has(Role::Projectors) {
-            let feed = Feed::new(parts.log.clone(), jetstream(&parts.client), parts.slowest().await?);
+            let feed = parts.feed().await?;
             for projection in Projection::ALL {
                 let (pool, owner) = (parts.project.clone(), parts.owner);
                 let projector = Projector::new(pool, projection, feed.reader(), owner, written.clone());

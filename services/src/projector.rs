@@ -34,7 +34,7 @@ pub struct Projector {
     feed: Reader,
     owner: Uuid,
     held: Option<Held>,
-    /// Told after each batch: there may be follow-ups to send.
+    /// The sender is told that there are follow-ups.
     written: Arc<Notify>,
 }
 
@@ -46,7 +46,7 @@ struct Held {
 }
 
 impl Projector {
-    /// `owner` is this process; `written` is told of every batch.
+    /// `owner` is this process; `written` is told when there may be follow-ups to send.
     pub fn new(pool: PgPool, projection: Projection, feed: Reader, owner: Uuid, written: Arc<Notify>) -> Self {
         Self { pool, projection, feed, owner, held: None, written }
     }
@@ -95,7 +95,9 @@ impl Step for Projector {
                 };
             }
         }
-        self.written.notify_waiters();
+        if projection == Projection::FollowUps {
+            self.written.notify_one();
+        }
         Ok(Outcome::Worked(events.len()))
     }
 

@@ -6,7 +6,7 @@
 use crate::codec::{self, DecodeError};
 use projections::{ReadModel, Recorded, apply};
 use serde::Serialize;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use std::sync::Arc;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
 use store::{Log, Position, ReadError};
@@ -50,7 +50,7 @@ pub async fn replay(
     model: ReadModel,
     mut progress: impl FnMut(Position, Position),
 ) -> Result<Replayed, ReplayError> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = begin(pool).await?;
     let mut built = checkpoint::begin(&mut transaction, model.name()).await?;
     apply::keep_only(model, &mut transaction, &[built.generation - 1]).await?;
     transaction.commit().await?;
@@ -66,6 +66,15 @@ pub async fn replay(
         progress(built.position, target);
     }
     finish(log, pool, model, built).await
+}
+
+/// A transaction that may take as long as the read model is large.
+async fn begin(pool: &PgPool) -> Result<Transaction<'_, Postgres>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    sqlx::raw_sql("SET LOCAL transaction_timeout = 0; SET LOCAL statement_timeout = 0")
+        .execute(&mut *transaction)
+        .await?;
+    Ok(transaction)
 }
 
 async fn live_position(pool: &PgPool, model: ReadModel) -> Result<Position, ReplayError> {
@@ -92,7 +101,7 @@ async fn build_on(
 /// In one transaction, which holds the live checkpoint still: brings the new generation to it, compares the two, and
 /// switches.
 async fn finish(log: &Log, pool: &PgPool, model: ReadModel, mut built: Checkpoint) -> Result<Replayed, ReplayError> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = begin(pool).await?;
     let live = checkpoint::hold_live(&mut transaction, model.name()).await?;
     while built.position < live.position {
         built = build_on(log, &mut transaction, model, built, live.position).await?;

@@ -83,17 +83,34 @@ impl Sender {
         Ok(())
     }
 
-    /// Everything that has come to an end; waits for the first if `wait`.
-    async fn finished(&mut self, wait: bool) -> Vec<(Due, Settlement)> {
+    /// Everything that has come to an end. Waits for the first, but not when there may be more to start meanwhile.
+    async fn finished(&mut self) -> Vec<(Due, Settlement)> {
         let mut finished = Vec::new();
-        if wait {
-            finished.extend(self.under_way.join_next().await);
+        tokio::select! {
+            first = self.under_way.join_next() => finished.extend(first),
+            () = self.written.notified() => {}
+            () = tokio::time::sleep(POLL) => {}
         }
         while let Some(next) = self.under_way.try_join_next() {
             finished.push(next);
         }
         // A task that panicked has no result: its follow-up stays due.
         finished.into_iter().filter_map(Result::ok).collect()
+    }
+
+    /// Records what came of follow-ups.
+    async fn settle(&mut self, lease: &Lease, settled: Vec<(Due, Settlement)>) -> Result<(), sqlx::Error> {
+        if settled.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<Uuid> = settled.iter().map(|(due, _)| due.id).collect();
+        let held = follow_up::settle(&self.pool, lease, settled).await;
+        // Whether recorded or not: what is still due is started again, and has its effect once.
+        ids.iter().for_each(|id| _ = self.ids.remove(id));
+        if !held? {
+            self.held = None;
+        }
+        Ok(())
     }
 }
 
@@ -111,15 +128,9 @@ impl Step for Sender {
             self.ids.clear();
             return Ok(Outcome::Idle);
         }
-        let settled = self.finished(true).await;
+        let settled = self.finished().await;
         let count = settled.len();
-        let ids: Vec<Uuid> = settled.iter().map(|(due, _)| due.id).collect();
-        let held = follow_up::settle(&self.pool, &lease, settled).await;
-        // Whether recorded or not: what is still due is started again, and has its effect once.
-        ids.iter().for_each(|id| _ = self.ids.remove(id));
-        if !held? {
-            self.held = None;
-        }
+        self.settle(&lease, settled).await?;
         Ok(Outcome::Worked(count))
     }
 
@@ -130,8 +141,8 @@ impl Step for Sender {
     async fn end(&mut self) {
         let Some((lease, _)) = self.held.take() else { return };
         while !self.under_way.is_empty() {
-            let settled = self.finished(true).await;
-            _ = follow_up::settle(&self.pool, &lease, settled).await;
+            let settled = self.finished().await;
+            _ = self.settle(&lease, settled).await;
         }
         _ = lease::release(&self.pool, &lease).await;
     }

@@ -115,7 +115,7 @@ impl System {
         let written = Arc::new(Notify::new());
         let (hint, hinted) = watch::channel(0);
         let relay = Relay::new(parts.log.clone(), parts.read.clone(), jetstream(&parts.client), hinted);
-        let feed = Feed::new(parts.log.clone(), jetstream(&parts.client), 0);
+        let feed = parts.feed().await.unwrap();
         let projector =
             |projection| Projector::new(parts.project.clone(), projection, feed.reader(), parts.owner, written.clone());
         let projectors = Projection::ALL.into_iter().map(projector).collect();
