@@ -9,6 +9,7 @@ use crate::money::{Amount, Currency};
 use crate::order::PaymentMethod;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use uuid::Uuid;
 
 #[cfg(test)]
@@ -164,6 +165,28 @@ pub enum Status {
     Voided,
 }
 
+impl Status {
+    /// The word that it is stored and sent as.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unrequested => "unrequested",
+            Self::Requested => "requested",
+            Self::VoidDeferred => "void_deferred",
+            Self::Authorised => "authorised",
+            Self::Declined => "declined",
+            Self::VoidRequested => "void_requested",
+            Self::VoidDeclined => "void_declined",
+            Self::Voided => "voided",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// A capture, requested or done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Capture {
@@ -191,7 +214,7 @@ pub enum Rejection {
     AlreadyRequested { payment_id: PaymentId },
     #[error("there is no payment {payment_id}")]
     NotRequested { payment_id: PaymentId },
-    #[error("payment {payment_id} is not authorised: it is {status:?}")]
+    #[error("payment {payment_id} is not authorised: it is {status}")]
     NotAuthorised { payment_id: PaymentId, status: Status },
     #[error("payment {payment_id} was let go before it was asked for")]
     LetGo { payment_id: PaymentId },

@@ -140,8 +140,9 @@ fn envelope<V: Verb>(message: &Message) -> Result<Envelope, ErrorBody> {
     if body.command_id.get_version_num() != 7 {
         return Err(ErrorBody::invalid("command_id", "a UUID of version 7 (RFC 9562), new for every command"));
     }
-    if !(1..=64).contains(&body.actor.len()) || body.actor.chars().any(char::is_control) {
-        return Err(ErrorBody::invalid("actor", "1 to 64 bytes without control characters"));
+    let actor = body.actor.as_str();
+    if !(1..=64).contains(&actor.len()) || actor.trim() != actor || actor.contains(char::is_control) {
+        return Err(ErrorBody::invalid("actor", "1 to 64 bytes without control characters or blanks at the ends"));
     }
     let traceparent = message.headers.as_ref().and_then(|h| h.get(TRACEPARENT));
     Ok(Envelope {
@@ -157,7 +158,35 @@ fn envelope<V: Verb>(message: &Message) -> Result<Envelope, ErrorBody> {
 
 /// Version 00 of W3C Trace Context, section 3.2; anything else is not passed on.
 fn is_traceparent(text: &str) -> bool {
-    let fits = |(part, length): (&str, usize)| part.len() == length && part.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_hex = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let parts: Vec<&str> = text.split('-').collect();
-    parts.len() == 4 && parts[0] == "00" && parts.into_iter().zip([2, 32, 16, 2]).all(fits)
+    match parts[..] {
+        ["00", trace, parent, flags] => {
+            (trace.len(), parent.len(), flags.len()) == (32, 16, 2)
+                && [trace, parent, flags].into_iter().all(is_hex)
+                && [trace, parent].into_iter().all(|id| id.bytes().any(|b| b != b'0'))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_valid_traceparent_is_passed_on() {
+        assert!(is_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        for bad in [
+            "",
+            "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
+        ] {
+            assert!(!is_traceparent(bad), "{bad}");
+        }
+    }
 }

@@ -25,6 +25,8 @@ const PAGE: usize = 1000;
 const SILENCE: Duration = Duration::from_secs(2);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 const EXPIRES: Duration = Duration::from_secs(30);
+/// How long subscribing may take before the log is read instead.
+const SUBSCRIBE: Duration = Duration::from_secs(1);
 /// How often the log is read while JetStream has no stream.
 const WITHOUT_STREAM: Duration = Duration::from_millis(250);
 
@@ -42,6 +44,8 @@ pub struct Feed {
     jetstream: Context,
     buffer: Arc<Buffer>,
     messages: Option<pull::Stream>,
+    /// There is more in the log than was read of it when JetStream last failed.
+    behind: bool,
 }
 
 /// Where projections take events from. Cheap to clone.
@@ -87,7 +91,7 @@ impl Feed {
     /// A feed of what comes after position `after`.
     pub fn new(log: Log, jetstream: Context, after: Position) -> Self {
         let buffer = Buffer { events: Mutex::default(), last: watch::Sender::new(after), gaps: AtomicU64::new(0) };
-        Self { log, jetstream, buffer: Arc::new(buffer), messages: None }
+        Self { log, jetstream, buffer: Arc::new(buffer), messages: None, behind: false }
     }
 
     pub fn reader(&self) -> Reader {
@@ -122,15 +126,21 @@ impl Feed {
     /// The events of the messages that have arrived, up to the first that does not follow; waits for the first one.
     async fn receive(&mut self) -> Received {
         let mut received = Received::default();
-        if self.messages.is_none() {
-            self.messages = self.subscribe().await;
+        if self.messages.is_none() && !self.behind {
+            self.messages = tokio::time::timeout(SUBSCRIBE, self.subscribe()).await.ok().flatten();
         }
         let Some(messages) = &mut self.messages else {
-            tokio::time::sleep(WITHOUT_STREAM).await;
+            if !self.behind {
+                tokio::time::sleep(WITHOUT_STREAM).await;
+            }
             received.broken = true;
             return received;
         };
-        let mut next = tokio::time::timeout(SILENCE, messages.next()).await.ok().flatten();
+        // Missing heartbeats come as an error. Where there are heartbeats and no messages, the relay may be away.
+        let Ok(mut next) = tokio::time::timeout(SILENCE, messages.next()).await else {
+            received.silent = true;
+            return received;
+        };
         let mut last = self.buffer.last();
         loop {
             match next.map(|message| message.map(|message| js::recorded(&message))) {
@@ -166,7 +176,9 @@ impl Feed {
 #[derive(Default)]
 struct Received {
     events: Vec<Arc<Recorded>>,
-    /// JetStream left something out, was silent, or sent what is no event.
+    /// JetStream is there, and has nothing.
+    silent: bool,
+    /// It is not, left something out, or sent what is no event.
     broken: bool,
     error: Option<DecodeError>,
 }
@@ -188,12 +200,16 @@ impl Step for Feed {
         }
         if received.broken {
             self.messages = None;
+        }
+        if received.broken || received.silent {
             let missed = self.read_log().await?;
             if !missed.is_empty() {
                 self.buffer.gaps.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(events = missed.len(), "read from the log what JetStream did not bring");
             }
             count += missed.len();
+            // As long as the log has full pages, it is read on, and JetStream left for later.
+            self.behind = missed.len() == PAGE;
             self.buffer.push(missed);
         }
         Ok(if count > 0 { Outcome::Worked(count) } else { Outcome::Idle })

@@ -1,12 +1,12 @@
 //! The JetStream stream that carries the log: its configuration, and events as its messages.
 
-use crate::{codec, subject};
+use crate::subject;
 use async_nats::HeaderMap;
 use async_nats::jetstream::stream;
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::collections::HashMap;
 use std::str::FromStr;
-use store::{Fingerprint, LogIdentity, Metadata, Origin, Position, RecordedEvent, StreamId};
+use store::{Fingerprint, LogIdentity, Metadata, Origin, Position, RecordedEvent};
 
 const POSITION: &str = "Daybook-Position";
 const EPOCH: &str = "Daybook-Epoch";
@@ -112,13 +112,13 @@ pub fn recorded(message: &async_nats::Message) -> Result<RecordedEvent, BadMessa
             text($name).and_then(|text| parsed(text).ok_or_else(|| bad($name)))?
         };
     }
-    let (stream, event_type) = parse_subject(message.subject.as_str()).ok_or_else(|| bad("subject"))?;
+    let (stream, event_type) = subject::parse_event(message.subject.as_str()).ok_or_else(|| bad("subject"))?;
     Ok(RecordedEvent {
         position: header!(POSITION),
         stream,
         version: header!(VERSION),
         event_id: header!(EVENT_ID),
-        event_type,
+        event_type: event_type.to_owned(),
         schema_version: header!(SCHEMA_VERSION),
         recorded_at: header!(RECORDED_AT),
         metadata: Metadata {
@@ -140,14 +140,6 @@ pub fn recorded(message: &async_nats::Message) -> Result<RecordedEvent, BadMessa
         },
         payload: String::from_utf8(message.payload.to_vec()).map_err(|_| bad("body"))?,
     })
-}
-
-/// `daybook.evt.v1.<category>.<id>.<Type>`
-fn parse_subject(subject: &str) -> Option<(StreamId, String)> {
-    let mut words = subject.strip_prefix("daybook.evt.v1.")?.split('.');
-    let (category, id, event_type) = (words.next()?, words.next()?, words.next()?);
-    let stream = codec::parse_stream(&format!("{category}-{id}"))?;
-    words.next().is_none().then(|| (stream, event_type.to_owned()))
 }
 
 fn fingerprint(hex: &str) -> Option<Fingerprint> {

@@ -6,6 +6,7 @@ use crate::wire::{Code, ErrorBody, QueryReply, parse, parse_field};
 use async_nats::Client;
 use async_nats::service::Request;
 use chrono::{DateTime, Utc};
+use domain::order::Status;
 use projections::order_summary::{self, Filter};
 use projections::{ReadModel, stock_level};
 use serde::{Deserialize, Serialize};
@@ -47,7 +48,7 @@ struct AfterOrder {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListOrders {
-    status: Option<String>,
+    status: Option<Status>,
     customer_id: Option<Uuid>,
     after: Option<AfterOrder>,
     limit: Option<i64>,
@@ -114,6 +115,7 @@ async fn answer(pool: &PgPool, verb: &str, model: ReadModel, body: &[u8]) -> Res
         "order_summary.list" => {
             let ListOrders { status, customer_id, after, limit } = data(body.data)?;
             let after = after.map(|a| (a.placed_at, a.order_id));
+            let status = status.map(|status| status.as_str().to_owned());
             let filter = Filter { status, customer_id, after, limit: page(limit) };
             json!(order_summary::list(pool, &filter).await.map_err(unavailable)?)
         }

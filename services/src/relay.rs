@@ -122,7 +122,10 @@ impl Relay {
         let mut acks = Vec::with_capacity(page.len());
         for event in page {
             let after = event.position - 1;
-            let sent = self.jetstream.send_publish(subject_of(event), message(event, state.identity.epoch)).await;
+            let sent = self
+                .jetstream
+                .send_publish(subject::event(event.stream, &event.event_type), message(event, state.identity.epoch))
+                .await;
             acks.push((after, sent.map_err(|source| RelayError::Publish { after, source })?));
         }
         for (after, ack) in acks {
@@ -135,10 +138,6 @@ impl Relay {
 fn diverged(at: Position, published: Option<Uuid>, recorded: Option<Uuid>) -> RelayError {
     let event = |id: Option<Uuid>| id.map_or("no event".to_owned(), |id| format!("event {id}"));
     RelayError::Diverged(format!("at {at} it has {}, the log {}", event(published), event(recorded)))
-}
-
-fn subject_of(event: &RecordedEvent) -> String {
-    subject::event(event.stream.category.name, event.stream.id, &event.event_type)
 }
 
 fn message(event: &RecordedEvent, epoch: i64) -> PublishMessage {

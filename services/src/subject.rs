@@ -1,7 +1,7 @@
 //! Every name that Daybook has in NATS.
 
-use domain::Event;
-use uuid::Uuid;
+use crate::codec;
+use store::StreamId;
 
 /// The JetStream stream that carries the log.
 pub const STREAM: &str = "DAYBOOK";
@@ -25,16 +25,14 @@ pub const NOTIFY: &str = "daybook.notify.v1";
 pub const HEAD_HINT: &str = "daybook.hint.v1.head";
 
 /// `daybook.evt.v1.<category>.<id>.<Type>`
-pub fn event(category: &str, id: Uuid, event_type: &str) -> String {
-    format!("daybook.evt.v1.{category}.{id}.{event_type}")
+pub fn event(stream: StreamId, event_type: &str) -> String {
+    format!("daybook.evt.v1.{}.{}.{event_type}", stream.category.name, stream.id)
 }
 
-/// The events of one type, of all streams of its category.
-pub fn events_of_type(category: &str, event_type: &str) -> String {
-    format!("daybook.evt.v1.{category}.*.{event_type}")
-}
-
-/// The subject of an event of the domain.
-pub fn of(event: &Event) -> String {
-    self::event(event.category(), event.stream_id(), event.event_type())
+/// The stream and the event type that an event's subject names.
+pub fn parse_event(subject: &str) -> Option<(StreamId, &str)> {
+    let mut words = subject.strip_prefix("daybook.evt.v1.")?.split('.');
+    let (category, id, event_type) = (words.next()?, words.next()?, words.next()?);
+    let stream = codec::parse_stream(&format!("{category}-{id}"))?;
+    words.next().is_none().then_some((stream, event_type))
 }

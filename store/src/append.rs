@@ -128,14 +128,20 @@ fn check(append: &Append) -> Result<(), AppendError> {
             return refuse(format!("{} is in the append twice", a.stream));
         }
     }
-    let is_name = |name: &str| (1..=MAX_NAME).contains(&name.len()) && !name.contains('\0');
+    // It travels in a NATS header, which keeps neither blanks at its ends nor line breaks.
+    let is_name =
+        |name: &str| (1..=MAX_NAME).contains(&name.len()) && name.trim() == name && !name.contains(char::is_control);
     let traceparent = append.metadata.traceparent.as_deref();
     if !is_name(&append.metadata.actor) || !traceparent.is_none_or(is_name) {
-        return refuse(format!("actor and traceparent are 1 to {MAX_NAME} bytes without NUL"));
+        return refuse(format!(
+            "actor and traceparent are 1 to {MAX_NAME} bytes without control characters or blanks at the ends"
+        ));
     }
     for event in events() {
         if !is_name(&event.event_type) {
-            return refuse(format!("an event type is 1 to {MAX_NAME} bytes without NUL"));
+            return refuse(format!(
+                "an event type is 1 to {MAX_NAME} bytes without control characters or blanks at the ends"
+            ));
         }
         if event.payload.len() > MAX_PAYLOAD {
             return refuse(format!("the payload of {} is larger than {MAX_PAYLOAD} bytes", event.event_type));
@@ -149,9 +155,10 @@ fn check(append: &Append) -> Result<(), AppendError> {
 fn check_json(event: &NewEvent) -> Result<(), AppendError> {
     let refuse = |what: &str| Err(AppendError::Refused(format!("the payload of {} {what}", event.event_type)));
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in event.payload.bytes() {
+    for (at, byte) in event.payload.bytes().enumerate() {
         match byte {
             0 => return refuse("holds NUL"),
+            b'u' if escaped && event.payload[at..].starts_with("u0000") => return refuse("holds NUL"),
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
             b'"' => in_string = !in_string,
@@ -162,9 +169,6 @@ fn check_json(event: &NewEvent) -> Result<(), AppendError> {
         if depth > MAX_DEPTH {
             return refuse(&format!("is nested deeper than {MAX_DEPTH}"));
         }
-    }
-    if event.payload.contains("\\u0000") {
-        return refuse("holds NUL");
     }
     match serde_json::from_str::<serde::de::IgnoredAny>(&event.payload) {
         Ok(_) => Ok(()),
@@ -262,7 +266,8 @@ impl Known {
     /// Whether all versions that the group claims are known to fit, if the log still ends at `head`.
     fn vouches_for(&self, group: &Group<'_>) -> bool {
         // Of a stream that does not exist, the first version is always the next one; if it does, a constraint says so.
-        group.claims().all(|(stream, claim)| claim == Some(0) || claim == self.versions.get(&stream).copied())
+        let fits = |(stream, claim): &(StreamId, Version)| *claim == 0 || self.versions.get(stream) == Some(claim);
+        group.claims().is_some_and(|claims| claims.iter().all(fits))
     }
 
     fn take_in(&mut self, jobs: &[Job], outcomes: &[Result<Appended, AppendError>]) {
@@ -330,6 +335,7 @@ mod tests {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         assert_eq!(check_json(&payload(&nested(64))), Ok(()));
         assert_eq!(check_json(&payload(r#"{"a":"[[\"{{"}"#)), Ok(()));
+        assert_eq!(check_json(&payload(r#""not NUL: \\u0000""#)), Ok(()));
         for bad in [nested(65).as_str(), r#""\u0000""#, "\0", "{", "", "{\"a\":1}{}"] {
             assert!(check_json(&payload(bad)).is_err(), "{bad}");
         }

@@ -134,13 +134,19 @@ impl<'a> Group<'a> {
         .await
     }
 
-    /// The streams that the group writes to, with the version that it takes each to be at; `None` where it takes none.
-    pub(crate) fn claims(&self) -> impl Iterator<Item = (StreamId, Option<Version>)> {
-        let firsts = self.event_previous.iter().enumerate().filter(|(_, previous)| previous.is_none());
-        firsts.map(|(event, _)| {
-            let stream = self.streams[self.event_stream[event] as usize - 1];
-            (stream, self.event_version[event].map(|version| version - 1))
-        })
+    /// The streams that the group writes to, with the version that it takes each to be at; `None` if it does not say
+    /// of all, or contradicts itself.
+    pub(crate) fn claims(&self) -> Option<Vec<(StreamId, Version)>> {
+        let mut claims = Vec::new();
+        for (event, previous) in self.event_previous.iter().enumerate() {
+            let version = self.event_version[event]?;
+            match previous {
+                None => claims.push((self.streams[self.event_stream[event] as usize - 1], version - 1)),
+                Some(previous) if self.event_version[*previous as usize - 1] == Some(version - 1) => {}
+                Some(_) => return None,
+            }
+        }
+        Some(claims)
     }
 
     /// What the answer says of each append, in their order.

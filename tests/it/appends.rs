@@ -326,6 +326,26 @@ async fn a_version_that_another_process_has_passed_is_a_conflict() {
     store.assert_dense().await;
 }
 
+/// Invariant 4: what a group claims together is checked together.
+#[tokio::test]
+async fn two_appends_in_one_group_cannot_leave_a_gap() {
+    let store = Store::new().await;
+    store.appender.append(append(vec![to(stream(1), NoStream, 1)])).await.unwrap();
+    let group = async |tries: &[(StreamId, ExpectedVersion)]| {
+        let tries = tries.iter().map(|(stream, expected)| append(vec![to(*stream, *expected, 1)]));
+        let outcomes = futures_util::future::join_all(tries.map(|append| store.appender.append(append))).await;
+        outcomes.iter().map(Result::is_ok).collect::<Vec<bool>>()
+    };
+    assert_eq!(
+        group(&[(stream(9), NoStream), (stream(1), Exact(1)), (stream(1), Exact(3))]).await,
+        [true, true, false]
+    );
+    store.assert_dense().await;
+    // Nor is a stream that this process does not know taken to fit.
+    assert_eq!(group(&[(stream(9), Exact(1)), (stream(2), Any), (stream(3), Exists)]).await, [true, true, false]);
+    assert_eq!(store.assert_dense().await.len(), 5);
+}
+
 #[tokio::test]
 async fn what_is_too_large_is_refused_before_it_reaches_the_database() {
     let store = Store::new().await;
@@ -336,5 +356,8 @@ async fn what_is_too_large_is_refused_before_it_reaches_the_database() {
     assert!(refused(vec![to(stream(1), NoStream, 1001)]).await);
     assert!(refused(vec![to(stream(1), NoStream, 1), to(stream(1), Exact(1), 1)]).await);
     assert!(refused(vec![]).await);
+    let mut blank = append(vec![to(stream(1), NoStream, 1)]);
+    blank.metadata.actor = " shop".into();
+    assert!(matches!(store.appender.append(blank).await, Err(AppendError::Refused(_))));
     assert!(store.all().await.is_empty());
 }

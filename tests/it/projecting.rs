@@ -165,3 +165,28 @@ async fn a_gap_or_a_missing_stream_is_answered_by_the_log() {
     let level = projections::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
     assert_eq!((level.on_hand, level.version), (4, 4));
 }
+
+/// Heartbeats say that JetStream is there: a feed that waits keeps its subscription.
+#[tokio::test]
+async fn a_feed_that_waits_makes_no_new_consumer() {
+    let mut system = System::start().await;
+    system.receive("mug", 1).await;
+    system.relay().await;
+    while system.feed.position() < 1 {
+        system.feed.step().await.unwrap();
+    }
+    let stream = jetstream(&system.parts.client).get_stream(services::subject::STREAM).await.unwrap();
+    let consumers = async || stream.get_info().await.unwrap().state.consumer_count;
+    let before = consumers().await;
+    // Longer than a silence may be.
+    for _ in 0..2 {
+        assert_eq!(system.feed.step().await.unwrap(), Outcome::Idle);
+    }
+    assert_eq!((consumers().await, system.feed.gaps()), (before, 0));
+    // What the relay does not bring is read from the log.
+    system.receive("mug", 1).await;
+    while system.feed.position() < 2 {
+        system.feed.step().await.unwrap();
+    }
+    assert_eq!((consumers().await, system.feed.gaps()), (before, 1));
+}

@@ -78,9 +78,9 @@ pub struct PlacePayment {
     pub amount: Amount,
 }
 
-/// More lines than anyone orders, and few enough for one event.
-const MAX_LINES: usize = 500;
-const MAX_PAYMENTS: usize = 50;
+/// More than anyone orders, and few enough that no event of the order is larger than the log takes.
+const MAX_LINES: usize = 200;
+const MAX_PAYMENTS: usize = 20;
 
 impl PlaceOrder {
     /// The order's numbered lines, totals and payments.

@@ -22,7 +22,7 @@ pub enum Rejection {
     AlreadyPlaced { order_id: OrderId },
     #[error("there is no order {order_id}")]
     NotPlaced { order_id: OrderId },
-    #[error("order {order_id} has ended: it is {status:?}")]
+    #[error("order {order_id} has ended: it is {status}")]
     Ended { order_id: OrderId, status: Status },
     #[error("shipment {shipment_id} is dispatched: what is under way can only be returned")]
     AlreadyDispatched { shipment_id: ShipmentId },

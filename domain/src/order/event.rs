@@ -208,6 +208,17 @@ pub enum CancelReason {
     OutOfStock,
 }
 
+impl CancelReason {
+    /// The word that it is stored and sent as.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CustomerRequest => "customer_request",
+            Self::SellerRequest => "seller_request",
+            Self::OutOfStock => "out_of_stock",
+        }
+    }
+}
+
 /// How a payment is made: its kind, and the provider's token for it. A card number never enters the domain.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,6 +6,7 @@ use crate::id::{CaptureId, LineNo, OrderId, PaymentId, SellerId, ShipmentId};
 use crate::money::Amount;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -21,6 +22,26 @@ pub enum Status {
     Completed,
     Cancelled,
     Rejected,
+}
+
+impl Status {
+    /// The word that it is stored and sent as.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unplaced => "unplaced",
+            Self::Placed => "placed",
+            Self::Confirmed => "confirmed",
+            Self::Completed => "completed",
+            Self::Cancelled => "cancelled",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

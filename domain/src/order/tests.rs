@@ -2,13 +2,14 @@
 
 use super::*;
 use crate::Fault;
-use crate::id::{CaptureId, LineNo, PaymentId, SellerId, ShipmentId};
+use crate::id::{CaptureId, LineNo, PaymentId, SellerId, ShipmentId, Sku};
 use crate::money::Amount;
 use crate::shipment::{self, Shipment};
 use crate::testing::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use uuid::Uuid;
 
 #[expect(clippy::needless_pass_by_value, reason = "a sentence without ampersands")]
 fn when(history: Vec<Event>, command: Command) -> Result<Vec<Event>, Rejection> {
@@ -362,12 +363,12 @@ fn every_fault_of_an_order_is_named_with_the_path_of_its_field() {
 }
 
 #[test]
-fn an_order_has_1_to_500_lines_and_at_most_50_payments() {
+fn an_order_has_1_to_200_lines_and_at_most_20_payments() {
     let of = |lines, payments| order_of(vec![line("PEN", POTTER, 1, 1); lines], vec![paying("card", 1); payments]);
-    assert_eq!(faults(of(0, 0)), [fault("lines", "1 to 500 lines")]);
-    assert_eq!(faults(of(501, 51)), [fault("lines", "1 to 500 lines"), fault("payments", "at most 50 payments")]);
-    assert!(when(vec![], Command::Place(of(50, 50))).is_ok());
-    let largest = order_of(vec![line("PEN", POTTER, 1, 1); 500], vec![paying("card", 500)]);
+    assert_eq!(faults(of(0, 0)), [fault("lines", "1 to 200 lines")]);
+    assert_eq!(faults(of(201, 21)), [fault("lines", "1 to 200 lines"), fault("payments", "at most 20 payments")]);
+    assert!(when(vec![], Command::Place(of(20, 20))).is_ok());
+    let largest = order_of(vec![line("PEN", POTTER, 1, 1); 200], vec![paying("card", 200)]);
     assert!(when(vec![], Command::Place(largest)).is_ok());
 }
 
@@ -742,4 +743,39 @@ fn any_wish() -> impl Strategy<Value = Wish> {
         9 => proptest::sample::select(commands).prop_map(Wish::Do),
         1 => Just(Wish::Cancel),
     ]
+}
+
+/// The log takes payloads of up to 128 KiB. An order that was accepted must never be stuck because an event of it is
+/// larger.
+#[test]
+fn no_event_of_the_largest_order_is_too_large_for_the_log() {
+    let price = i64::MAX / 200 / 4;
+    let lines = (0..200_u128).map(|n| PlaceLine {
+        sku: Sku::new(format!("{n:0>64}")).unwrap(),
+        seller_id: SellerId(Uuid::from_u128(u128::MAX - n)),
+        quantity: 1,
+        unit_price: Amount(price),
+        discount: Amount(price / 3),
+        tax: Amount(price / 3),
+    });
+    let lines: Vec<PlaceLine> = lines.collect();
+    let total = lines.iter().map(|l| l.unit_price.0 - l.discount.0 + l.tax.0).sum::<i64>();
+    let shipping: Vec<_> =
+        lines.iter().map(|l| SellerShipping { seller_id: l.seller_id, amount: Amount(price) }).collect();
+    let total = total + price * 200;
+    let part = total / 20;
+    let amounts = (0..20).map(|n| if n == 0 { total - part * 19 } else { part });
+    let method = || PaymentMethod { kind: "k".repeat(32), token: "t".repeat(128) };
+    let payments: Vec<_> = amounts.map(|amount| PlacePayment { method: method(), amount: Amount(amount) }).collect();
+    let order = PlaceOrder { lines, shipping, payments, ..order_of(vec![], vec![]) };
+
+    let mut events: Vec<Event> = when(vec![], Command::Place(order)).unwrap();
+    let ids: Vec<PaymentId> = (0..20).map(|n| PaymentId::of_order(ORDER, n)).collect();
+    for payment_id in ids {
+        events.extend(when(events.clone(), Command::RecordPaymentAuthorised { payment_id }).unwrap());
+    }
+    events.extend(when(events.clone(), Command::RecordStockReserved).unwrap());
+    let largest = events.iter().map(|e| serde_json::to_string(e).unwrap().len()).max().unwrap();
+    assert!(matches!(events.last(), Some(Event::OrderConfirmed(_))));
+    assert!((64 * 1024..128 * 1024).contains(&largest), "{largest}");
 }

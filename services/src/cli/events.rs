@@ -4,12 +4,14 @@ use super::{Failure, output, target};
 use crate::config::Servers;
 use crate::process::connect_nats;
 use crate::{codec, shutdown, subject};
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
-use serde_json::json;
+use serde::Serialize;
 use serde_json::value::RawValue;
 use std::time::Duration;
 use store::connect::{self, Role};
-use store::{Log, Position, RecordedEvent, StreamId};
+use store::{Log, Position, RecordedEvent, StreamId, Version};
+use uuid::Uuid;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
@@ -112,25 +114,46 @@ fn print(event: &RecordedEvent, json: bool) -> Result<(), Failure> {
         return Ok(());
     }
     let metadata = &event.metadata;
-    let mut shown = json!({
-        "position": event.position,
-        "stream": event.stream.to_string(),
-        "version": event.version,
-        "event_id": event.event_id,
-        "event_type": event.event_type,
-        "schema_version": event.schema_version,
-        "recorded_at": event.recorded_at,
-        "occurred_at": metadata.occurred_at,
-        "correlation_id": metadata.correlation_id,
-        "causation_id": metadata.causation_id,
-        "command_id": metadata.command_id,
-        "fingerprint": metadata.fingerprint.to_string(),
-        "actor": metadata.actor,
-        "origin": metadata.origin.as_str(),
-        "traceparent": metadata.traceparent,
-    });
-    let payload: Box<RawValue> = serde_json::from_str(&event.payload)?;
-    shown["payload"] = serde_json::to_value(payload)?;
-    output::line(&shown.to_string());
+    let payload: &RawValue = serde_json::from_str(&event.payload)?;
+    let shown = Shown {
+        position: event.position,
+        stream: event.stream.to_string(),
+        version: event.version,
+        event_id: event.event_id,
+        event_type: &event.event_type,
+        schema_version: event.schema_version,
+        recorded_at: event.recorded_at,
+        occurred_at: metadata.occurred_at,
+        correlation_id: metadata.correlation_id,
+        causation_id: metadata.causation_id,
+        command_id: metadata.command_id,
+        fingerprint: metadata.fingerprint.to_string(),
+        actor: &metadata.actor,
+        origin: metadata.origin.as_str(),
+        traceparent: metadata.traceparent.as_deref(),
+        payload,
+    };
+    output::line(&serde_json::to_string(&shown)?);
     Ok(())
+}
+
+/// An event with its metadata; the payload is as it is stored.
+#[derive(Serialize)]
+struct Shown<'a> {
+    position: Position,
+    stream: String,
+    version: Version,
+    event_id: Uuid,
+    event_type: &'a str,
+    schema_version: i16,
+    recorded_at: DateTime<Utc>,
+    occurred_at: DateTime<Utc>,
+    correlation_id: Uuid,
+    causation_id: Option<Uuid>,
+    command_id: Uuid,
+    fingerprint: String,
+    actor: &'a str,
+    origin: &'static str,
+    traceparent: Option<&'a str>,
+    payload: &'a RawValue,
 }

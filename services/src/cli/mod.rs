@@ -12,6 +12,8 @@ mod output;
 mod reconcile;
 mod replay;
 mod serve;
+mod shipment;
+mod stock;
 mod target;
 mod verify;
 
@@ -56,6 +58,12 @@ enum Verb {
     Order(order::Verb),
     /// List orders, newest first.
     Orders(orders::Args),
+    /// Take stock in, or show it.
+    #[command(subcommand)]
+    Stock(stock::Verb),
+    /// Dispatch or deliver a shipment.
+    #[command(subcommand)]
+    Shipment(shipment::Verb),
     /// Read the log.
     #[command(subcommand)]
     Events(events::Verb),
@@ -142,13 +150,27 @@ pub fn main() -> ExitCode {
     match runtime.block_on(run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("daybook: {failure}");
+            eprintln!("daybook: {}", chain(&failure));
             if let Failure::Client(ClientError::Refused(body)) = &failure {
                 body.fields.iter().for_each(|fault| eprintln!("  {}: {}", fault.field, fault.expected));
             }
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// An error with what brought it about, as far as it does not say so itself.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
@@ -160,6 +182,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Migrate => migrate::run(&servers).await,
         Verb::Order(verb) => order::run(verb, &servers, json).await,
         Verb::Orders(args) => orders::run(args, &servers, json).await,
+        Verb::Stock(verb) => stock::run(verb, &servers, json).await,
+        Verb::Shipment(verb) => shipment::run(verb, &servers, json).await,
         Verb::Events(verb) => events::run(verb, &servers, json).await,
         Verb::Replay(args) => replay::run(&args, &servers, json).await,
         Verb::Reconcile => reconcile::run(&servers, json).await,

@@ -3,14 +3,12 @@
 use super::{Failure, output, target};
 use crate::command_api::{Cancel, Place};
 use crate::config::Servers;
-use crate::wire::Reply;
 use domain::id::OrderId;
 use domain::money::{Amount, Currency};
 use domain::order::{CancelReason, PlaceOrder};
 use projections::order_summary::OrderSummary;
 use serde_json::json;
 use std::io::Read;
-use std::time::Duration;
 use store::Position;
 use uuid::Uuid;
 
@@ -36,9 +34,6 @@ pub(super) enum Verb {
     Cancel { id: Uuid },
 }
 
-/// How long a command is repeated while a server does not answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
     match verb {
         Verb::Place { file, id } => {
@@ -46,8 +41,8 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
                 .map_err(|e| Failure::Usage(format!("{file} holds no order: {e}; docs/wire.md shows one")))?;
             let order_id = OrderId(id.unwrap_or_else(Uuid::now_v7));
             let client = target::client(servers).await?;
-            let reply = client.command(Place { order_id, order }, PATIENCE).await?;
-            print_reply(order_id, &reply, json);
+            let reply = client.command(Place { order_id, order }, target::PATIENCE).await?;
+            output::reply(&format!("order {order_id}"), &reply, json)?;
         }
         Verb::Show { id, at_least } => {
             let client = target::client(servers).await?;
@@ -60,8 +55,9 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
         Verb::Cancel { id } => {
             let order_id = OrderId(id);
             let client = target::client(servers).await?;
-            let reply = client.command(Cancel { order_id, reason: CancelReason::CustomerRequest }, PATIENCE).await?;
-            print_reply(order_id, &reply, json);
+            let reply =
+                client.command(Cancel { order_id, reason: CancelReason::CustomerRequest }, target::PATIENCE).await?;
+            output::reply(&format!("order {order_id}"), &reply, json)?;
         }
     }
     Ok(())
@@ -76,16 +72,6 @@ fn read(file: &str) -> Result<String, Failure> {
         file => std::fs::read_to_string(file),
     };
     text.map_err(|e| Failure::Usage(format!("{file} cannot be read: {e}")))
-}
-
-fn print_reply(order_id: OrderId, reply: &Reply, json: bool) {
-    if json {
-        let mut reply = json!(reply);
-        reply["order_id"] = json!(order_id);
-        return output::line(&reply.to_string());
-    }
-    let what = if reply.recorded { "recorded" } else { "nothing to do: it is so already" };
-    output::line(&format!("order {order_id}: {what}, position {}", reply.position));
 }
 
 fn print_order(order: &OrderSummary) {
@@ -105,10 +91,10 @@ fn print_order(order: &OrderSummary) {
         format!("placed      {}", order.placed_at),
         format!("changed     {}, version {}", order.changed_at, order.version),
     ];
-    lines.extend(order.payments.iter().map(|p| {
-        let status = serde_json::to_value(p.status).unwrap_or_default();
-        let status = status.as_str().unwrap_or_default().to_owned();
-        format!("payment     {} {} {status}, captured {}", p.kind, money(p.amount), money(p.captured))
-    }));
+    lines.extend(
+        order.payments.iter().map(|p| {
+            format!("payment     {} {} {}, captured {}", p.kind, money(p.amount), p.status, money(p.captured))
+        }),
+    );
     output::line(&lines.join("\n"));
 }

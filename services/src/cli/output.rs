@@ -1,5 +1,7 @@
 //! Tables for people, and progress that stays out of the way of data.
 
+use super::Failure;
+use crate::wire::Reply;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
 
@@ -8,6 +10,18 @@ pub(super) fn line(text: &str) {
     if writeln!(std::io::stdout(), "{text}").is_err() {
         std::process::exit(0);
     }
+}
+
+/// Prints what a command about `what` came to.
+pub(super) fn reply(what: &str, reply: &Reply, json: bool) -> Result<(), Failure> {
+    match json {
+        true => line(&serde_json::to_string(reply)?),
+        false => {
+            let done = if reply.recorded { "recorded" } else { "nothing to do: it is so already" };
+            line(&format!("{what}: {done}, position {}", reply.position));
+        }
+    }
+    Ok(())
 }
 
 /// Rows under headings, in columns as wide as they need; numbers to the right.

@@ -6,6 +6,10 @@ use crate::config::{Servers, Urls};
 use crate::process::connect_nats;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a command is repeated while a server does not answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a running `daybook dev` leaves in its folder for other verbs, and for its own next start.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,8 +37,10 @@ impl DevFile {
         Ok(std::fs::rename(new, Self::path(dir))?)
     }
 
+    /// A process of that id may be another one by now: it has to be a `dev`.
     fn is_running(&self) -> bool {
-        Path::new("/proc").join(self.pid.to_string()).exists()
+        let command = std::fs::read(Path::new("/proc").join(self.pid.to_string()).join("cmdline"));
+        command.is_ok_and(|command| command.split(|b| *b == 0).any(|argument| argument == b"dev"))
     }
 }
 
