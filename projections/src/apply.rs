@@ -20,7 +20,7 @@ pub async fn apply(
     let events = &events[known..];
     let Some(last) = events.last() else { return Ok(from) };
     let mut transaction = pool.begin().await?;
-    let to = checkpoint::advance(&mut transaction, projection.name(), from, last.record.position, fence).await?;
+    let to = checkpoint::advance(&mut transaction, projection.name(), from, &last.record, fence).await?;
     match projection {
         Projection::ReadModel(model) => write(model, &mut transaction, from.generation, events).await?,
         Projection::FollowUps => follow_up::record(&mut transaction, events).await?,

@@ -121,19 +121,27 @@ pub async fn due(pool: &PgPool, in_flight: &[Uuid], limit: i64) -> Result<Vec<Du
     .await
 }
 
+/// The longest reason that is kept, in characters.
+const MAX_REASON: usize = 500;
+
+/// A text of somebody else's as Postgres can keep it.
+fn storable(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect()
+}
+
 /// Records what came of follow-ups, if the lease is still held; `false`, and nothing, if it is not.
 ///
 /// # Errors
 /// When Postgres fails.
 pub async fn settle(pool: &PgPool, lease: &Lease, settled: Vec<(Due, Settlement)>) -> Result<bool, sqlx::Error> {
     let (mut ids, mut states, mut reasons, mut delays) = (vec![], vec![], vec![], vec![]);
-    let mut next_rows = Rows::default();
+    let mut next = Vec::new();
     for (due, settlement) in settled {
         let (state, reason, delay) = match settlement {
             Settlement::Accepted => ("accepted", None, 0.0),
-            Settlement::Refused { reason, next } => {
+            Settlement::Refused { reason, next: after } => {
                 let cause = (due.id, due.event_id, due.position, due.correlation_id);
-                next.into_iter().for_each(|follow_up| next_rows.push(cause, follow_up));
+                next.extend(after.map(|follow_up| (cause, follow_up)));
                 ("refused", Some(reason), 0.0)
             }
             Settlement::Retry { reason, after } => ("due", Some(reason), after.as_secs_f64()),
@@ -141,7 +149,7 @@ pub async fn settle(pool: &PgPool, lease: &Lease, settled: Vec<(Due, Settlement)
         };
         ids.push(due.id);
         states.push(state.to_owned());
-        reasons.push(reason);
+        reasons.push(reason.as_deref().map(storable));
         delays.push(delay);
     }
     let mut transaction = pool.begin().await?;
@@ -155,21 +163,27 @@ pub async fn settle(pool: &PgPool, lease: &Lease, settled: Vec<(Due, Settlement)
     if held.fetch_optional(&mut *transaction).await?.is_none() {
         return Ok(false);
     }
-    sqlx::query!(
+    let settled = sqlx::query_scalar!(
         "UPDATE daybook.follow_ups f
          SET state = s.state, reason = s.reason, attempts = f.attempts + 1,
              due_at = CASE s.state WHEN 'due' THEN clock_timestamp() + make_interval(secs => s.delay) ELSE due_at END,
              settled_at = CASE s.state WHEN 'due' THEN NULL ELSE clock_timestamp() END
          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::float8[]) AS s (id, state, reason, delay)
-         WHERE f.id = s.id AND f.state = 'due'",
+         WHERE f.id = s.id AND f.state = 'due'
+         RETURNING f.id",
         &ids,
         &states,
         &reasons as &[Option<String>],
         &delays
     )
-    .execute(&mut *transaction)
+    .fetch_all(&mut *transaction)
     .await?;
-    next_rows.insert(&mut transaction).await?;
+    // Of one that somebody else has settled meanwhile, nothing more follows.
+    let mut rows = Rows::default();
+    for (cause, follow_up) in next.into_iter().filter(|((id, ..), _)| settled.contains(id)) {
+        rows.push(cause, follow_up);
+    }
+    rows.insert(&mut transaction).await?;
     transaction.commit().await?;
     Ok(true)
 }

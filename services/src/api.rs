@@ -102,7 +102,8 @@ pub async fn respond(request: &Request, answer: Result<impl Serialize, ErrorBody
 async fn respond_error(request: &Request, error: &ErrorBody) -> Result<(), String> {
     let body = serde_json::to_vec(error).map_err(|e| e.to_string())?;
     let mut headers = HeaderMap::new();
-    headers.insert(NATS_SERVICE_ERROR, error.message.as_str());
+    // A header is one line.
+    headers.insert(NATS_SERVICE_ERROR, error.message.replace(char::is_control, " "));
     headers.insert(NATS_SERVICE_ERROR_CODE, error.code.status().to_string());
     request.respond_with_headers(Ok(body.into()), headers).await.map_err(|e| e.to_string())
 }

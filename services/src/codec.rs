@@ -48,8 +48,11 @@ pub enum DecodeError {
          know: run a newer one"
     )]
     UnknownType { position: Position, event_type: String, version: i16 },
-    #[error("the {event_type} at position {position} has not the shape of its type: {source}")]
-    Malformed { position: Position, event_type: String, source: serde_json::Error },
+    /// What the payload holds is not told: it may be a secret.
+    #[error(
+        "the {event_type} at position {position} has not the shape of its type (at column {column} of its payload)"
+    )]
+    Malformed { position: Position, event_type: String, column: usize },
 }
 
 /// What is stored for an event.
@@ -82,8 +85,11 @@ fn decode_with(
         event_type: event_type.to_owned(),
         version: record.schema_version,
     };
-    let malformed =
-        |source| DecodeError::Malformed { position: record.position, event_type: event_type.to_owned(), source };
+    let malformed = |error: serde_json::Error| DecodeError::Malformed {
+        position: record.position,
+        event_type: event_type.to_owned(),
+        column: error.column(),
+    };
     let current = current_version(category, event_type).ok_or_else(unknown)?;
     let payload = match record.schema_version {
         version if version == current => Cow::Borrowed(&*record.payload),

@@ -15,6 +15,7 @@ use domain::{Aggregate, Command, Rejection};
 use moka::sync::Cache;
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::Duration;
 use store::{
     Append, AppendError, Appender, ExpectedVersion, Fingerprint, Log, Metadata, Origin, Position, ReadError,
     RecordedEvent, StreamAppend, StreamId, Version,
@@ -80,6 +81,8 @@ impl From<ReadError> for ExecuteError {
     }
 }
 
+/// How long a command may take, its turn included.
+const DEADLINE: Duration = Duration::from_secs(14);
 /// How often a command is decided anew because others write to its streams.
 const MAX_ATTEMPTS: usize = 32;
 
@@ -141,6 +144,12 @@ impl Executor {
     /// # Errors
     /// See [`ExecuteError`]. Only after `Unavailable` it is unknown whether it was recorded.
     pub async fn execute(&self, envelope: &Envelope) -> Result<Outcome, ExecuteError> {
+        // A server that neither answers nor goes away must not hold up those whose turn is next.
+        let executed = tokio::time::timeout(DEADLINE, self.take_turn(envelope)).await;
+        executed.unwrap_or_else(|_| Err(ExecuteError::Unavailable("no answer in time".into())))
+    }
+
+    async fn take_turn(&self, envelope: &Envelope) -> Result<Outcome, ExecuteError> {
         let _turn = self.turn(&envelope.command).await;
         let mut conflict = None;
         for _ in 0..MAX_ATTEMPTS {

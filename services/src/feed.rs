@@ -236,6 +236,14 @@ impl Reader {
                 return Ok(events.iter().skip(skipped).take(limit).cloned().collect());
             }
         }
+        self.read_log(after, limit).await
+    }
+
+    /// The same, read from the log, whatever has come from JetStream.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<Arc<Recorded>>, FeedError> {
         read(&self.log, after, limit).await
     }
 

@@ -7,7 +7,7 @@ use crate::feed::Feed;
 use crate::projector::Projector;
 use crate::relay::Relay;
 use crate::sender::Sender;
-use crate::step::run;
+use crate::step::{Step, run};
 use crate::{codec, command_api, notifier, provider, query_api, subject};
 use async_nats::Client;
 use async_nats::jetstream;
@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+/// How long an orderly end may take.
+const STOP: Duration = Duration::from_secs(25);
 /// How many messages of the relay may wait for their acknowledgement.
 const RELAY_IN_FLIGHT: usize = 1000;
 
@@ -85,6 +87,9 @@ impl Parts {
         let read = connect::pool(&urls.database_url, Database::Read, 16)?;
         let log = Log::new(read.clone(), codec::CATEGORIES);
         log.identity().await?;
+        if sqlx::query_scalar!("SELECT current_setting('fsync') = 'off'").fetch_one(&read).await?.unwrap_or(false) {
+            tracing::warn!("fsync is off: an acknowledged command is lost if the machine fails");
+        }
         Ok(Self {
             client: connect_nats(&urls.nats_url, "daybook").await?,
             project: connect::pool(&urls.database_url, Database::Project, 8)?,
@@ -109,13 +114,34 @@ impl Parts {
     }
 }
 
+/// Where loops are started, and what becomes of them.
+struct Loops<'a> {
+    loops: &'a TaskTracker,
+    stopping: &'a CancellationToken,
+    failed: &'a CancellationToken,
+}
+
+impl Loops<'_> {
+    fn run(&self, looped: impl Step + 'static) {
+        let (name, failed) = (looped.name(), self.failed.clone());
+        let running = self.loops.spawn(run(looped, self.stopping.clone()));
+        self.loops.spawn(async move {
+            if running.await.is_err() {
+                tracing::error!(name, "a loop has ended by a defect: the process ends, to be started again");
+                failed.cancel();
+            }
+        });
+    }
+}
+
 /// The running services of a process.
 pub struct Process {
     services: Vec<Service>,
     loops: TaskTracker,
     stopping: CancellationToken,
+    failed: CancellationToken,
     client: Client,
-    pools: [PgPool; 2],
+    pools: Vec<PgPool>,
 }
 
 impl Process {
@@ -125,9 +151,11 @@ impl Process {
     /// When a server cannot be reached or the database is not Daybook's.
     pub async fn start(urls: &Urls, roles: &[Role]) -> Result<Self, StartError> {
         let parts = Parts::connect(urls).await?;
-        let (loops, stopping) = (TaskTracker::new(), CancellationToken::new());
+        let (loops, stopping, failed) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+        let start = Loops { loops: &loops, stopping: &stopping, failed: &failed };
         let has = |role| roles.contains(&role);
         let mut services = Vec::new();
+        let mut pools = vec![parts.read.clone(), parts.project.clone()];
         let executor = parts.executor();
         let written = Arc::new(Notify::new());
         let hint = share_hints(&parts, &loops, &stopping).await?;
@@ -139,35 +167,49 @@ impl Process {
         }
         if has(Role::Relay) {
             let relay = Relay::new(parts.log.clone(), parts.read.clone(), jetstream(&parts.client), hint);
-            loops.spawn(run(relay, stopping.clone()));
+            start.run(relay);
         }
         if has(Role::Projectors) {
             let feed = parts.feed().await?;
             for projection in Projection::ALL {
                 let (pool, owner) = (parts.project.clone(), parts.owner);
                 let projector = Projector::new(pool, projection, feed.reader(), owner, written.clone());
-                loops.spawn(run(projector, stopping.clone()));
+                start.run(projector);
             }
-            loops.spawn(run(feed, stopping.clone()));
+            start.run(feed);
         }
         if has(Role::Sender) {
             let (pool, client) = (parts.project.clone(), parts.client.clone());
             let sender = Sender::new(pool, executor.clone(), client, parts.owner, written);
-            loops.spawn(run(sender, stopping.clone()));
+            start.run(sender);
         }
         if has(Role::Queries) {
-            services.push(query_api::start(&parts.client, parts.read.clone()).await?);
+            // Queries may wait for their read model: they are not to keep connections from commands.
+            let pool = connect::pool(&urls.database_url, Database::Read, 8)?;
+            services.push(query_api::start(&parts.client, pool.clone()).await?);
+            pools.push(pool);
         }
         if has(Role::Commands) {
             services.push(command_api::start(&parts.client, executor).await?);
         }
         // What was subscribed is in place once the server has answered.
         parts.client.flush().await.map_err(|e| StartError::Nats(e.to_string()))?;
-        Ok(Self { services, loops, stopping, client: parts.client, pools: [parts.read, parts.project] })
+        Ok(Self { services, loops, stopping, failed, client: parts.client, pools })
     }
 
-    /// Takes nothing new, finishes what is under way, and gives back what is held.
+    /// Returns if a loop has come to an end that it should not have: the process has to end, and be started again.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+
+    /// Takes nothing new, finishes what is under way, and gives back what is held; within a time that a supervisor waits.
     pub async fn stop(self) {
+        if tokio::time::timeout(STOP, self.stop_in_order()).await.is_err() {
+            tracing::warn!("a server does not answer: what was under way is left to its time-outs");
+        }
+    }
+
+    async fn stop_in_order(self) {
         for service in self.services {
             service.stop().await;
         }

@@ -83,7 +83,16 @@ impl Step for Projector {
         if events.is_empty() {
             return Ok(Outcome::Idle);
         }
-        match apply::apply(&pool, projection, held.checkpoint, held.lease.fence, &events).await {
+        let mut applied = apply::apply(&pool, projection, held.checkpoint, held.lease.fence, &events).await;
+        if let Err(AdvanceError::NotInLog(position)) = applied {
+            tracing::error!(position, "JetStream has events that the log does not have: run `daybook reconcile`");
+            let events = feed.read_log(held.checkpoint.position, BATCH).await?;
+            if events.is_empty() {
+                return Ok(Outcome::Idle);
+            }
+            applied = apply::apply(&pool, projection, held.checkpoint, held.lease.fence, &events).await;
+        }
+        match applied {
             Ok(checkpoint) => held.checkpoint = checkpoint,
             Err(e) => {
                 // Whatever it was, the checkpoint in the database is the truth.
@@ -91,7 +100,7 @@ impl Step for Projector {
                 return match e {
                     // Another owner, or a replay that has switched generations: nothing was written, and nothing is wrong.
                     AdvanceError::Fenced(_) => Ok(Outcome::Worked(0)),
-                    AdvanceError::Database(_) => Err(e.into()),
+                    AdvanceError::NotInLog(_) | AdvanceError::Database(_) => Err(e.into()),
                 };
             }
         }

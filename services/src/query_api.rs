@@ -6,6 +6,7 @@ use crate::wire::{Code, ErrorBody, QueryReply, parse, parse_field};
 use async_nats::Client;
 use async_nats::service::Request;
 use chrono::{DateTime, Utc};
+use domain::id::Sku;
 use domain::order::Status;
 use projections::order_summary::{self, Filter};
 use projections::{ReadModel, stock_level};
@@ -57,13 +58,13 @@ struct ListOrders {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct GetStock {
-    sku: String,
+    sku: Sku,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListStock {
-    after: Option<String>,
+    after: Option<Sku>,
     limit: Option<i64>,
 }
 
@@ -94,7 +95,9 @@ pub async fn start(client: &Client, pool: PgPool) -> Result<Service, async_nats:
         let handle = move |request: Request| {
             let pool = pool.clone();
             async move {
-                let answer = answer(&pool, verb, model, &request.message.payload).await;
+                let answer = answer(&pool, verb, model, &request.message.payload);
+                let late = |_| Err(ErrorBody::new(Code::Unavailable, "the read models do not answer in time"));
+                let answer = tokio::time::timeout(MAX_WAIT + WAIT, answer).await.unwrap_or_else(late);
                 respond(&request, answer).await;
             }
         };
@@ -121,11 +124,11 @@ async fn answer(pool: &PgPool, verb: &str, model: ReadModel, body: &[u8]) -> Res
         }
         "stock_level.get" => {
             let GetStock { sku } = data(body.data)?;
-            json!(stock_level::get(pool, &sku).await.map_err(unavailable)?.ok_or_else(not_found)?)
+            json!(stock_level::get(pool, sku.as_str()).await.map_err(unavailable)?.ok_or_else(not_found)?)
         }
         _ => {
             let ListStock { after, limit } = data(body.data)?;
-            json!(stock_level::list(pool, after.as_deref(), page(limit)).await.map_err(unavailable)?)
+            json!(stock_level::list(pool, after.as_ref().map(Sku::as_str), page(limit)).await.map_err(unavailable)?)
         }
     };
     Ok(QueryReply { position, data })

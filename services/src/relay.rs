@@ -10,13 +10,15 @@ use async_nats::jetstream::context::{GetStreamErrorKind, PublishError, PublishEr
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{Context, ErrorCode, stream};
 use sqlx::PgPool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::{Log, LogIdentity, Position, ReadError, RecordedEvent, checkpoint};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 /// How many events are read and published at a time.
 const PAGE: i64 = 500;
+/// How often the stream is looked at while there is nothing to publish.
+const LOOK: Duration = Duration::from_secs(2);
 /// How long to wait for a hint before looking.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -54,6 +56,8 @@ struct State {
     last: Position,
     /// The log's event there; none before the first. Every page is read from it on, and it must not have changed.
     last_event: Option<Uuid>,
+    /// When the stream was last looked at.
+    looked: Instant,
 }
 
 impl Relay {
@@ -72,6 +76,16 @@ impl Relay {
             Err(RelayError::Diverged(why)) => Ok(Some(why)),
             Err(e) => Err(e),
         }
+    }
+
+    /// Which log JetStream carries, and in which epoch, if it says so.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn distributed(&self) -> Result<Option<LogIdentity>, RelayError> {
+        let stream = self.jetstream.get_stream(subject::STREAM).await;
+        let stream = stream.map_err(|e| RelayError::JetStream(e.to_string()))?;
+        Ok(js::identity(&stream.cached_info().config))
     }
 
     /// Looks where the stream ends, makes it if it is missing, and checks that it carries this log.
@@ -103,8 +117,8 @@ impl Relay {
                 return Err(diverged(last, published, last_event));
             }
         }
-        tracing::info!(position = last, "the relay goes on after this position");
-        Ok(State { identity, last, last_event: last_event.filter(|_| last > 0) })
+        tracing::debug!(position = last, "the relay goes on after this position");
+        Ok(State { identity, last, last_event: last_event.filter(|_| last > 0), looked: Instant::now() })
     }
 
     /// The stream, beginning with the oldest event that a projection still needs, at most a window back.
@@ -172,7 +186,8 @@ impl Step for Relay {
             None => &page,
         };
         let Some(end) = page.last() else {
-            self.state = Some(state);
+            // Once in a while the stream is looked at, also if there is nothing to publish: it may have been wiped.
+            self.state = Some(state).filter(|state| state.looked.elapsed() < LOOK);
             return Ok(Outcome::Idle);
         };
         match self.publish(state, page).await {

@@ -95,7 +95,7 @@ async fn build_on(
         page.into_iter().map(|record| codec::decode(record).map(Arc::new)).collect::<Result<_, _>>()?;
     let Some(last) = events.last() else { return Ok(built) };
     apply::write(model, transaction, built.generation, &events).await?;
-    Ok(checkpoint::advance(transaction, model.name(), built, last.record.position, NO_FENCE).await?)
+    Ok(checkpoint::advance(transaction, model.name(), built, &last.record, NO_FENCE).await?)
 }
 
 /// In one transaction, which holds the live checkpoint still: brings the new generation to it, compares the two, and
@@ -107,7 +107,7 @@ async fn finish(log: &Log, pool: &PgPool, model: ReadModel, mut built: Checkpoin
         built = build_on(log, &mut transaction, model, built, live.position).await?;
     }
     let compared = apply::compare(model, &mut transaction, live.generation, built.generation).await?;
-    checkpoint::switch(&mut transaction, model.name(), built.generation).await?;
+    checkpoint::switch(&mut transaction, model.name(), built).await?;
     apply::keep_only(model, &mut transaction, &[built.generation]).await?;
     transaction.commit().await?;
     Ok(Replayed {

@@ -60,9 +60,23 @@ impl Sender {
         {
             return Ok(Some(*lease));
         }
-        let now = Instant::now();
+        let (now, before) = (Instant::now(), self.held.take());
         self.held = lease::acquire(&self.pool, LEASE, self.owner).await?.map(|lease| (lease, now));
-        Ok(self.held.map(|(lease, _)| lease))
+        let held = self.held.map(|(lease, _)| lease);
+        if before.is_some_and(|(before, _)| Some(before) != held) {
+            // Somebody else has had it meanwhile.
+            let regained = self.held;
+            self.hold_no_more();
+            self.held = regained;
+        }
+        Ok(held)
+    }
+
+    /// The lease is somebody else's: so is what is under way.
+    fn hold_no_more(&mut self) {
+        self.held = None;
+        self.under_way.abort_all();
+        self.ids.clear();
     }
 
     /// Starts what is due and not under way.
@@ -103,12 +117,10 @@ impl Sender {
         if settled.is_empty() {
             return Ok(());
         }
-        let ids: Vec<Uuid> = settled.iter().map(|(due, _)| due.id).collect();
-        let held = follow_up::settle(&self.pool, lease, settled).await;
         // Whether recorded or not: what is still due is started again, and has its effect once.
-        ids.iter().for_each(|id| _ = self.ids.remove(id));
-        if !held? {
-            self.held = None;
+        settled.iter().for_each(|(due, _)| _ = self.ids.remove(&due.id));
+        if !follow_up::settle(&self.pool, lease, settled).await? {
+            self.hold_no_more();
         }
         Ok(())
     }

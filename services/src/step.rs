@@ -32,6 +32,9 @@ pub trait Step: Send {
     }
 }
 
+/// How long a step may take: a server that neither answers nor goes away must not stop a loop for ever. A step that is
+/// given up has written nothing, or what it wrote is found by the next one.
+const DEADLINE: Duration = Duration::from_secs(60);
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LAST_DELAY: Duration = Duration::from_secs(5);
 
@@ -39,7 +42,8 @@ const LAST_DELAY: Duration = Duration::from_secs(5);
 pub async fn run(mut looped: impl Step, shutdown: CancellationToken) {
     let mut delay = FIRST_DELAY;
     while !shutdown.is_cancelled() {
-        let pause = match looped.step().await {
+        let step = tokio::time::timeout(DEADLINE, looped.step()).await;
+        let pause = match step.map_err(|_| "no answer in time".to_owned()).and_then(|s| s.map_err(|e| e.to_string())) {
             Ok(outcome) => {
                 delay = FIRST_DELAY;
                 if outcome != Outcome::Idle {

@@ -111,7 +111,8 @@ impl Code {
 impl ErrorBody {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let retry = matches!(code, Code::Conflict | Code::Unavailable | Code::NotYet);
-        let recorded = (code != Code::Unavailable).then_some(false);
+        let unknown = matches!(code, Code::Unavailable | Code::Internal);
+        let recorded = (!unknown).then_some(false);
         Self { code, message: message.into(), fields: vec![], retry, recorded, detail: None }
     }
 

@@ -6,9 +6,9 @@
 use crate::event::{Metadata, NewEvent};
 use crate::group::Group;
 use crate::{ExpectedVersion, Position, StreamId, Version, connect};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Connection};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -129,6 +129,12 @@ fn check(append: &Append) -> Result<(), AppendError> {
         }
     }
     // It travels in a NATS header, which keeps neither blanks at its ends nor line breaks.
+    if events().map(|e| e.payload.len()).sum::<usize>() > MAX_GROUP_BYTES {
+        return refuse(format!("the payloads of an append come to {MAX_GROUP_BYTES} bytes at most"));
+    }
+    if !(1..=9999).contains(&append.metadata.occurred_at.year()) {
+        return refuse("occurred_at is of the years 1 to 9999".to_owned());
+    }
     let is_name =
         |name: &str| (1..=MAX_NAME).contains(&name.len()) && name.trim() == name && !name.contains(char::is_control);
     let traceparent = append.metadata.traceparent.as_deref();
@@ -237,9 +243,9 @@ impl Worker {
             Ok(rows) => rows,
             Err(e) => {
                 self.known = Known::default();
-                match e {
-                    sqlx::Error::Database(_) => self.connection = Some(connection),
-                    _ => _ = connection.close_hard().await,
+                // After any other error the connection is dropped: closing it could wait for what does not answer.
+                if matches!(e, sqlx::Error::Database(_)) {
+                    self.connection = Some(connection);
                 }
                 return Err(e);
             }
@@ -289,7 +295,8 @@ impl Known {
 }
 
 async fn timed<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    let late = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+    tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// How many of the first jobs fit into one group; at least one.

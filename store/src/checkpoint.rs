@@ -1,7 +1,7 @@
 //! How far a projection has come. A checkpoint moves in the transaction that writes the rows, and for its owner alone.
 
-use crate::Position;
 use crate::lease::Lease;
+use crate::{Position, RecordedEvent};
 use sqlx::{PgConnection, PgPool};
 
 /// A projection's place in the log, in one generation of its rows.
@@ -11,11 +11,15 @@ pub struct Checkpoint {
     pub position: Position,
 }
 
-/// Somebody else moved the checkpoint, or owns it now: what was in the transaction must not be committed.
+/// What was in the transaction must not be committed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdvanceError {
+    /// Somebody else moved the checkpoint, or owns it now.
     #[error("the checkpoint of {0} is no longer where it was, or no longer ours")]
     Fenced(&'static str),
+    /// The events come from somewhere else: from before a restore, say.
+    #[error("the log has another event at position {0}, or none")]
+    NotInLog(Position),
     #[error("the checkpoint cannot be moved: {0}")]
     Database(#[from] sqlx::Error),
 }
@@ -35,32 +39,40 @@ pub async fn take(pool: &PgPool, projection: &'static str, lease: &Lease) -> Res
     taken.fetch_optional(pool).await?.ok_or(AdvanceError::Fenced(projection))
 }
 
-/// Moves the checkpoint, within the transaction that writes the rows of the events in between.
+/// Moves the checkpoint to the event `to`, within the transaction that writes the rows of the events in between.
 ///
 /// # Errors
-/// When it is not at `from` or no longer under this fence: another owner has moved on.
+/// When it is not at `from` or no longer under this fence: another owner has moved on. When `to` is not in the log: an
+/// event that is proves all before it, for two histories of a log differ from one position on.
 pub async fn advance(
     transaction: &mut PgConnection,
     projection: &'static str,
     from: Checkpoint,
-    to: Position,
+    to: &RecordedEvent,
     fence: i64,
 ) -> Result<Checkpoint, AdvanceError> {
     let moved = sqlx::query!(
         "UPDATE daybook.checkpoints SET position = $4, moved_at = clock_timestamp()
-         WHERE projection = $1 AND generation = $2 AND position = $3 AND fence = $5",
+         WHERE projection = $1 AND generation = $2 AND position = $3 AND fence = $5
+           AND EXISTS (SELECT FROM daybook.events WHERE position = $4 AND event_id = $6)",
         projection,
         from.generation,
         from.position,
-        to,
-        fence
-    )
-    .execute(transaction)
-    .await?;
-    if moved.rows_affected() == 1 {
-        Ok(Checkpoint { position: to, ..from })
-    } else {
-        Err(AdvanceError::Fenced(projection))
+        to.position,
+        fence,
+        to.event_id
+    );
+    if moved.execute(&mut *transaction).await?.rows_affected() == 1 {
+        return Ok(Checkpoint { position: to.position, ..from });
+    }
+    let recorded = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM daybook.events WHERE position = $1 AND event_id = $2) AS "recorded!""#,
+        to.position,
+        to.event_id
+    );
+    match recorded.fetch_one(transaction).await? {
+        true => Err(AdvanceError::Fenced(projection)),
+        false => Err(AdvanceError::NotInLog(to.position)),
     }
 }
 
@@ -97,24 +109,28 @@ pub async fn begin(transaction: &mut PgConnection, projection: &'static str) -> 
     .await
 }
 
-/// Makes `generation` the live one and the only one. Whoever writes the old one finds its checkpoint gone.
+/// Makes the generation that is `built` the live one and the only one. Whoever writes the old one finds its checkpoint
+/// gone.
 ///
 /// # Errors
-/// When Postgres fails.
+/// When it is not there, or not at that position: somebody else is building it.
 pub async fn switch(
     transaction: &mut PgConnection,
     projection: &'static str,
-    generation: i32,
-) -> Result<(), sqlx::Error> {
-    keep_only(transaction, projection, generation).await?;
-    sqlx::query!(
-        "UPDATE daybook.checkpoints SET live = true WHERE projection = $1 AND generation = $2",
+    built: Checkpoint,
+) -> Result<(), AdvanceError> {
+    keep_only(transaction, projection, built.generation).await?;
+    let switched = sqlx::query!(
+        "UPDATE daybook.checkpoints SET live = true
+         WHERE projection = $1 AND generation = $2 AND position = $3 AND NOT live",
         projection,
-        generation
-    )
-    .execute(transaction)
-    .await?;
-    Ok(())
+        built.generation,
+        built.position
+    );
+    match switched.execute(transaction).await?.rows_affected() {
+        1 => Ok(()),
+        _ => Err(AdvanceError::Fenced(projection)),
+    }
 }
 
 async fn keep_only(

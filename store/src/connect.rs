@@ -42,6 +42,10 @@ pub fn options(url: &str, role: Role) -> Result<PgConnectOptions, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
     Ok(options.application_name(role.name()).disable_statement_logging().options([
         ("role", role.name()),
+        // An acknowledgement is durability, and append_group relies on a snapshot a statement; whatever the server's
+        // or the login's defaults are.
+        ("synchronous_commit", "on"),
+        ("default_transaction_isolation", "read committed"),
         ("statement_timeout", STATEMENT_TIMEOUT),
         ("transaction_timeout", STATEMENT_TIMEOUT),
         ("lock_timeout", "5s"),

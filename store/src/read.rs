@@ -33,13 +33,16 @@ pub enum ReadError {
     OtherCategories { id: i16, stored: Option<String>, expected: &'static str },
 }
 
-/// Begins the log's next epoch, as its owner: what was distributed of the earlier ones is void.
+/// Begins the log's next epoch, as its owner: what was distributed of the earlier ones is void. `distributed` is the
+/// epoch that JetStream carries: a log that was restored may not remember it.
 ///
 /// # Errors
 /// When the URL's login may not act as `daybook_owner`, or Postgres fails.
-pub async fn begin_epoch(url: &str) -> Result<(), sqlx::Error> {
+pub async fn begin_epoch(url: &str, distributed: i64) -> Result<(), sqlx::Error> {
     let mut connection = connect::options(url, connect::Role::Owner)?.connect().await?;
-    sqlx::query!("UPDATE daybook.log SET epoch = epoch + 1").execute(&mut connection).await?;
+    sqlx::query!("UPDATE daybook.log SET epoch = greatest(epoch, $1) + 1", distributed)
+        .execute(&mut connection)
+        .await?;
     connection.close().await
 }
 

@@ -356,6 +356,11 @@ async fn what_is_too_large_is_refused_before_it_reaches_the_database() {
     assert!(refused(vec![to(stream(1), NoStream, 1001)]).await);
     assert!(refused(vec![to(stream(1), NoStream, 1), to(stream(1), Exact(1), 1)]).await);
     assert!(refused(vec![]).await);
+    let large = |n| StreamAppend {
+        events: vec![event(&format!("\"{}\"", "x".repeat(100_000))); 50],
+        ..to(stream(n), NoStream, 0)
+    };
+    assert!(refused(vec![large(1)]).await);
     let mut blank = append(vec![to(stream(1), NoStream, 1)]);
     blank.metadata.actor = " shop".into();
     assert!(matches!(store.appender.append(blank).await, Err(AppendError::Refused(_))));

@@ -1,12 +1,17 @@
 //! What follows from events is done once in effect, however often it is tried.
 
 use crate::harness::{System, order_of};
+use domain::id::Sku;
+use domain::reaction::{Act, react_to_rejection};
+use domain::{Rejection, stock};
+use projections::follow_up::{self, Settlement};
 use services::process::Parts;
 use services::provider;
 use services::sender::Sender;
 use services::step::{Outcome, Step};
 use sqlx::query_scalar;
 use std::sync::Arc;
+use store::lease;
 use tokio::sync::Notify;
 
 async fn count(system: &System, sql: &'static str) -> i64 {
@@ -52,6 +57,68 @@ async fn a_provider_that_does_not_answer_is_asked_again() {
     assert_eq!(count(&system, waiting).await, 1);
     system.outside.push(provider::start(&system.parts.client).await.unwrap());
     run_as_superuser(&system, "UPDATE daybook.follow_ups SET due_at = '-infinity'").await;
+    system.settle().await;
+    assert_eq!(system.status(order).await, "confirmed");
+    system.assert_verified().await;
+}
+
+/// An act that takes long holds up nothing else.
+#[tokio::test]
+async fn a_provider_that_is_silent_holds_up_its_own_order_alone() {
+    let mut system = System::start().await;
+    system.receive("mug", 5).await;
+    for service in system.outside.drain(..) {
+        service.stop().await;
+    }
+    // It is there, and says nothing.
+    let _silent = system.parts.client.subscribe("daybook.provider.v1.>").await.unwrap();
+    system.parts.client.flush().await.unwrap();
+    let waiting = system.place(order_of(&[("mug", 1, 1)])).await;
+    let mut free = order_of(&[("mug", 1, 1)]);
+    free.lines[0].unit_price = domain::money::Amount::ZERO;
+    free.shipping.clear();
+    free.payments.clear();
+    while !system.events_of(waiting).await.iter().any(|e| e == "PaymentRequested") {
+        system.project().await;
+        system.sender.step().await.unwrap();
+    }
+    system.project().await;
+    system.sender.step().await.unwrap();
+    let free = system.place(free).await;
+    while system.events_of(free).await.last().map(String::as_str) != Some("ShipmentPlanned") {
+        system.project().await;
+        system.sender.step().await.unwrap();
+    }
+    let asked = "SELECT count(*) FROM daybook.follow_ups
+        WHERE state = 'due' AND reaction = 'call_authorise' AND attempts = 0";
+    assert_eq!(count(&system, asked).await, 1, "the provider's silence was waited for");
+}
+
+/// What came of an act that another sender has settled meanwhile is nobody's business any more.
+#[tokio::test]
+async fn a_late_refusal_of_what_was_accepted_leaves_nothing() {
+    let mut system = System::start().await;
+    let order = system.place(order_of(&[("mug", 1, 1)])).await;
+    while !system.events_of(order).await.iter().any(|e| e == "PaymentsSecured") {
+        system.project().await;
+        system.sender.step().await.unwrap();
+    }
+    system.project().await;
+    let due = follow_up::due(&system.parts.read, &[], 10).await.unwrap();
+    let reserve = due.into_iter().find(|due| due.reaction == "reserve_stock").unwrap();
+    let command = match &reserve.act.0 {
+        Act::Command(command) => command.clone(),
+        other => panic!("{other:?}"),
+    };
+    let short = vec![stock::ShortLine { line: 1, sku: Sku::new("mug").unwrap(), wanted: 1, available: 0 }];
+    let rejection = Rejection::Stock(stock::Rejection::OutOfStock { short });
+    let late = Settlement::Refused { reason: rejection.to_string(), next: react_to_rejection(&command, &rejection) };
+    // The stock came, and another sender reserved it.
+    system.receive("mug", 1).await;
+    system.settle().await;
+    assert_eq!(system.status(order).await, "confirmed");
+    let lease = lease::acquire(&system.parts.project, "sender", system.parts.owner).await.unwrap().unwrap();
+    assert!(follow_up::settle(&system.parts.project, &lease, vec![(reserve, late)]).await.unwrap());
     system.settle().await;
     assert_eq!(system.status(order).await, "confirmed");
     system.assert_verified().await;

@@ -6,6 +6,7 @@ use domain::order::CancelReason;
 use domain::{Command, Rejection, order, shipment};
 use projections::stock_level;
 use services::execute::ExecuteError;
+use services::step::Step;
 use sqlx::query_scalar;
 
 async fn cancel(system: &System, id: OrderId) -> Result<(), ExecuteError> {
@@ -103,21 +104,30 @@ async fn a_shortage_cancels_the_order_reserves_nothing_and_lets_the_money_go() {
 /// Invariant 25: a cancelled order nets to no money taken and no stock held, whenever it was cancelled.
 #[tokio::test]
 async fn a_cancelled_order_holds_no_money_and_no_stock() {
-    for steps_before in 0..9 {
+    // The further the order has come, the more there is to take back.
+    let milestones = [
+        "OrderPlaced",
+        "PaymentRequested",
+        "PaymentAuthorised",
+        "PaymentsSecured",
+        "StockReserved",
+        "OrderConfirmed",
+        "ShipmentPlanned",
+    ];
+    for milestone in milestones {
         let mut system = System::start().await;
         system.receive("mug", 5).await;
         let order = system.place(order_of(&[("mug", 2, 1)])).await;
-        // The further the follow-ups have come, the more there is to take back.
-        for _ in 0..steps_before {
+        while !system.events_of(order).await.iter().any(|e| e == milestone) {
             system.project().await;
-            _ = services::step::Step::step(&mut system.sender).await.unwrap();
+            system.sender.step().await.unwrap();
         }
         cancel(&system, order).await.unwrap();
         system.settle().await;
-        assert_eq!(system.status(order).await, "cancelled: customer_request", "after {steps_before} steps");
-        assert_eq!(stock_of(&system, "mug").await, (5, 0), "after {steps_before} steps");
+        assert_eq!(system.status(order).await, "cancelled: customer_request", "after {milestone}");
+        assert_eq!(stock_of(&system, "mug").await, (5, 0), "after {milestone}");
         let row = projections::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
-        assert_eq!((row.authorised, row.captured), (0, 0), "after {steps_before} steps");
+        assert_eq!((row.authorised, row.captured), (0, 0), "after {milestone}");
         system.assert_verified().await;
     }
 }

@@ -42,11 +42,18 @@ pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
         ));
         output::say("every service is ready; Ctrl-C ends them and both servers");
     }
-    shutdown::requested().await;
+    let failed = tokio::select! {
+        () = shutdown::requested() => false,
+        () = process.failed() => true,
+    };
     output::say("stopping…");
-    process.stop().await;
+    // Who asks twice does not want to wait.
+    tokio::select! {
+        () = process.stop() => {}
+        () = shutdown::requested() => {}
+    }
     servers.stop().await;
-    Ok(())
+    if failed { Err(Failure::Other("a part of the process has failed: see its log".into())) } else { Ok(()) }
 }
 
 /// On the port that it had the last time, if that is free: clients that are still there find it again.

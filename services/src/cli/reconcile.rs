@@ -25,7 +25,8 @@ pub(super) async fn run(servers: &Servers, json: bool) -> Result<(), Failure> {
     if let Some(why) = &diverged {
         output::say(&format!("JetStream carries another history: {why}"));
         // The epoch first: a stream of the old one is never taken for this one's, whatever happens in between.
-        begin_epoch(&urls.database_url).await?;
+        let distributed = relay.distributed().await.map_err(unavailable)?;
+        begin_epoch(&urls.database_url, distributed.map_or(0, |identity| identity.epoch)).await?;
         let deleted = jetstream.delete_stream(subject::STREAM).await;
         deleted.map_err(|e| Failure::Unavailable(format!("the stream cannot be removed: {e}")))?;
         // Made anew, from the oldest event that is still needed; the services' relay fills it.

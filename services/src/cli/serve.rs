@@ -17,8 +17,15 @@ pub(super) async fn run(args: &Args, servers: &Servers) -> Result<(), Failure> {
     let roles = if args.roles.is_empty() { Role::ALL.to_vec() } else { args.roles.clone() };
     let process = Process::start(&urls, &roles).await?;
     tracing::info!(?roles, "ready");
-    shutdown::requested().await;
+    let failed = tokio::select! {
+        () = shutdown::requested() => false,
+        () = process.failed() => true,
+    };
     tracing::info!("finishing what is under way");
-    process.stop().await;
-    Ok(())
+    // Who asks twice does not want to wait.
+    tokio::select! {
+        () = process.stop() => {}
+        () = shutdown::requested() => {}
+    }
+    if failed { Err(Failure::Other("a part of the process has failed: see its log".into())) } else { Ok(()) }
 }
