@@ -9,4 +9,5 @@ mod projecting;
 mod relaying;
 mod replaying;
 mod retrying;
+mod verifying;
 mod wire;
