@@ -5,6 +5,7 @@ mod appends;
 mod follow_ups;
 mod harness;
 mod orders;
+mod postgres_roles;
 mod projecting;
 mod relaying;
 mod replaying;
