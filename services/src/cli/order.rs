@@ -27,13 +27,17 @@ pub(super) enum Verb {
     },
     /// Show an order.
     Show {
+        /// The order's id.
         id: Uuid,
         /// Wait for the read model to come to this position, that of a command's reply.
         #[arg(long)]
         at_least: Option<Position>,
     },
     /// Cancel an order; refused once anything of it is dispatched.
-    Cancel { id: Uuid },
+    Cancel {
+        /// The order's id.
+        id: Uuid,
+    },
 }
 
 /// How long a command is repeated while a server does not answer.
