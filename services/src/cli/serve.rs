@@ -4,6 +4,7 @@ use super::{Failure, target};
 use crate::config::{Role, Servers};
 use crate::process::Process;
 use crate::shutdown;
+use std::pin::pin;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -13,11 +14,15 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: &Args, servers: &Servers) -> Result<(), Failure> {
+    let mut requested = pin!(shutdown::requested());
     let urls = target::urls(servers)?;
     let roles = if args.roles.is_empty() { Role::ALL.to_vec() } else { args.roles.clone() };
-    let process = Process::start(&urls, &roles).await?;
+    let process = tokio::select! {
+        process = Process::start(&urls, &roles) => process?,
+        () = &mut requested => return Ok(()),
+    };
     tracing::info!(?roles, "ready");
-    shutdown::requested().await;
+    requested.await;
     tracing::info!("finishing what is under way");
     process.stop().await;
     Ok(())
