@@ -8,10 +8,10 @@ use std::fmt;
 #[derive(Clone, Args)]
 pub struct Servers {
     /// Postgres, as postgresql://user@host/database.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, help_heading = "Global options")]
     pub database_url: Option<String>,
     /// NATS with JetStream, as nats://host:4222.
-    #[arg(long, env = "NATS_URL", hide_env_values = true, global = true)]
+    #[arg(long, env = "NATS_URL", hide_env_values = true, global = true, help_heading = "Global options")]
     pub nats_url: Option<String>,
 }
 

@@ -273,7 +273,7 @@ pub(crate) fn card(token: &str) -> PaymentMethod {
 pub(crate) fn daybook() -> tokio::process::Command {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_daybook-under-test"));
     command.kill_on_drop(true).env_remove("DATABASE_URL").env_remove("NATS_URL").env("NO_COLOR", "1");
-    command.stdin(std::process::Stdio::null());
+    command.env_remove("DAYBOOK_DEV").stdin(std::process::Stdio::null()).arg0("daybook");
     command
 }
 

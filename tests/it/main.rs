@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod appends;
+mod binary;
 mod follow_ups;
 mod harness;
 mod orders;
+mod postgres_roles;
 mod projecting;
 mod relaying;
 mod replaying;
 mod retrying;
+mod verifying;
 mod wire;

@@ -74,7 +74,10 @@ async fn stored_events() {
     }
     system.command("order.place", 3, place()).await;
     system.system.settle().await;
-    for (n, shipment) in (4..).zip(system.system.shipments(domain::id::OrderId(id(ORDER))).await) {
+    // They were planned side by side.
+    let mut shipments = system.system.shipments(domain::id::OrderId(id(ORDER))).await;
+    shipments.sort_unstable();
+    for (n, shipment) in (4..).zip(shipments) {
         let tracking = format!("T{n}");
         system.command("shipment.dispatch", n, json!({ "shipment_id": shipment, "tracking": tracking })).await;
         system.command("shipment.confirm_delivery", n + 100, json!({ "shipment_id": shipment })).await;

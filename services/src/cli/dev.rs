@@ -1,13 +1,14 @@
 //! `daybook dev`: private servers and every service, kept in a folder, left running until Ctrl-C.
 
 use super::target::{DevFile, dev_dir};
-use super::{Failure, migrate, output};
+use super::{Failure, migrate, output, serve};
 use crate::config::{Role, Urls};
 use crate::process::Process;
 use crate::servers::{Servers, ServersError, ServersOptions};
 use crate::shutdown;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -20,16 +21,17 @@ pub(super) struct Args {
 pub(super) const DATABASE: &str = "postgres";
 
 pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
+    let mut requested = pin!(shutdown::requested());
     let dir = match args.dir {
         Some(dir) => dir,
         None => dev_dir()?,
     };
     std::fs::create_dir_all(&dir)?;
-    let servers = start_servers(&dir).await?;
-    let urls = Urls { database_url: servers.postgres.url(DATABASE), nats_url: servers.nats.url() };
-    migrate::migrate(&urls.database_url).await?;
-    let process = Process::start(&urls, &Role::ALL).await?;
-    DevFile { pid: std::process::id(), urls: urls.clone(), nats_port: servers.nats.port() }.write(&dir)?;
+    let (servers, process, urls) = tokio::select! {
+        started = start(&dir) => started?,
+        // What runs by then is ended with what holds it.
+        () = &mut requested => return Ok(()),
+    };
     if json {
         let ready = json!({ "ready": true, "database_url": urls.database_url, "nats_url": urls.nats_url });
         output::line(&ready.to_string());
@@ -42,22 +44,23 @@ pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
         ));
         output::say("every service is ready; Ctrl-C ends them and both servers");
     }
-    let failed = tokio::select! {
-        () = shutdown::requested() => false,
-        () = process.failed() => true,
-    };
-    output::say("stopping…");
-    // Who asks twice does not want to wait.
-    tokio::select! {
-        () = process.stop() => {}
-        () = shutdown::requested() => {}
-    }
+    let ended = serve::until_told(process, requested).await;
     servers.stop().await;
-    if failed { Err(Failure::Other("a part of the process has failed: see its log".into())) } else { Ok(()) }
+    ended
+}
+
+/// Everything, ready; and its file, by which other verbs find it.
+async fn start(dir: &Path) -> Result<(Servers, Process, Urls), Failure> {
+    let servers = start_servers(dir).await?;
+    let urls = Urls { database_url: servers.postgres.url(DATABASE), nats_url: servers.nats.url() };
+    migrate::migrate(&urls.database_url).await?;
+    let process = Process::start(&urls, &Role::ALL).await?;
+    DevFile { pid: std::process::id(), urls: urls.clone(), nats_port: servers.nats.port() }.write(dir)?;
+    Ok((servers, process, urls))
 }
 
 /// On the port that it had the last time, if that is free: clients that are still there find it again.
-async fn start_servers(dir: &std::path::Path) -> Result<Servers, ServersError> {
+async fn start_servers(dir: &Path) -> Result<Servers, ServersError> {
     let nats_port = DevFile::read(dir).map(|file| file.nats_port);
     let options = ServersOptions { dir: Some(dir.to_owned()), durable: true, nats_port };
     match Servers::start(options.clone(), &output::say).await {

@@ -31,7 +31,7 @@ struct Cli {
     #[command(flatten)]
     servers: config::Servers,
     /// Print one JSON object a line instead of text.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     json: bool,
     #[command(subcommand)]
     verb: Verb,

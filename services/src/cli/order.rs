@@ -25,13 +25,17 @@ pub(super) enum Verb {
     },
     /// Show an order.
     Show {
+        /// The order's id.
         id: Uuid,
         /// Wait for the read model to come to this position, that of a command's reply.
         #[arg(long)]
         at_least: Option<Position>,
     },
     /// Cancel an order; refused once anything of it is dispatched.
-    Cancel { id: Uuid },
+    Cancel {
+        /// The order's id.
+        id: Uuid,
+    },
 }
 
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
@@ -42,7 +46,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
             let order_id = OrderId(id.unwrap_or_else(Uuid::now_v7));
             let client = target::client(servers).await?;
             let reply = client.command(Place { order_id, order }, target::PATIENCE).await?;
-            output::reply(&format!("order {order_id}"), &reply, json)?;
+            output::reply("order_id", &order_id.to_string(), &reply, json)?;
         }
         Verb::Show { id, at_least } => {
             let client = target::client(servers).await?;
@@ -57,7 +61,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
             let client = target::client(servers).await?;
             let reply =
                 client.command(Cancel { order_id, reason: CancelReason::CustomerRequest }, target::PATIENCE).await?;
-            output::reply(&format!("order {order_id}"), &reply, json)?;
+            output::reply("order_id", &order_id.to_string(), &reply, json)?;
         }
     }
     Ok(())

@@ -12,15 +12,16 @@ pub(super) fn line(text: &str) {
     }
 }
 
-/// Prints what a command about `what` came to.
-pub(super) fn reply(what: &str, reply: &Reply, json: bool) -> Result<(), Failure> {
-    match json {
-        true => line(&serde_json::to_string(reply)?),
-        false => {
-            let done = if reply.recorded { "recorded" } else { "nothing to do: it is so already" };
-            line(&format!("{what}: {done}, position {}", reply.position));
-        }
+/// Prints what a command came to, with the id of what it is about under the name `key`.
+pub(super) fn reply(key: &str, id: &str, reply: &Reply, json: bool) -> Result<(), Failure> {
+    if json {
+        let mut reply = serde_json::to_value(reply)?;
+        reply[key] = id.into();
+        line(&reply.to_string());
+        return Ok(());
     }
+    let done = if reply.recorded { "recorded" } else { "nothing to do: it is so already" };
+    line(&format!("{} {id}: {done}, position {}", key.trim_end_matches("_id"), reply.position));
     Ok(())
 }
 

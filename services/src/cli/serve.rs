@@ -1,9 +1,10 @@
 //! `daybook serve`: the services of some roles, until told to end.
 
-use super::{Failure, target};
+use super::{Failure, output, target};
 use crate::config::{Role, Servers};
 use crate::process::Process;
 use crate::shutdown;
+use std::pin::pin;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -13,15 +14,24 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: &Args, servers: &Servers) -> Result<(), Failure> {
+    let mut requested = pin!(shutdown::requested());
     let urls = target::urls(servers)?;
     let roles = if args.roles.is_empty() { Role::ALL.to_vec() } else { args.roles.clone() };
-    let process = Process::start(&urls, &roles).await?;
+    let process = tokio::select! {
+        process = Process::start(&urls, &roles) => process?,
+        () = &mut requested => return Ok(()),
+    };
     tracing::info!(?roles, "ready");
+    until_told(process, requested).await
+}
+
+/// Lets the process run until it is told to end, or a part of it has failed; then ends it in order.
+pub(super) async fn until_told(process: Process, requested: impl Future<Output = ()>) -> Result<(), Failure> {
     let failed = tokio::select! {
-        () = shutdown::requested() => false,
+        () = requested => false,
         () = process.failed() => true,
     };
-    tracing::info!("finishing what is under way");
+    output::say("stopping…");
     // Who asks twice does not want to wait.
     tokio::select! {
         () = process.stop() => {}

@@ -10,13 +10,17 @@ use uuid::Uuid;
 pub(super) enum Verb {
     /// Hand a shipment to the carrier.
     Dispatch {
+        /// The shipment: its stream, in `daybook events read`, is called shipment-ID.
         id: Uuid,
         /// The carrier's tracking number.
         #[arg(long)]
         tracking: String,
     },
     /// Say that a shipment has arrived.
-    Deliver { id: Uuid },
+    Deliver {
+        /// The shipment: its stream, in `daybook events read`, is called shipment-ID.
+        id: Uuid,
+    },
 }
 
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
@@ -30,5 +34,5 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
             (id, client.command(ConfirmDelivery { shipment_id: ShipmentId(id) }, target::PATIENCE).await?)
         }
     };
-    output::reply(&format!("shipment {id}"), &reply, json)
+    output::reply("shipment_id", &id.to_string(), &reply, json)
 }

@@ -12,12 +12,15 @@ use store::Position;
 pub(super) enum Verb {
     /// Take pieces of a SKU in.
     Receive {
+        /// 1 to 64 printable characters without blanks.
         sku: String,
+        /// How many pieces.
         #[arg(value_parser = clap::value_parser!(u32).range(1..))]
         quantity: u32,
     },
     /// Show how many pieces of a SKU are on hand and reserved.
     Show {
+        /// What was received.
         sku: String,
         /// Wait for the read model to come to this position, that of a command's reply.
         #[arg(long)]
@@ -31,7 +34,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
             let sku = Sku::new(sku).map_err(|e| Failure::Usage(e.to_string()))?;
             let client = target::client(servers).await?;
             let reply = client.command(Receive { sku: sku.clone(), quantity }, target::PATIENCE).await?;
-            output::reply(&format!("{quantity} of {sku}"), &reply, json)
+            output::reply("sku", sku.as_str(), &reply, json)
         }
         Verb::Show { sku, at_least } => {
             let client = target::client(servers).await?;

@@ -4,7 +4,10 @@
 use super::log::Row;
 use super::{Check, Live};
 use crate::codec::{self, CATEGORIES};
-use domain::reaction::react;
+use domain::order::{self, StockLine};
+use domain::reaction::{Act, FollowUp, react, react_to_rejection};
+use domain::stock::{self, ShortLine};
+use domain::{Command, Rejection};
 use futures_util::TryStreamExt;
 use projections::follow_up::follow_up_id;
 use serde_json::Value;
@@ -29,13 +32,6 @@ struct Expected {
     reaction: String,
     target: Uuid,
     act: Value,
-}
-
-/// Where a refused follow-up comes from: so does what follows from it.
-struct Refused {
-    id: Uuid,
-    position: i64,
-    correlation_id: Uuid,
 }
 
 impl FollowUps {
@@ -104,57 +100,118 @@ impl FollowUps {
         }
     }
 
-    /// Looks for rows without a cause.
+    /// Looks for rows without a cause, and for what follows from refusals.
     pub(super) async fn finish(mut self, snapshot: &mut PgConnection, head: Position) -> Result<Check, sqlx::Error> {
         let Some(live) = self.live else {
             self.check.differs(|| "it has no live generation".to_owned());
             return Ok(self.check);
         };
         live.beyond(head, &mut self.check);
-        let refused = refused(snapshot).await?;
+        let mut after_refusals = after_refusals(snapshot).await?;
         let mut rows = sqlx::query!(
-            "SELECT id, event_id, position, correlation_id, reaction, target, state FROM daybook.follow_ups"
+            "SELECT id, event_id, position, correlation_id, reaction, target, act, state FROM daybook.follow_ups"
         )
         .fetch(snapshot);
         while let Some(row) = rows.try_next().await? {
-            if self.caused.contains(&row.id) {
+            let id = row.id;
+            if self.caused.contains(&id) {
                 continue;
             }
             self.check.checked += 1;
-            let follows = |r: &Refused| {
-                follow_up_id(r.id, &row.reaction, row.target) == row.id
-                    && (r.position, r.correlation_id) == (row.position, row.correlation_id)
-            };
-            if !refused.get(&row.event_id).is_some_and(|refused| refused.iter().any(follows)) {
+            if let Some(refusal) = after_refusals.remove(&id) {
+                let (event_id, position, correlation_id) = (row.event_id, row.position, row.correlation_id);
+                let (reaction, target, act) = (row.reaction, row.target, row.act);
+                let stored = Expected { event_id, position, correlation_id, reaction, target, act };
+                self.compare(id, &stored, &refusal.expected(&stored.act));
+            } else {
                 self.check.differs(|| {
-                    let (id, reaction, state, position) = (row.id, &row.reaction, &row.state, row.position);
+                    let (reaction, state, position) = (&row.reaction, &row.state, row.position);
                     format!("{id} ({reaction}, {state}) names position {position}, from which it does not follow")
                 });
             }
         }
         drop(rows);
+        for Refusal { id, next, .. } in after_refusals.into_values() {
+            self.check.checked += 1;
+            let FollowUp { reaction, target, .. } = next;
+            self.check
+                .differs(|| format!("{reaction} of {target} follows from {id}, which was refused, but has no row"));
+        }
         Ok(self.check)
     }
 }
 
-/// The refused follow-ups, by the event that they come from.
-async fn refused(snapshot: &mut PgConnection) -> Result<HashMap<Uuid, Vec<Refused>>, sqlx::Error> {
-    let mut rows =
-        sqlx::query!("SELECT id, event_id, position, correlation_id FROM daybook.follow_ups WHERE state = 'refused'")
-            .fetch(snapshot);
-    let mut refused: HashMap<Uuid, Vec<Refused>> = HashMap::new();
-    while let Some(row) = rows.try_next().await? {
-        let (id, position, correlation_id) = (row.id, row.position, row.correlation_id);
-        refused.entry(row.event_id).or_default().push(Refused { id, position, correlation_id });
+/// A refused follow-up from which another one follows.
+struct Refusal {
+    id: Uuid,
+    event_id: Uuid,
+    position: i64,
+    correlation_id: Uuid,
+    command: Command,
+    reason: String,
+    /// What follows, if every line was short.
+    next: FollowUp,
+}
+
+impl Refusal {
+    /// What must follow. The reason names the SKUs that were short; which of several lines of one SKU it was, only the
+    /// follow-up itself says, so that `act` is taken at its word as far as it gives the same reason.
+    fn expected(&self, act: &Value) -> Expected {
+        let told = match serde_json::from_value(act.clone()) {
+            Ok(Act::Command(Command::Order { command: order::Command::RecordShortage { short }, .. })) => short,
+            _ => vec![],
+        };
+        let told = after_shortage(&self.command, |line| told.contains(&line.line));
+        let told = told.filter(|(reason, _)| *reason == self.reason).map(|(_, next)| next);
+        let FollowUp { reaction, target, act } = told.unwrap_or_else(|| self.next.clone());
+        Expected {
+            event_id: self.event_id,
+            position: self.position,
+            correlation_id: self.correlation_id,
+            reaction: reaction.to_owned(),
+            target,
+            act: serde_json::to_value(act).unwrap_or_default(),
+        }
     }
-    Ok(refused)
+}
+
+/// What follows from the refusal of `command`, if it reserves stock and these lines were short; before it, the reason.
+fn after_shortage(command: &Command, is_short: impl Fn(&StockLine) -> bool) -> Option<(String, FollowUp)> {
+    let Command::Stock(stock::Command::Reserve { lines, .. }) = command else { return None };
+    let short = |l: &StockLine| ShortLine { line: l.line, sku: l.sku.clone(), wanted: l.quantity, available: 0 };
+    let mut short: Vec<ShortLine> = lines.iter().filter(|line| is_short(line)).map(short).collect();
+    short.sort_unstable_by_key(|s| s.line);
+    let rejection = Rejection::Stock(stock::Rejection::OutOfStock { short });
+    Some((rejection.to_string(), react_to_rejection(command, &rejection)?))
+}
+
+/// The refusals from which something follows, by its id.
+async fn after_refusals(snapshot: &mut PgConnection) -> Result<HashMap<Uuid, Refusal>, sqlx::Error> {
+    let mut rows = sqlx::query!(
+        r#"SELECT id, event_id, position, correlation_id, act, coalesce(reason, '') AS "reason!"
+           FROM daybook.follow_ups WHERE state = 'refused'"#
+    )
+    .fetch(snapshot);
+    let mut refusals = HashMap::new();
+    while let Some(row) = rows.try_next().await? {
+        let (id, event_id, position, correlation_id) = (row.id, row.event_id, row.position, row.correlation_id);
+        let Ok(Act::Command(command)) = serde_json::from_value(row.act) else { continue };
+        let Some((_, next)) = after_shortage(&command, |_| true) else { continue };
+        // The other reason to refuse it is that it is malformed; nothing follows from that.
+        if row.reason.starts_with("out of stock: ") {
+            let next_id = follow_up_id(id, next.reaction, next.target);
+            let refusal = Refusal { id, event_id, position, correlation_id, command, reason: row.reason, next };
+            refusals.insert(next_id, refusal);
+        }
+    }
+    Ok(refusals)
 }
 
 /// What follows from an event, with the ids; or why that cannot be said.
 fn reactions(event: Row) -> Result<Vec<(Uuid, Expected)>, String> {
     let Row { position, event_id, correlation_id, .. } = event;
     let recorded = codec::decode(recorded(event)?).map_err(|e| e.to_string())?;
-    let expected = |f: domain::reaction::FollowUp| {
+    let expected = |f: FollowUp| {
         let act = serde_json::to_value(f.act).map_err(|e| format!("an act of position {position} is no JSON: {e}"))?;
         let (reaction, target) = (f.reaction.to_owned(), f.target);
         let id = follow_up_id(event_id, &reaction, target);

@@ -45,7 +45,10 @@ pub(super) async fn check(pool: &PgPool, jetstream: &jetstream::Context) -> Resu
     let log = sqlx::query!(
         r#"SELECT log_id, epoch, (SELECT coalesce(max(position), 0) FROM daybook.events) AS "head!" FROM daybook.log"#
     );
-    let log = log.fetch_one(pool).await?;
+    let Some(log) = log.fetch_optional(pool).await? else {
+        check.differs(|| "the log has lost its id and epoch: daybook.log has no row".to_owned());
+        return Ok(check);
+    };
     for (key, value) in [("daybook_log_id", log.log_id.to_string()), ("daybook_epoch", log.epoch.to_string())] {
         let stored = info.config.metadata.get(key);
         if stored != Some(&value) {

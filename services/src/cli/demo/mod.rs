@@ -9,8 +9,10 @@ use crate::config::{self, Role, Urls};
 use crate::olist;
 use crate::process::Process;
 use crate::servers::{Servers, ServersOptions};
+use crate::shutdown;
 use plan::Plan;
 use std::path::PathBuf;
+use std::pin::pin;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -46,7 +48,13 @@ pub(super) async fn run(args: Args, servers: &config::Servers, json: bool) -> Re
     if args.attach {
         return play(&target::urls(servers)?).await;
     }
-    let private = Servers::start(ServersOptions { durable: true, ..ServersOptions::default() }, &output::say).await?;
+    let mut requested = pin!(shutdown::requested());
+    let interrupted = || Failure::Other("interrupted".into());
+    let options = ServersOptions { durable: true, ..ServersOptions::default() };
+    let private = tokio::select! {
+        private = Servers::start(options, &output::say) => private?,
+        () = &mut requested => return Err(interrupted()),
+    };
     let urls = Urls { database_url: private.postgres.url(dev::DATABASE), nats_url: private.nats.url() };
     let played = async {
         migrate::migrate(&urls.database_url).await?;
@@ -57,7 +65,7 @@ pub(super) async fn run(args: Args, servers: &config::Servers, json: bool) -> Re
     };
     let played = tokio::select! {
         played = played => played,
-        () = crate::shutdown::requested() => Err(Failure::Other("interrupted".into())),
+        () = &mut requested => Err(interrupted()),
     };
     private.stop().await;
     played

@@ -1,0 +1,682 @@
+//! `daybook verify` finds what is not as the log says, whatever was changed, and names it.
+//!
+//! Nothing in Daybook can do such damage; here the superuser does it, who may do anything.
+
+use crate::harness::{System, card, daybook_on, order_of};
+use async_nats::jetstream::context::Context;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::Config;
+use domain::Command;
+use domain::id::OrderId;
+use domain::money::Amount;
+use domain::order::{CancelReason, PlacePayment};
+use services::process::jetstream;
+use services::subject::STREAM;
+use services::verify::{Report, verify};
+use sqlx::{AssertSqlSafe, PgPool, query_as, query_scalar};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// A system at rest, with an order for each way to end and one that waits, in which all is as it must be.
+struct AtRest {
+    system: System,
+    superuser: PgPool,
+    completed: OrderId,
+    declined: OrderId,
+    short: OrderId,
+    cancelled: OrderId,
+}
+
+impl AtRest {
+    async fn start() -> Self {
+        let mut system = System::start().await;
+        system.receive("mug", 9).await;
+        system.receive("hat", 1).await;
+        let completed = system.place(order_of(&[("mug", 2, 1), ("hat", 1, 2)])).await;
+        let mut by_two_cards = order_of(&[("mug", 1, 1)]);
+        by_two_cards.payments[0].amount = Amount(250);
+        by_two_cards.payments.push(PlacePayment { method: card("tok_decline"), amount: Amount(1000) });
+        let declined = system.place(by_two_cards).await;
+        let cancelled = system.place(order_of(&[("mug", 1, 1)])).await;
+        system.place(order_of(&[("mug", 1, 3)])).await;
+        system.settle().await;
+        let short = system.place(order_of(&[("mug", 1, 1), ("hat", 2, 1)])).await;
+        let cancel = Command::CancelOrder { id: cancelled, reason: CancelReason::CustomerRequest };
+        system.execute(cancel).await.unwrap();
+        system.settle().await;
+        system.ship(completed).await;
+        for (order, status) in [
+            (completed, "completed"),
+            (declined, "rejected: card declined"),
+            (short, "cancelled: out_of_stock"),
+            (cancelled, "cancelled: customer_request"),
+        ] {
+            assert_eq!(system.status(order).await, status);
+        }
+        system.assert_verified().await;
+        let superuser = system.superuser().await;
+        Self { system, superuser, completed, declined, short, cancelled }
+    }
+
+    fn orders(&self) -> [OrderId; 4] {
+        [self.completed, self.declined, self.short, self.cancelled]
+    }
+
+    async fn sql(&self, sql: impl Into<String>) {
+        let sql = sql.into();
+        let done = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&self.superuser).await;
+        assert!(done.unwrap_or_else(|e| panic!("{sql}: {e}")).rows_affected() > 0, "changed nothing: {sql}");
+    }
+
+    async fn value(&self, sql: impl Into<String>) -> String {
+        query_scalar(AssertSqlSafe(sql.into())).fetch_one(&self.superuser).await.unwrap()
+    }
+
+    async fn head(&self) -> i64 {
+        self.system.parts.log.head().await.unwrap()
+    }
+
+    /// The position of the first event of a type.
+    async fn first(&self, event_type: &str) -> i64 {
+        let first = query_scalar("SELECT min(position) FROM daybook.events WHERE event_type = $1");
+        first.bind(event_type).fetch_one(&self.superuser).await.unwrap()
+    }
+
+    /// Changes the log, as only its owner can who takes the trigger away first.
+    async fn forge(&self, sql: impl Into<String>) {
+        self.sql(format!(
+            "ALTER TABLE daybook.events DISABLE TRIGGER events_append_only;
+             {};
+             ALTER TABLE daybook.events ENABLE ALWAYS TRIGGER events_append_only",
+            sql.into()
+        ))
+        .await;
+    }
+
+    /// The columns of a table, with their types.
+    async fn columns(&self, table: &str) -> Vec<(String, String)> {
+        let columns = query_as(
+            "SELECT column_name::text, data_type::text FROM information_schema.columns
+             WHERE table_schema = 'daybook' AND table_name = $1 ORDER BY ordinal_position",
+        );
+        let columns: Vec<_> = columns.bind(table).fetch_all(&self.superuser).await.unwrap();
+        assert!(columns.len() > 3, "{table}");
+        columns
+    }
+
+    async fn keep(&self, table: &str) {
+        self.sql(format!("CREATE TABLE public.kept AS TABLE daybook.{table}")).await;
+    }
+
+    async fn put_back(&self, table: &str) {
+        let put_back = format!("DELETE FROM daybook.{table}; INSERT INTO daybook.{table} TABLE public.kept");
+        match table {
+            "events" => self.forge(put_back).await,
+            _ => self.sql(put_back).await,
+        }
+    }
+
+    fn jetstream(&self) -> Context {
+        jetstream(&self.system.parts.client)
+    }
+
+    /// Takes the stream away, and with `change` makes another one in its place, which may be deleted from.
+    async fn republish(&self, change: impl Fn(&mut Config, &mut Vec<StreamMessage>)) {
+        let jetstream = self.jetstream();
+        let stream = jetstream.get_stream(STREAM).await.unwrap();
+        let mut config = stream.cached_info().config.clone();
+        (config.deny_delete, config.deny_purge) = (false, false);
+        let mut messages = Vec::new();
+        for sequence in 1..=stream.cached_info().state.last_sequence {
+            messages.push(stream.get_raw_message(sequence).await.unwrap());
+        }
+        change(&mut config, &mut messages);
+        jetstream.delete_stream(STREAM).await.unwrap();
+        jetstream.create_stream(config).await.unwrap();
+        for StreamMessage { subject, headers, payload, .. } in messages {
+            jetstream.publish_with_headers(subject, headers, payload).await.unwrap().await.unwrap();
+        }
+    }
+
+    async fn remove_message(&self, sequence: i64) {
+        let stream = self.jetstream().get_stream(STREAM).await.unwrap();
+        assert!(stream.delete_message(sequence as u64).await.unwrap());
+    }
+
+    /// That these checks differ, each with a difference that says so, and no other does.
+    async fn assert_only(&self, damage: &str, expected: &[(&str, &str)]) {
+        let report = self.system.verify().await;
+        expected.iter().for_each(|(check, words)| assert_tells(damage, &report, check, words));
+        let differing: Vec<&str> = report.checks.iter().filter(|c| !c.agrees()).map(|c| c.name).collect();
+        assert!(differing.iter().all(|name| expected.iter().any(|(e, _)| e == name)), "{damage}: {report}");
+    }
+
+    /// That these checks differ, each with a difference that says so, whatever else does.
+    async fn assert_among(&self, damage: &str, expected: &[(&str, &str)]) {
+        let report = self.system.verify().await;
+        expected.iter().for_each(|(check, words)| assert_tells(damage, &report, check, words));
+    }
+}
+
+fn assert_tells(damage: &str, report: &Report, check: &str, words: &str) {
+    assert!(!report.agrees(), "{damage} is not found");
+    let found = report.checks.iter().find(|c| c.name == check).expect("there is such a check");
+    let told = found.differences.iter().any(|difference| difference.contains(words));
+    assert!(told, "{damage}: {check} does not say {words:?}\n{report}");
+}
+
+/// Another value for a column.
+fn changed(column: &str, data_type: &str) -> String {
+    match data_type {
+        "smallint" | "integer" | "bigint" => format!("{column} + 1"),
+        "text" => format!("coalesce({column}, '') || '~'"),
+        "uuid" => "gen_random_uuid()".to_owned(),
+        "timestamp with time zone" => format!("{column} + interval '1 microsecond'"),
+        "jsonb" => format!("{column} || '[null]'"),
+        // The same to a parser, not to a reader of bytes.
+        "json" => format!("({column}::text || ' ')::json"),
+        "bytea" => format!("set_byte({column}, 0, get_byte({column}, 0) # 1)"),
+        other => panic!("say what is another value of {column}, a {other}"),
+    }
+}
+
+/// Changes every column of these rows, one by one.
+async fn every_column_is_compared(at_rest: &AtRest, table: &'static str, key: &str, rows: &[String]) {
+    at_rest.keep(table).await;
+    for (column, data_type) in at_rest.columns(table).await {
+        for row in rows {
+            let value = changed(&column, &data_type);
+            at_rest.sql(format!("UPDATE daybook.{table} SET {column} = {value} WHERE {key} = '{row}'")).await;
+            let words = match &*column {
+                // The row stands where none belongs, and none stands where it belongs.
+                "generation" => format!("{row} is of generation 2, which has no checkpoint"),
+                column if column == key => format!("{row} has events, but no row"),
+                column => format!("{row}: {column} is "),
+            };
+            at_rest.assert_only(&format!("{table}.{column} of {row}, changed"), &[(table, &words)]).await;
+            at_rest.put_back(table).await;
+        }
+    }
+    at_rest.system.assert_verified().await;
+}
+
+/// Invariant 16.
+#[tokio::test]
+async fn every_column_of_an_order_summary_is_compared() {
+    let at_rest = AtRest::start().await;
+    let rows = at_rest.orders().map(|id| id.0.to_string());
+    every_column_is_compared(&at_rest, "order_summary", "order_id", &rows).await;
+}
+
+/// Invariant 16.
+#[tokio::test]
+async fn every_column_of_a_stock_level_is_compared() {
+    let at_rest = AtRest::start().await;
+    every_column_is_compared(&at_rest, "stock_level", "sku", &["mug".into(), "hat".into()]).await;
+}
+
+/// Invariant 16: what is in the column of payments, too.
+#[tokio::test]
+async fn every_field_of_a_payment_in_an_order_summary_is_compared() {
+    let at_rest = AtRest::start().await;
+    at_rest.keep("order_summary").await;
+    let order = at_rest.declined.0;
+    let fields: Vec<String> =
+        query_scalar("SELECT jsonb_object_keys(payments->1) FROM daybook.order_summary WHERE order_id = $1")
+            .bind(order)
+            .fetch_all(&at_rest.superuser)
+            .await
+            .unwrap();
+    assert_eq!(fields.len(), 5);
+    for field in fields {
+        let forged = format!("jsonb_set(payments, '{{1,{field}}}', to_jsonb(payments->1->>'{field}' || '0'))");
+        at_rest.sql(format!("UPDATE daybook.order_summary SET payments = {forged} WHERE order_id = '{order}'")).await;
+        let words = format!("{order}: payments is ");
+        at_rest.assert_only(&format!("payments[1].{field}"), &[("order_summary", &words)]).await;
+        at_rest.put_back("order_summary").await;
+    }
+    at_rest.sql(format!("UPDATE daybook.order_summary SET payments = jsonb_build_array(payments->1, payments->0) WHERE order_id = '{order}'")).await;
+    at_rest.assert_only("payments in another order", &[("order_summary", &format!("{order}: payments is "))]).await;
+}
+
+#[tokio::test]
+async fn a_row_of_a_read_model_that_is_missing_or_too_many_is_found() {
+    let at_rest = AtRest::start().await;
+    let (order, stray) = (at_rest.short.0, Uuid::now_v7());
+    at_rest.keep("order_summary").await;
+    at_rest.sql(format!("DELETE FROM daybook.order_summary WHERE order_id = '{order}'")).await;
+    let words = format!("{order} has events, but no row");
+    at_rest.assert_only("an order_summary, deleted", &[("order_summary", &words)]).await;
+    at_rest.put_back("order_summary").await;
+    at_rest
+        .sql(format!(
+            "CREATE TEMP TABLE stray AS SELECT * FROM public.kept WHERE order_id = '{order}';
+             UPDATE stray SET order_id = '{stray}';
+             INSERT INTO daybook.order_summary TABLE stray;
+             DROP TABLE stray"
+        ))
+        .await;
+    let words = format!("{stray} has a row, but no events");
+    at_rest.assert_only("an order_summary too many", &[("order_summary", &words)]).await;
+    at_rest.put_back("order_summary").await;
+
+    at_rest.sql("INSERT INTO daybook.stock_level SELECT generation, 'ghost', 0, 0, changed_at, 1 FROM daybook.stock_level WHERE sku = 'hat'").await;
+    at_rest.assert_only("a stock_level too many", &[("stock_level", "ghost has a row, but no events")]).await;
+    at_rest.sql("DELETE FROM daybook.stock_level WHERE sku IN ('ghost', 'hat')").await;
+    at_rest.assert_only("a stock_level, deleted", &[("stock_level", "hat has events, but no row")]).await;
+}
+
+/// Not compared: what came of a follow-up. How often it was tried, when it is due and when it was settled are the
+/// sender's own business; `state` and `reason` say what somebody outside answered, and the log says nothing of an
+/// answer that changed nothing. Where something follows from a refusal, that is compared: see the next test.
+const OUTCOME: [&str; 5] = ["state", "attempts", "due_at", "reason", "settled_at"];
+
+#[tokio::test]
+async fn every_column_of_a_follow_up_that_says_what_is_to_be_done_is_compared() {
+    let at_rest = AtRest::start().await;
+    at_rest.keep("follow_ups").await;
+    let one_each = "SELECT DISTINCT ON (reaction) id, reaction FROM daybook.follow_ups ORDER BY reaction, id";
+    let one_each: Vec<(Uuid, String)> = query_as(one_each).fetch_all(&at_rest.superuser).await.unwrap();
+    assert!(one_each.len() >= 14, "the orders make {} of the reactions happen", one_each.len());
+    for (column, data_type) in at_rest.columns("follow_ups").await {
+        if OUTCOME.contains(&&*column) {
+            continue;
+        }
+        for (id, reaction) in &one_each {
+            let value = changed(&column, &data_type);
+            at_rest.sql(format!("UPDATE daybook.follow_ups SET {column} = {value} WHERE id = '{id}'")).await;
+            let words = if column == "id" { reaction.clone() } else { id.to_string() };
+            at_rest.assert_only(&format!("{column} of {reaction}"), &[("follow_ups", &words)]).await;
+            at_rest.put_back("follow_ups").await;
+        }
+    }
+    at_rest.system.assert_verified().await;
+}
+
+#[tokio::test]
+async fn a_follow_up_that_is_missing_or_too_many_is_found() {
+    let at_rest = AtRest::start().await;
+    at_rest.keep("follow_ups").await;
+    let one_each = "SELECT DISTINCT ON (reaction) id, reaction FROM daybook.follow_ups ORDER BY reaction, id";
+    let one_each: Vec<(Uuid, String)> = query_as(one_each).fetch_all(&at_rest.superuser).await.unwrap();
+    for (id, reaction) in one_each {
+        at_rest.sql(format!("DELETE FROM daybook.follow_ups WHERE id = '{id}'")).await;
+        at_rest.assert_only(&format!("{reaction}, deleted"), &[("follow_ups", &reaction)]).await;
+        at_rest.put_back("follow_ups").await;
+    }
+    let stray = Uuid::now_v7();
+    at_rest
+        .sql(format!(
+            "INSERT INTO daybook.follow_ups (id, event_id, position, correlation_id, reaction, target, act)
+             SELECT '{stray}', event_id, position, correlation_id, reaction, target, act
+             FROM public.kept WHERE reaction = 'capture_payment' LIMIT 1"
+        ))
+        .await;
+    let words = format!("{stray} (capture_payment, due) names position");
+    at_rest.assert_only("a second capture", &[("follow_ups", &words)]).await;
+}
+
+/// What follows from a refusal has it for its cause: the refusal cannot be taken back in silence.
+#[tokio::test]
+async fn a_refusal_that_is_turned_into_its_opposite_is_found() {
+    let at_rest = AtRest::start().await;
+    at_rest.sql("UPDATE daybook.follow_ups SET state = 'accepted', reason = NULL WHERE state = 'refused'").await;
+    at_rest.assert_only("no refusal", &[("follow_ups", "(record_shortage, accepted) names position")]).await;
+}
+
+/// The reason of a refusal names SKUs, not lines: which line of a SKU was short is left to the follow-up.
+#[tokio::test]
+async fn a_shortage_of_one_of_several_lines_of_a_sku_agrees() {
+    let mut system = System::start().await;
+    system.receive("cap", 3).await;
+    for lines in [[("cap", 2, 1), ("cap", 9, 1), ("cap", 1, 1)], [("cap", 9, 1), ("cap", 2, 1), ("bib", 1, 1)]] {
+        let order = system.place(order_of(&lines)).await;
+        system.settle().await;
+        assert_eq!(system.status(order).await, "cancelled: out_of_stock");
+    }
+    let short = query_scalar::<_, String>(
+        "SELECT payload::text FROM daybook.events WHERE event_type = 'LinesShort' ORDER BY position",
+    );
+    let short = short.fetch_all(&system.parts.read).await.unwrap();
+    assert_eq!(short, [r#"{"lines":[2]}"#, r#"{"lines":[1,3]}"#]);
+    system.assert_verified().await;
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_is_behind_ahead_or_away_is_found() {
+    let at_rest = AtRest::start().await;
+    at_rest.keep("checkpoints").await;
+    let head = at_rest.head().await;
+    for name in ["order_summary", "stock_level", "follow_ups"] {
+        let set = |what: &str| format!("UPDATE daybook.checkpoints SET {what} WHERE projection = '{name}'");
+        at_rest.sql(set("position = position + 1")).await;
+        let ahead = format!("the checkpoint is at {}, but the log ends at {head}", head + 1);
+        at_rest.assert_only(&format!("{name} ahead"), &[(name, &ahead)]).await;
+        at_rest.put_back("checkpoints").await;
+
+        at_rest.sql(set("position = 1")).await;
+        let behind = format!("{name} is at 1, the log at {head}");
+        at_rest.assert_among(&format!("{name} behind"), &[("caught up", &behind), (name, "")]).await;
+        at_rest.put_back("checkpoints").await;
+
+        at_rest.sql(set("live = false")).await;
+        at_rest.assert_among(&format!("{name} not live"), &[(name, "it has no live generation")]).await;
+        at_rest.put_back("checkpoints").await;
+
+        at_rest.sql(format!("DELETE FROM daybook.checkpoints WHERE projection = '{name}'")).await;
+        at_rest.assert_among(&format!("{name} away"), &[(name, "it has no live generation")]).await;
+        at_rest.put_back("checkpoints").await;
+    }
+    at_rest.system.assert_verified().await;
+}
+
+/// Invariant 11, and that the stream itself refuses what this test has to make another one for.
+#[tokio::test]
+async fn a_message_that_is_missing_from_jetstream_is_found() {
+    let at_rest = AtRest::start().await;
+    let stream = at_rest.jetstream().get_stream(STREAM).await.unwrap();
+    stream.delete_message(7).await.expect_err("the stream denies deletes");
+    stream.purge().await.expect_err("the stream denies purges");
+    at_rest.system.assert_verified().await;
+
+    at_rest.republish(|_, _| {}).await;
+    at_rest.system.assert_verified().await;
+    at_rest.remove_message(7).await;
+    at_rest.assert_only("one deleted", &[("window", "sequence 7 is missing")]).await;
+    at_rest.remove_message(8).await;
+    at_rest.remove_message(9).await;
+    at_rest.assert_only("three deleted", &[("window", "sequences 7 to 9 are missing")]).await;
+    let head = at_rest.head().await;
+    at_rest.remove_message(head).await;
+    at_rest.assert_only("the last one deleted", &[("window", &format!("sequence {head} is missing"))]).await;
+}
+
+/// What retention drops is older than anybody needs: the log has it.
+#[tokio::test]
+async fn a_window_that_begins_later_than_the_log_agrees() {
+    let at_rest = AtRest::start().await;
+    at_rest.republish(|_, _| {}).await;
+    at_rest.remove_message(1).await;
+    at_rest.remove_message(2).await;
+    let report = at_rest.system.verify().await;
+    assert!(report.agrees(), "{report}");
+    let window = report.checks.iter().find(|c| c.name == "window").unwrap();
+    assert_eq!(window.checked as i64, report.events - 2);
+}
+
+/// Invariant 12.
+#[tokio::test]
+async fn a_message_that_is_not_the_event_is_found() {
+    let at_rest = AtRest::start().await;
+    let body = |m: &mut StreamMessage| m.payload = [&m.payload[..m.payload.len() - 1], b" }"].concat().into();
+    at_rest.republish(|_, messages| body(&mut messages[4])).await;
+    at_rest.assert_only("a body", &[("window", "sequence 5: the body differs from the stored payload")]).await;
+    let subject = |m: &mut StreamMessage| m.subject = format!("{}Not", m.subject).into();
+    at_rest
+        .republish(|_, messages| {
+            messages[4].payload = messages[4].payload.as_ref().strip_suffix(b" }").unwrap().to_vec().into();
+            messages[4].payload = [&messages[4].payload[..], b"}"].concat().into();
+            subject(&mut messages[5]);
+        })
+        .await;
+    at_rest.assert_only("a subject", &[("window", "sequence 6: the subject is daybook.evt.v1.")]).await;
+}
+
+/// Invariant 12: each header that an event's message has is compared, and one that it has not is seen.
+#[tokio::test]
+async fn every_header_of_a_message_is_compared() {
+    let at_rest = AtRest::start().await;
+    let stream = at_rest.jetstream().get_stream(STREAM).await.unwrap();
+    let message = stream.get_raw_message(20).await.unwrap();
+    let ours = message.headers.iter().map(|(name, _)| name.to_string()).filter(|name| !name.starts_with("Nats-"));
+    let ours: Vec<String> = ours.collect();
+    assert!(ours.len() >= 12, "{ours:?}");
+    // From the end, one message for each header, and one more for a header too many.
+    let first = at_rest.head().await as usize - ours.len() - 1;
+    let names = ours.clone();
+    at_rest
+        .republish(|_, messages| {
+            for (message, name) in messages[first..].iter_mut().zip(&names) {
+                message.headers.insert(name.as_str(), "forged");
+            }
+            messages[first + names.len()].headers.insert("Daybook-Extra", "forged");
+        })
+        .await;
+    let report = at_rest.system.verify().await;
+    for (sequence, name) in (first + 1..).zip(&ours) {
+        assert_tells(name, &report, "window", &format!("sequence {sequence}: {name} is \"forged\", the log says"));
+    }
+    let extra = format!("sequence {}: Daybook-Extra is forged, of which the log knows nothing", first + ours.len() + 1);
+    assert_tells("a header too many", &report, "window", &extra);
+    let window = report.checks.iter().find(|c| c.name == "window").unwrap();
+    assert_eq!(window.difference_count as usize, ours.len() + 1, "{report}");
+}
+
+/// Invariant 12: of this id and epoch.
+#[tokio::test]
+async fn a_stream_of_another_log_or_epoch_is_found() {
+    let at_rest = AtRest::start().await;
+    let log_id = at_rest.value("SELECT log_id::text FROM daybook.log").await;
+    at_rest.sql("UPDATE daybook.log SET epoch = 2").await;
+    let metadata = r#"the stream's daybook_epoch is "1", the log's is 2"#;
+    let header = r#"sequence 1: Daybook-Epoch is "1", the log says "2""#;
+    at_rest.assert_only("another epoch", &[("window", metadata), ("window", header)]).await;
+    at_rest.sql("UPDATE daybook.log SET epoch = 1, log_id = gen_random_uuid()").await;
+    let words = format!(r#"the stream's daybook_log_id is "{log_id}", the log's is"#);
+    at_rest.assert_only("another log", &[("window", &words)]).await;
+}
+
+/// Invariants 11 and 12.
+#[tokio::test]
+async fn a_stream_that_is_short_too_long_or_missing_is_found() {
+    let at_rest = AtRest::start().await;
+    let head = at_rest.head().await;
+    at_rest.republish(|_, messages| messages.truncate(messages.len() - 2)).await;
+    let words = format!("the window is at {}, the log at {head}", head - 2);
+    at_rest.assert_only("a short one", &[("caught up", &words)]).await;
+
+    at_rest.jetstream().delete_stream(STREAM).await.unwrap();
+    let words = format!("the window is at 0, the log at {head}");
+    at_rest.assert_only("none", &[("caught up", &words), ("window", "the stream DAYBOOK does not exist")]).await;
+    let asked = verify(&at_rest.system.parts.read, None, Duration::ZERO).await.unwrap();
+    assert!(asked.agrees(), "without JetStream nothing is said of it: {asked}");
+    let window = asked.checks.iter().find(|c| c.name == "window").unwrap();
+    assert!(!window.asked);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_ahead_of_the_log_is_found() {
+    let at_rest = AtRest::start().await;
+    let head = at_rest.head().await;
+    let publish = at_rest.jetstream().publish("daybook.evt.v1.order.x.Y", "{}".into()).await.unwrap();
+    publish.await.unwrap();
+    let words = format!("the window ends at {}, ahead of the log, which ends at {head}", head + 1);
+    at_rest.assert_only("a message too many", &[("window", &words)]).await;
+}
+
+/// Invariant 9, checked afterwards: every column of the log is held against what was published of it.
+#[tokio::test]
+async fn every_column_of_the_log_is_compared_with_jetstream() {
+    let at_rest = AtRest::start().await;
+    at_rest.keep("events").await;
+    for (column, data_type) in at_rest.columns("events").await {
+        // Of an order, a payment, a SKU, a shipment.
+        for event_type in ["PaymentsSecured", "PaymentAuthorised", "StockReserved", "ShipmentDelivered"] {
+            let position = at_rest.first(event_type).await;
+            let value = match &*column {
+                // The next ones are taken.
+                "position" => "1000000".to_owned(),
+                "version" => "version + 100".to_owned(),
+                column => changed(column, &data_type),
+            };
+            at_rest.forge(format!("UPDATE daybook.events SET {column} = {value} WHERE position = {position}")).await;
+            let words = match &*column {
+                "position" => format!("sequence {position} is of no event in the log"),
+                _ => format!("sequence {position}: "),
+            };
+            at_rest.assert_among(&format!("{column} of {event_type}"), &[("window", &words)]).await;
+            at_rest.put_back("events").await;
+        }
+    }
+    at_rest.system.assert_verified().await;
+}
+
+/// Invariant 8.
+#[tokio::test]
+async fn a_gap_in_the_log_is_found() {
+    let at_rest = AtRest::start().await;
+    let gap = at_rest.first("LinesDelivered").await;
+    at_rest.forge(format!("DELETE FROM daybook.events WHERE position = {gap}")).await;
+    let words = format!("position {} comes after {}", gap + 1, gap - 1);
+    let of_none = format!("sequence {gap} is of no event in the log");
+    let model = format!("{}: delivered is 2, the log says", at_rest.completed.0);
+    at_rest.assert_among("a gap", &[("positions", &words), ("window", &of_none), ("order_summary", &model)]).await;
+}
+
+#[tokio::test]
+async fn a_log_that_has_lost_its_end_is_found() {
+    let at_rest = AtRest::start().await;
+    let head = at_rest.head().await;
+    at_rest.forge(format!("DELETE FROM daybook.events WHERE position = {head}")).await;
+    let ahead = format!("the window ends at {head}, ahead of the log, which ends at {}", head - 1);
+    let checkpoint = format!("the checkpoint is at {head}, but the log ends at {}", head - 1);
+    at_rest.assert_among("the last one", &[("window", &ahead), ("follow_ups", &checkpoint)]).await;
+}
+
+/// Invariant 8.
+#[tokio::test]
+async fn two_positions_that_were_swapped_are_found() {
+    let at_rest = AtRest::start().await;
+    // Two events of one stream, so that its versions fall; their times fall as well.
+    let (placed, cancelled) = (at_rest.first("OrderPlaced").await, at_rest.first("OrderConfirmed").await);
+    at_rest
+        .forge(format!(
+            "UPDATE daybook.events SET position = -1 WHERE position = {placed};
+             UPDATE daybook.events SET position = {placed} WHERE position = {cancelled};
+             UPDATE daybook.events SET position = {cancelled} WHERE position = -1"
+        ))
+        .await;
+    let version = format!("at position {placed}");
+    let time = format!("position {} was recorded at", placed + 1);
+    let window = format!("sequence {placed}: the subject is");
+    at_rest.assert_among("a swap", &[("versions", &version), ("recorded_at", &time), ("window", &window)]).await;
+}
+
+/// Invariant 4. Seen without JetStream: the log does not keep its own promise.
+#[tokio::test]
+async fn a_version_that_was_renumbered_is_found() {
+    let at_rest = AtRest::start().await;
+    let position = at_rest.first("OrderConfirmed").await;
+    at_rest.forge(format!("UPDATE daybook.events SET version = 50 WHERE position = {position}")).await;
+    let report = verify(&at_rest.system.parts.read, None, Duration::ZERO).await.unwrap();
+    assert_tells("a version", &report, "versions", &format!("has version 50 after 4, at position {position}"));
+}
+
+#[tokio::test]
+async fn a_time_that_falls_is_found() {
+    let at_rest = AtRest::start().await;
+    let position = at_rest.first("OrderConfirmed").await;
+    let earlier = format!("recorded_at - interval '1 hour' WHERE position = {position}");
+    at_rest.forge(format!("UPDATE daybook.events SET recorded_at = {earlier}")).await;
+    let report = verify(&at_rest.system.parts.read, None, Duration::ZERO).await.unwrap();
+    assert_tells("a time", &report, "recorded_at", &format!("position {position} was recorded at"));
+}
+
+/// Invariant 3: ids follow from the command's, so that a command cannot be recorded twice.
+#[tokio::test]
+async fn an_event_id_that_is_not_its_commands_is_found() {
+    let at_rest = AtRest::start().await;
+    at_rest.keep("events").await;
+    let (order, n) = (at_rest.completed.0, at_rest.first("OrderPlaced").await);
+    at_rest.forge(format!("UPDATE daybook.events SET event_id = '{order}' WHERE position = {n}")).await;
+    let words = format!("position {n} has the event id {order}, not ");
+    at_rest.assert_among("an event id", &[("event ids", &words)]).await;
+    at_rest.put_back("events").await;
+
+    // An order of two cards, or of two SKUs, has commands of several events: one of them gets another fingerprint.
+    let several = "SELECT max(position) FROM daybook.events GROUP BY command_id HAVING count(*) > 1 LIMIT 1";
+    let n: i64 = query_scalar(several).fetch_one(&at_rest.superuser).await.unwrap();
+    at_rest.forge(format!("UPDATE daybook.events SET fingerprint = '\\x00' WHERE position = {n}")).await;
+    let short = format!("the fingerprint at position {n} has 1 bytes, not 16");
+    let other = format!("position {n} has another fingerprint than its command");
+    at_rest.assert_among("a fingerprint", &[("event ids", &short), ("event ids", &other)]).await;
+}
+
+#[tokio::test]
+async fn a_payload_that_was_altered_is_found() {
+    let at_rest = AtRest::start().await;
+    at_rest.keep("events").await;
+    let n = at_rest.first("StockReceived").await;
+    let set = |payload: &str| format!("UPDATE daybook.events SET payload = {payload} WHERE position = {n}");
+    at_rest.forge(set("replace(payload::text, '9', '8')::json")).await;
+    let body = format!("sequence {n}: the body differs from the stored payload from byte");
+    at_rest.assert_only("a quantity", &[("window", &body), ("stock_level", "mug: on_hand is")]).await;
+    at_rest.put_back("events").await;
+
+    at_rest.forge(set("'[]'")).await;
+    let no_object = format!("the payload at position {n} is no JSON object");
+    let folded = format!("the StockReceived at position {n} cannot be folded");
+    at_rest.assert_among("no object", &[("payloads", &no_object), ("stock_level", &folded)]).await;
+}
+
+/// Sums beyond what a number holds are a difference, not a panic.
+#[tokio::test]
+async fn a_payload_with_absurd_numbers_is_found() {
+    let at_rest = AtRest::start().await;
+    let absurd = "regexp_replace(payload::text, '\"quantity\":\\d+', '\"quantity\":9223372036854775807', 'g')::json";
+    at_rest.forge(format!("UPDATE daybook.events SET payload = {absurd} WHERE category = 3")).await;
+    at_rest.assert_among("absurd", &[("stock_level", "cannot be folded"), ("window", "the body differs")]).await;
+}
+
+/// The identity of the log is a row, too: its loss is a difference, not a server that does not answer.
+#[tokio::test]
+async fn a_log_without_its_identity_is_found() {
+    let at_rest = AtRest::start().await;
+    at_rest.sql("DELETE FROM daybook.log").await;
+    at_rest.assert_only("no identity", &[("window", "the log has lost its id")]).await;
+}
+
+/// With exit code 0 if all agrees and 1 if not; the report is data, and says where.
+#[tokio::test]
+async fn the_verb_says_by_its_exit_code_whether_all_agrees() {
+    let at_rest = AtRest::start().await;
+    let run = |arguments: &'static [&'static str]| {
+        let mut command = daybook_on(&at_rest.system.urls);
+        async move { command.args(arguments).output().await.unwrap() }
+    };
+    let agrees = run(&["verify", "--wait", "0"]).await;
+    let stdout = String::from_utf8(agrees.stdout).unwrap();
+    assert_eq!((agrees.status.code(), &*agrees.stderr), (Some(0), &b""[..]));
+    assert!(stdout.ends_with("events: all agree\n\n") || stdout.ends_with("events: all agree\n"), "{stdout}");
+
+    at_rest.sql("UPDATE daybook.stock_level SET on_hand = on_hand - 1 WHERE sku = 'mug'").await;
+    let differs = run(&["verify", "--wait", "0", "--json"]).await;
+    assert_eq!(differs.status.code(), Some(1));
+    assert_eq!(String::from_utf8(differs.stderr).unwrap(), "daybook: what is stored is not what the log says\n");
+    let stdout = String::from_utf8(differs.stdout).unwrap();
+    assert_eq!(stdout.lines().count(), 1, "{stdout}");
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(report["events"], at_rest.head().await);
+    let checks = report["checks"].as_array().unwrap();
+    for check in checks {
+        let expected = u64::from(check["name"] == "stock_level");
+        assert_eq!(check["difference_count"], expected, "{check}");
+    }
+    let stock = checks.iter().find(|c| c["name"] == "stock_level").unwrap();
+    assert_eq!(stock["differences"], serde_json::json!(["mug: on_hand is 6, the log says 7"]));
+}
+
+/// What is under way is waited for, not taken for a difference.
+#[tokio::test]
+async fn a_system_in_motion_is_given_time_to_come_to_the_end() {
+    let mut at_rest = AtRest::start().await;
+    at_rest.system.place(order_of(&[("mug", 1, 1)])).await;
+    let behind = at_rest.system.verify().await;
+    assert_tells("behind", &behind, "caught up", "order_summary is at");
+    let (pool, jetstream) = (at_rest.system.parts.read.clone(), at_rest.jetstream());
+    let (report, ()) = tokio::join!(
+        async { verify(&pool, Some(&jetstream), Duration::from_secs(30)).await.unwrap() },
+        at_rest.system.project()
+    );
+    assert!(report.agrees(), "{report}");
+}
