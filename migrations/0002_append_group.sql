@@ -7,7 +7,7 @@
 --   * positions are numbered here, under the lock, densely and in commit order;
 --   * the versions it claims are compared with the table before they are stored, a probe for each stream; unless the
 --     caller says at which head it knew them all, and the log is still there: then nobody else has written since;
---   * missing or ill-fitting array elements end as NULLs, and the NOT NULL columns refuse those.
+--   * arrays that do not fit each other are refused, and so are missing elements, by the NOT NULL columns.
 --
 -- Call it in autocommit at READ COMMITTED. (Under REPEATABLE READ the snapshot may be older than the lock; then the
 -- head read here is stale and events_position refuses the rows: an error, never a wrong log.)
@@ -83,6 +83,19 @@ DECLARE
     stop       int;          -- the event after its last
     original   int;
 BEGIN
+    -- Arrays that do not fit each other would be read as if they did. (A NULL array fits nothing.)
+    IF (cardinality(stream_category) = cardinality(stream_ids)
+        AND appends = ALL (ARRAY[
+            cardinality(correlation_ids), cardinality(causation_ids), cardinality(fingerprints), cardinality(actors),
+            cardinality(origins), cardinality(occurred_ats), cardinality(traceparents)])
+        AND events = ALL (ARRAY[
+            cardinality(event_append), cardinality(event_stream), cardinality(event_version),
+            cardinality(event_previous), cardinality(event_types), cardinality(schema_versions),
+            cardinality(payloads)])
+        AND expects = ALL (ARRAY[cardinality(expect_stream), cardinality(expect_version)])) IS NOT TRUE THEN
+        RAISE EXCEPTION 'the arrays of a group do not fit each other' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+
     IF appends = 0 THEN
         RETURN;
     END IF;
