@@ -142,7 +142,7 @@ impl Executor {
     /// Decides and records the command, once for its id.
     ///
     /// # Errors
-    /// See [`ExecuteError`]. Only after `Unavailable` it is unknown whether it was recorded.
+    /// See [`ExecuteError`]. After `Unavailable` and `Unreadable` it is unknown whether it was recorded.
     pub async fn execute(&self, envelope: &Envelope) -> Result<Outcome, ExecuteError> {
         // A server that neither answers nor goes away must not hold up those whose turn is next.
         let executed = tokio::time::timeout(DEADLINE, self.take_turn(envelope)).await;

@@ -219,7 +219,7 @@ impl Acts {
             Err(reason) => return retry(due, reason),
         };
         match serde_json::from_slice::<ProviderOutcome>(&answer) {
-            Ok(outcome) => self.command(due, answered(call, outcome)).await,
+            Ok(outcome) => self.command(due, answered(call, bounded(outcome))).await,
             Err(e) => retry(due, format!("the provider's answer is malformed: {e}")),
         }
     }
@@ -232,6 +232,18 @@ impl Acts {
             Some(error) => Err(error.to_string()),
             None => Ok(answer.payload),
         }
+    }
+}
+
+/// The longest text of the provider's that goes into an event, in characters.
+const MAX_TEXT: usize = 200;
+
+/// The provider's answer as an event can hold it: its texts are somebody else's, of any length and with anything in them.
+fn bounded(outcome: ProviderOutcome) -> ProviderOutcome {
+    let text = |text: String| text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect();
+    match outcome {
+        ProviderOutcome::Approved { reference } => ProviderOutcome::Approved { reference: text(reference) },
+        ProviderOutcome::Declined { reason } => ProviderOutcome::Declined { reason: text(reason) },
     }
 }
 

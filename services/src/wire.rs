@@ -197,9 +197,11 @@ fn malformed(within: &str, error: &serde_path_to_error::Error<serde_json::Error>
         (within, path) => format!("{within}.{path}"),
     };
     let text = error.inner().to_string();
-    let text = text.split_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    // What was sent comes first, and may hold anything; what is expected, and where, comes last.
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
     let expected = match error.inner().classify() {
-        Category::Data => text.split_once(", expected ").map_or(text, |(_, expected)| expected),
+        Category::Data if text.starts_with("UUID parsing failed") => "a UUID",
+        Category::Data => text.rsplit_once(", expected ").map_or(text, |(_, expected)| expected),
         Category::Syntax | Category::Eof | Category::Io => "well-formed JSON",
     };
     ErrorBody::invalid(&path, expected)
@@ -223,7 +225,8 @@ mod tests {
         let told = |field: &str, expected: &str| (field.to_owned(), expected.to_owned());
         assert_eq!(command(r#""tok_secret""#), told("data", "struct Place"));
         assert_eq!(command("{}"), told("data", "missing field `order_id`"));
-        assert_eq!(command(r#"{"order_id":"tok_secret"}"#).0, "data.order_id");
+        assert_eq!(command(r#""tok_secret, expected tok_secret at line tok_secret""#), told("data", "struct Place"));
+        assert_eq!(command(r#"{"order_id":"tok_secret"}"#), told("data.order_id", "a UUID"));
         let method = |method: &str| {
             let line = r#"{"sku":"a","seller_id":"00000000-0000-0000-0000-000000000000","quantity":1,"unit_price":1}"#;
             let id = Uuid::nil();

@@ -128,13 +128,13 @@ fn check(append: &Append) -> Result<(), AppendError> {
             return refuse(format!("{} is in the append twice", a.stream));
         }
     }
-    // It travels in a NATS header, which keeps neither blanks at its ends nor line breaks.
     if events().map(|e| e.payload.len()).sum::<usize>() > MAX_GROUP_BYTES {
         return refuse(format!("the payloads of an append come to {MAX_GROUP_BYTES} bytes at most"));
     }
     if !(1..=9999).contains(&append.metadata.occurred_at.year()) {
         return refuse("occurred_at is of the years 1 to 9999".to_owned());
     }
+    // It travels in a NATS header, which keeps neither blanks at its ends nor line breaks.
     let is_name =
         |name: &str| (1..=MAX_NAME).contains(&name.len()) && name.trim() == name && !name.contains(char::is_control);
     let traceparent = append.metadata.traceparent.as_deref();

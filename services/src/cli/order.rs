@@ -3,6 +3,7 @@
 use super::{Failure, output, target};
 use crate::command_api::{Cancel, Place};
 use crate::config::Servers;
+use crate::wire::{self, ErrorBody};
 use domain::id::OrderId;
 use domain::money::{Amount, Currency};
 use domain::order::{CancelReason, PlaceOrder};
@@ -41,8 +42,7 @@ pub(super) enum Verb {
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
     match verb {
         Verb::Place { file, id } => {
-            let order: PlaceOrder = serde_json::from_str(&read(&file)?)
-                .map_err(|e| Failure::Usage(format!("{file} holds no order: {e}; docs/wire.md shows one")))?;
+            let order: PlaceOrder = wire::parse(read(&file)?.as_bytes()).map_err(|e| no_order(&file, &e))?;
             let order_id = OrderId(id.unwrap_or_else(Uuid::now_v7));
             let client = target::client(servers).await?;
             let reply = client.command(Place { order_id, order }, target::PATIENCE).await?;
@@ -65,6 +65,11 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
         }
     }
     Ok(())
+}
+
+fn no_order(file: &str, error: &ErrorBody) -> Failure {
+    let faults: Vec<String> = error.fields.iter().map(|f| format!("{}: {}", f.field, f.expected)).collect();
+    Failure::Usage(format!("{file} holds no order: {}; docs/wire.md shows one", faults.join("; ")))
 }
 
 fn read(file: &str) -> Result<String, Failure> {
