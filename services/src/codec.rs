@@ -61,7 +61,7 @@ pub fn encode(event: &Event) -> NewEvent {
     NewEvent {
         event_type: event.event_type().into(),
         schema_version: event.schema_version(),
-        payload: payload.unwrap_or_else(|e| unreachable!("events are plain data: {e}")),
+        payload: payload.unwrap_or_else(|e| unreachable!("events are plain data: {e}")).into(),
     }
 }
 

@@ -138,7 +138,7 @@ pub fn recorded(message: &async_nats::Message) -> Result<RecordedEvent, BadMessa
             occurred_at: header!(OCCURRED_AT),
             traceparent: headers.get(TRACEPARENT).map(|value| value.to_string()),
         },
-        payload: String::from_utf8(message.payload.to_vec()).map_err(|_| bad("body"))?,
+        payload: String::from_utf8(message.payload.to_vec()).map_err(|_| bad("body"))?.into(),
     })
 }
 

@@ -13,7 +13,7 @@ mod read;
 mod stream;
 
 pub use append::{Append, AppendError, Appended, Appender, StreamAppend};
-pub use event::{Fingerprint, Metadata, NewEvent, Origin, RecordedEvent, derive_id, event_id};
+pub use event::{Fingerprint, Metadata, NewEvent, Origin, Payload, RecordedEvent, derive_id, event_id};
 pub use read::{Log, LogIdentity, ReadError, begin_epoch};
 pub use stream::{Category, ExpectedVersion, Position, StreamId, Version};
 

@@ -186,7 +186,7 @@ impl Log {
                 occurred_at: row.occurred_at,
                 traceparent: row.traceparent,
             },
-            payload: row.payload,
+            payload: row.payload.into(),
         })
     }
 }

@@ -108,7 +108,7 @@ fn show(event: &RecordedEvent, all: &[RecordedEvent], names: &BTreeMap<Uuid, Str
         None => metadata.command_id.to_string(),
     };
     let cause = metadata.causation_id.map_or("none", |cause| &names[&cause]);
-    let (name, correlation) = (&names[id], metadata.correlation_id);
+    let (name, correlation, payload) = (&names[id], metadata.correlation_id, &**payload);
     let (actor, origin) = (&metadata.actor, metadata.origin.as_str());
     format!(
         "{name} v{schema_version}\n  cause {cause}\n  correlation {correlation}\n  \

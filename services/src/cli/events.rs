@@ -110,7 +110,7 @@ fn print(event: &RecordedEvent, json: bool) -> Result<(), Failure> {
     if !json {
         let at = event.recorded_at.format("%Y-%m-%d %H:%M:%S%.3f");
         let RecordedEvent { position, stream, version, event_type, payload, .. } = event;
-        output::line(&format!("{position:>8}  {at}  {stream}@{version}  {event_type}  {payload}"));
+        output::line(&format!("{position:>8}  {at}  {stream}@{version}  {event_type}  {}", &**payload));
         return Ok(());
     }
     let metadata = &event.metadata;

@@ -244,6 +244,6 @@ fn recorded(row: Row) -> Result<RecordedEvent, String> {
             occurred_at: row.occurred_at,
             traceparent: row.traceparent,
         },
-        payload: row.payload,
+        payload: row.payload.into(),
     })
 }
