@@ -354,8 +354,13 @@ fn check(world: &World, script: &Script) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// How many interleavings are tried: `PROPTEST_CASES`, if that is set, else enough for every ending to occur often.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn invariant_25_every_order_ends_with_its_money_and_stock_settled(script in any_script()) {
