@@ -3,7 +3,6 @@
 //! What the provider is to do is an event first, with the key that makes it happen once; what came of it is another.
 
 use crate::Aggregate;
-use crate::aggregate::events;
 use crate::id::{CaptureId, OrderId, PaymentId};
 use crate::money::{Amount, Currency};
 use crate::order::PaymentMethod;
@@ -12,8 +11,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use uuid::Uuid;
 
+mod event;
 #[cfg(test)]
 mod tests;
+
+pub use event::*;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -54,98 +56,6 @@ pub enum Command {
 pub enum Outcome {
     Approved { reference: String },
     Declined { reason: String },
-}
-
-events! {
-    /// The provider is to be asked for the money.
-    PaymentRequested = 1,
-    /// The money is held for us.
-    PaymentAuthorised = 1,
-    PaymentDeclined = 1,
-    /// The provider is to be asked to hand over a part of the money.
-    CaptureRequested = 1,
-    PaymentCaptured = 1,
-    CaptureDeclined = 1,
-    /// The money is no longer wanted, but whether it is held is not known yet.
-    VoidDeferred = 1,
-    /// The provider is to be asked to let the money go.
-    VoidRequested = 1,
-    /// The provider would not let the money go: somebody has to look at it.
-    VoidDeclined = 1,
-    /// No money is held, and none will be.
-    PaymentVoided = 1,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PaymentRequested {
-    pub order_id: OrderId,
-    pub amount: Amount,
-    pub currency: Currency,
-    pub method: PaymentMethod,
-    pub idempotency_key: Uuid,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PaymentAuthorised {
-    pub order_id: OrderId,
-    pub amount: Amount,
-    pub currency: Currency,
-    /// The provider's name for the authorisation.
-    pub reference: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PaymentDeclined {
-    pub order_id: OrderId,
-    pub reason: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CaptureRequested {
-    pub order_id: OrderId,
-    pub capture_id: CaptureId,
-    pub amount: Amount,
-    pub currency: Currency,
-    pub idempotency_key: Uuid,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PaymentCaptured {
-    pub order_id: OrderId,
-    pub capture_id: CaptureId,
-    pub amount: Amount,
-    pub currency: Currency,
-    /// The provider's name for the capture.
-    pub reference: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CaptureDeclined {
-    pub order_id: OrderId,
-    pub capture_id: CaptureId,
-    pub reason: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VoidDeferred {
-    pub order_id: OrderId,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VoidRequested {
-    pub order_id: OrderId,
-    pub idempotency_key: Uuid,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VoidDeclined {
-    pub order_id: OrderId,
-    pub reason: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PaymentVoided {
-    pub order_id: OrderId,
 }
 
 /// Where a payment is in its life; how much of it is captured, the captures say.
