@@ -60,16 +60,14 @@ impl Sender {
         {
             return Ok(Some(*lease));
         }
-        let (now, before) = (Instant::now(), self.held.take());
-        self.held = lease::acquire(&self.pool, LEASE, self.owner).await?.map(|lease| (lease, now));
-        let held = self.held.map(|(lease, _)| lease);
-        if before.is_some_and(|(before, _)| Some(before) != held) {
+        let now = Instant::now();
+        let lease = lease::acquire(&self.pool, LEASE, self.owner).await?;
+        if self.held.is_some_and(|(before, _)| Some(before) != lease) {
             // Somebody else has had it meanwhile.
-            let regained = self.held;
             self.hold_no_more();
-            self.held = regained;
         }
-        Ok(held)
+        self.held = lease.map(|lease| (lease, now));
+        Ok(lease)
     }
 
     /// The lease is somebody else's: so is what is under way.

@@ -32,11 +32,6 @@ impl Report {
     pub fn agrees(&self) -> bool {
         self.checks.iter().all(Check::agrees)
     }
-
-    /// For people: a line a check, and below them what differs. The same as `Display`.
-    pub fn table(&self) -> String {
-        self.to_string()
-    }
 }
 
 impl Check {
