@@ -2,13 +2,16 @@
 
 use crate::Event;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 /// A consistency boundary: one stream of events, folded into a state that decisions are made on.
 ///
 /// Deciding is not part of the trait: most aggregates decide alone (`state.decide(&command)`), stock decides over
 /// several streams at once, and a cancellation over an order and its shipments.
-pub trait Aggregate: Default + Clone + Send + Sync + 'static {
+///
+/// A state as JSON is for showing it and for snapshots, which are thrown away when the domain changes.
+pub trait Aggregate: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The first part of the stream's name, `order` in `order-0199…`.
     const CATEGORY: &'static str;
     /// What the aggregate's events are.

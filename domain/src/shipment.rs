@@ -62,7 +62,8 @@ pub struct ShipmentCancelled {
     pub order_id: OrderId,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Shipment {
     /// There is no such shipment yet.
     #[default]

@@ -76,11 +76,11 @@ pub struct LineQuantity {
 }
 
 /// The stock of one SKU. Never `reserved > on_hand`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Stock {
     on_hand: u64,
     reserved: u64,
-    reservations: BTreeMap<(OrderId, LineNo), u32>,
+    reservations: BTreeMap<OrderId, BTreeMap<LineNo, u32>>,
 }
 
 /// A line that there is too little stock for.
@@ -204,7 +204,7 @@ impl Stock {
     fn reserve(&self, order: OrderId, sku: &Sku, lines: &[StockLine], short: &mut Vec<ShortLine>) -> Vec<LineQuantity> {
         let mut available = self.on_hand - self.reserved;
         let mut new = Vec::new();
-        for line in lines.iter().filter(|l| l.sku == *sku && !self.reservations.contains_key(&(order, l.line))) {
+        for line in lines.iter().filter(|l| l.sku == *sku && self.reservation(order, l.line).is_none()) {
             if let Some(rest) = available.checked_sub(u64::from(line.quantity)) {
                 available = rest;
                 new.push(LineQuantity { line: line.line, quantity: line.quantity });
@@ -223,17 +223,21 @@ impl Stock {
         lines: &[StockLine],
         event: impl FnOnce(Sku, OrderId, Vec<LineQuantity>) -> Event,
     ) -> Vec<Event> {
-        let held = |l: &StockLine| {
-            let quantity = *self.reservations.get(&(order, l.line))?;
-            Some(LineQuantity { line: l.line, quantity })
-        };
+        let held = |l: &StockLine| Some(LineQuantity { line: l.line, quantity: self.reservation(order, l.line)? });
         let lines: Vec<_> = lines.iter().filter(|l| l.sku == *sku).filter_map(held).collect();
         if lines.is_empty() { vec![] } else { vec![event(sku.clone(), order, lines)] }
     }
 
+    fn reservation(&self, order: OrderId, line: LineNo) -> Option<u32> {
+        self.reservations.get(&order)?.get(&line).copied()
+    }
+
     fn end_reservations(&mut self, order: OrderId, lines: &[LineQuantity]) -> u64 {
-        let ended = lines.iter().filter_map(|l| self.reservations.remove(&(order, l.line)));
-        let pieces = ended.map(u64::from).sum();
+        let Some(held) = self.reservations.get_mut(&order) else { return 0 };
+        let pieces: u64 = lines.iter().filter_map(|l| held.remove(&l.line)).map(u64::from).sum();
+        if held.is_empty() {
+            self.reservations.remove(&order);
+        }
         self.reserved -= pieces;
         pieces
     }
@@ -247,10 +251,8 @@ impl Aggregate for Stock {
         match event {
             Event::StockReceived(e) => self.on_hand += u64::from(e.quantity),
             Event::StockReserved(e) => {
-                for l in &e.lines {
-                    self.reservations.insert((e.order_id, l.line), l.quantity);
-                    self.reserved += u64::from(l.quantity);
-                }
+                self.reservations.entry(e.order_id).or_default().extend(e.lines.iter().map(|l| (l.line, l.quantity)));
+                self.reserved += e.lines.iter().map(|l| u64::from(l.quantity)).sum::<u64>();
             }
             Event::StockCommitted(e) => self.on_hand -= self.end_reservations(e.order_id, &e.lines),
             Event::StockReleased(e) => {

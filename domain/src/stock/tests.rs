@@ -243,7 +243,7 @@ proptest! {
             }
             for (sku, stock) in &stocks {
                 prop_assert!(stock.reserved() <= stock.on_hand(), "{sku}: {stock:?}");
-                let held: u64 = stock.reservations.values().map(|q| u64::from(*q)).sum();
+                let held: u64 = stock.reservations.values().flat_map(BTreeMap::values).map(|q| u64::from(*q)).sum();
                 prop_assert_eq!(stock.reserved(), held, "{}", sku);
                 prop_assert_eq!(stock.on_hand(), expected.get(sku).copied().unwrap_or_default(), "{}", sku);
             }
