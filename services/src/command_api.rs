@@ -8,6 +8,7 @@ use crate::subject;
 use crate::wire::{CommandBody, ErrorBody, Reply, parse};
 use async_nats::service::Request;
 use async_nats::{Client, Message};
+use bytestring::ByteString;
 use chrono::Utc;
 use domain::Command;
 use domain::id::{OrderId, ShipmentId, Sku};
@@ -148,11 +149,11 @@ fn envelope<V: Verb>(message: &Message) -> Result<Envelope, ErrorBody> {
     Ok(Envelope {
         command_id: body.command_id,
         command: body.data.command(),
-        actor: body.actor,
+        actor: body.actor.into(),
         correlation_id: None,
         causation_id: None,
         occurred_at: body.occurred_at.unwrap_or_else(Utc::now),
-        traceparent: traceparent.map(ToString::to_string).filter(|t| is_traceparent(t)),
+        traceparent: traceparent.map(|t| t.as_str().into()).filter(|t: &ByteString| is_traceparent(t)),
     })
 }
 

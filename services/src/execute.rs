@@ -5,6 +5,7 @@
 
 use crate::aggregates::{Aggregates, CACHED, Kept};
 use crate::codec::{self, DecodeError};
+use bytestring::ByteString;
 use chrono::{DateTime, Utc};
 use domain::id::StockId;
 use domain::order::{self, Order};
@@ -28,13 +29,13 @@ use uuid::Uuid;
 pub struct Envelope {
     pub command_id: Uuid,
     pub command: Command,
-    pub actor: String,
+    pub actor: ByteString,
     /// What it belongs to, if that is known: else, the order that it is about.
     pub correlation_id: Option<Uuid>,
     /// The event that led to it.
     pub causation_id: Option<Uuid>,
     pub occurred_at: DateTime<Utc>,
-    pub traceparent: Option<String>,
+    pub traceparent: Option<ByteString>,
 }
 
 impl Envelope {

@@ -3,6 +3,7 @@
 use crate::subject;
 use async_nats::HeaderMap;
 use async_nats::jetstream::stream;
+use bytestring::ByteString;
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -79,10 +80,10 @@ pub fn headers(event: &RecordedEvent, epoch: i64) -> HeaderMap {
     }
     headers.insert(COMMAND_ID, metadata.command_id.to_string());
     headers.insert(FINGERPRINT, metadata.fingerprint.to_string());
-    headers.insert(ACTOR, metadata.actor.clone());
+    headers.insert(ACTOR, &*metadata.actor);
     headers.insert(ORIGIN, metadata.origin.as_str());
     if let Some(traceparent) = &metadata.traceparent {
-        headers.insert(TRACEPARENT, traceparent.clone());
+        headers.insert(TRACEPARENT, &**traceparent);
     }
     headers
 }
@@ -118,7 +119,7 @@ pub fn recorded(message: &async_nats::Message) -> Result<RecordedEvent, BadMessa
         stream,
         version: header!(VERSION),
         event_id: header!(EVENT_ID),
-        event_type: event_type.to_owned(),
+        event_type: event_type.into(),
         schema_version: header!(SCHEMA_VERSION),
         recorded_at: header!(RECORDED_AT),
         metadata: Metadata {
@@ -129,16 +130,16 @@ pub fn recorded(message: &async_nats::Message) -> Result<RecordedEvent, BadMessa
             },
             command_id: header!(COMMAND_ID),
             fingerprint: text(FINGERPRINT).and_then(|t| fingerprint(t).ok_or_else(|| bad(FINGERPRINT)))?,
-            actor: text(ACTOR)?.to_owned(),
+            actor: text(ACTOR)?.into(),
             origin: match text(ORIGIN)? {
                 "live" => Origin::Live,
                 "import" => Origin::Import,
                 _ => return Err(bad(ORIGIN)),
             },
             occurred_at: header!(OCCURRED_AT),
-            traceparent: headers.get(TRACEPARENT).map(|value| value.to_string()),
+            traceparent: headers.get(TRACEPARENT).map(|value| value.as_str().into()),
         },
-        payload: String::from_utf8(message.payload.to_vec()).map_err(|_| bad("body"))?.into(),
+        payload: ByteString::try_from(message.payload.clone()).map_err(|_| bad("body"))?.into(),
     })
 }
 

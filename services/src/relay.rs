@@ -158,7 +158,7 @@ fn message(event: &RecordedEvent, epoch: i64) -> PublishMessage {
     let headers: HeaderMap = js::headers(event, epoch);
     PublishMessage::build()
         .headers(headers)
-        .payload(String::from(event.payload.clone()).into())
+        .payload(event.payload.clone().into())
         .expected_last_sequence((event.position - 1) as u64)
 }
 

@@ -1,6 +1,8 @@
 //! Events before and after they are recorded, and the ids that are derived for them.
 
 use crate::{Position, StreamId, Version};
+use bytes::Bytes;
+use bytestring::ByteString;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -16,14 +18,14 @@ pub struct NewEvent {
     pub payload: Payload,
 }
 
-/// An event in the log.
+/// An event in the log. Its texts are slices of what it was read from: a clone copies none of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedEvent {
     pub position: Position,
     pub stream: StreamId,
     pub version: Version,
     pub event_id: Uuid,
-    pub event_type: String,
+    pub event_type: ByteString,
     pub schema_version: i16,
     /// By Postgres' clock; never falls as the position rises.
     pub recorded_at: DateTime<Utc>,
@@ -34,7 +36,7 @@ pub struct RecordedEvent {
 /// What happened: JSON text, stored and sent on as it is, byte for byte. It may hold what is nobody's business, so
 /// `Debug` tells its length alone.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Payload(String);
+pub struct Payload(ByteString);
 
 impl Deref for Payload {
     type Target = str;
@@ -44,21 +46,15 @@ impl Deref for Payload {
     }
 }
 
-impl From<String> for Payload {
-    fn from(json: String) -> Self {
-        Self(json)
+impl<T: Into<ByteString>> From<T> for Payload {
+    fn from(json: T) -> Self {
+        Self(json.into())
     }
 }
 
-impl From<&str> for Payload {
-    fn from(json: &str) -> Self {
-        Self(json.to_owned())
-    }
-}
-
-impl From<Payload> for String {
+impl From<Payload> for Bytes {
     fn from(payload: Payload) -> Self {
-        payload.0
+        payload.0.into_bytes()
     }
 }
 
@@ -79,12 +75,12 @@ pub struct Metadata {
     /// Of the command: its type, target, actor and body.
     pub fingerprint: Fingerprint,
     /// Who sent the command.
-    pub actor: String,
+    pub actor: ByteString,
     pub origin: Origin,
     /// When it happened, by whoever said so: data, not an order.
     pub occurred_at: DateTime<Utc>,
     /// W3C Trace Context, if the command carried one.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<ByteString>,
 }
 
 /// Tells a repeated command from another command under the same id: the first 16 bytes of a SHA-256.

@@ -6,6 +6,7 @@
 mod append;
 pub mod checkpoint;
 pub mod connect;
+mod copy;
 mod event;
 mod group;
 pub mod lease;

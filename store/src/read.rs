@@ -1,9 +1,13 @@
 //! Reading the log: a stream, all of it in order, and what a command wrote.
 
-use crate::connect;
+use crate::copy::{COLUMNS, Decoder};
 use crate::event::{Fingerprint, Metadata, Origin, RecordedEvent, event_id};
-use crate::{Category, Position, StreamId, Version};
+use crate::{Category, Position, StreamId, Version, connect};
+use bytes::Bytes;
+use bytestring::ByteString;
 use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
+use sqlx::postgres::PgPoolCopyExt;
 use sqlx::{ConnectOptions, Connection, PgPool};
 use uuid::Uuid;
 
@@ -46,24 +50,56 @@ pub async fn begin_epoch(url: &str, distributed: i64) -> Result<(), sqlx::Error>
     connection.close().await
 }
 
-struct Row {
-    position: i64,
-    version: i64,
-    recorded_at: DateTime<Utc>,
-    occurred_at: DateTime<Utc>,
-    category: i16,
-    schema_version: i16,
-    origin: i16,
-    stream_id: Uuid,
-    event_id: Uuid,
-    correlation_id: Uuid,
-    causation_id: Option<Uuid>,
-    command_id: Uuid,
-    fingerprint: Vec<u8>,
-    event_type: String,
-    actor: String,
-    traceparent: Option<String>,
-    payload: String,
+/// An event as the table has it.
+pub(crate) struct Row {
+    pub(crate) position: i64,
+    pub(crate) version: i64,
+    pub(crate) recorded_at: DateTime<Utc>,
+    pub(crate) occurred_at: DateTime<Utc>,
+    pub(crate) category: i16,
+    pub(crate) schema_version: i16,
+    pub(crate) origin: i16,
+    pub(crate) stream_id: Uuid,
+    pub(crate) event_id: Uuid,
+    pub(crate) correlation_id: Uuid,
+    pub(crate) causation_id: Option<Uuid>,
+    pub(crate) command_id: Uuid,
+    pub(crate) fingerprint: Bytes,
+    pub(crate) event_type: ByteString,
+    pub(crate) actor: ByteString,
+    pub(crate) traceparent: Option<String>,
+    pub(crate) payload: ByteString,
+}
+
+impl Row {
+    pub(crate) fn event(self, categories: &[Category]) -> Result<RecordedEvent, ReadError> {
+        let position = self.position;
+        let category = categories.iter().find(|c| c.id == self.category);
+        let category = *category.ok_or(ReadError::UnknownCategory { position, category: self.category })?;
+        let fingerprint = <[u8; 16]>::try_from(&*self.fingerprint);
+        Ok(RecordedEvent {
+            position,
+            stream: StreamId { category, id: self.stream_id },
+            version: self.version,
+            event_id: self.event_id,
+            event_type: self.event_type,
+            schema_version: self.schema_version,
+            recorded_at: self.recorded_at,
+            metadata: Metadata {
+                correlation_id: self.correlation_id,
+                causation_id: self.causation_id,
+                command_id: self.command_id,
+                fingerprint: Fingerprint(
+                    fingerprint.map_err(|_| ReadError::Malformed { position, what: "fingerprint" })?,
+                ),
+                actor: self.actor,
+                origin: Origin::from_code(self.origin).ok_or(ReadError::Malformed { position, what: "origin" })?,
+                occurred_at: self.occurred_at,
+                traceparent: self.traceparent.map(ByteString::from),
+            },
+            payload: self.payload.into(),
+        })
+    }
 }
 
 /// The events that a condition holds for, all columns of them.
@@ -136,8 +172,16 @@ impl Log {
     /// # Errors
     /// When it cannot be read.
     pub async fn read_all(&self, after: Position, limit: i64) -> Result<Vec<RecordedEvent>, ReadError> {
-        let rows = events!("WHERE position > $1 ORDER BY position LIMIT $2", after, limit);
-        self.recorded(rows.fetch_all(&self.pool).await?)
+        let query = format!(
+            "COPY (SELECT {COLUMNS} FROM daybook.events WHERE position > {after} ORDER BY position LIMIT {limit})
+             TO STDOUT (FORMAT binary)"
+        );
+        let mut messages = self.pool.copy_out_raw(&query).await?;
+        let (mut decoder, mut events) = (Decoder::default(), Vec::new());
+        while let Some(message) = messages.try_next().await? {
+            decoder.take(message, self.categories, &mut events)?;
+        }
+        Ok(events)
     }
 
     /// What the command wrote, in order; empty if it wrote nothing.
@@ -158,35 +202,6 @@ impl Log {
     }
 
     fn recorded(&self, rows: Vec<Row>) -> Result<Vec<RecordedEvent>, ReadError> {
-        rows.into_iter().map(|row| self.event(row)).collect()
-    }
-
-    fn event(&self, row: Row) -> Result<RecordedEvent, ReadError> {
-        let position = row.position;
-        let category = self.categories.iter().find(|c| c.id == row.category);
-        let category = *category.ok_or(ReadError::UnknownCategory { position, category: row.category })?;
-        let fingerprint = row.fingerprint.try_into();
-        Ok(RecordedEvent {
-            position,
-            stream: StreamId { category, id: row.stream_id },
-            version: row.version,
-            event_id: row.event_id,
-            event_type: row.event_type,
-            schema_version: row.schema_version,
-            recorded_at: row.recorded_at,
-            metadata: Metadata {
-                correlation_id: row.correlation_id,
-                causation_id: row.causation_id,
-                command_id: row.command_id,
-                fingerprint: Fingerprint(
-                    fingerprint.map_err(|_| ReadError::Malformed { position, what: "fingerprint" })?,
-                ),
-                actor: row.actor,
-                origin: Origin::from_code(row.origin).ok_or(ReadError::Malformed { position, what: "origin" })?,
-                occurred_at: row.occurred_at,
-                traceparent: row.traceparent,
-            },
-            payload: row.payload.into(),
-        })
+        rows.into_iter().map(|row| row.event(self.categories)).collect()
     }
 }

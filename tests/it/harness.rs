@@ -210,7 +210,7 @@ impl System {
     /// The types of the events that belong to an order, in order of position.
     pub(crate) async fn events_of(&self, order: OrderId) -> Vec<String> {
         let events = self.parts.log.read_all(0, 10_000).await.unwrap();
-        events.into_iter().filter(|e| e.metadata.correlation_id == order.0).map(|e| e.event_type).collect()
+        events.into_iter().filter(|e| e.metadata.correlation_id == order.0).map(|e| e.event_type.to_string()).collect()
     }
 
     pub(crate) async fn verify(&self) -> Report {

@@ -231,7 +231,7 @@ fn recorded(row: Row) -> Result<RecordedEvent, String> {
         stream: StreamId { category, id: row.stream_id },
         version: row.version,
         event_id: row.event_id,
-        event_type: row.event_type,
+        event_type: row.event_type.into(),
         schema_version: row.schema_version,
         recorded_at: row.recorded_at,
         metadata: Metadata {
@@ -239,10 +239,10 @@ fn recorded(row: Row) -> Result<RecordedEvent, String> {
             causation_id: row.causation_id,
             command_id: row.command_id,
             fingerprint: Fingerprint(fingerprint),
-            actor: row.actor,
+            actor: row.actor.into(),
             origin: Origin::Live,
             occurred_at: row.occurred_at,
-            traceparent: row.traceparent,
+            traceparent: row.traceparent.map(Into::into),
         },
         payload: row.payload.into(),
     })
