@@ -61,13 +61,13 @@ impl Kept for Shipment {
 }
 
 impl Aggregates {
-    pub(crate) fn new(log: Log) -> Self {
+    pub(crate) fn new(log: Log, cached: u64) -> Self {
         Self {
             log,
-            orders: Cache::new(CACHED),
-            payments: Cache::new(CACHED),
-            stocks: Cache::new(CACHED),
-            shipments: Cache::new(CACHED),
+            orders: Cache::new(cached),
+            payments: Cache::new(cached),
+            stocks: Cache::new(cached),
+            shipments: Cache::new(cached),
         }
     }
 

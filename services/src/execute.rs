@@ -136,7 +136,16 @@ impl Session {
 
 impl Executor {
     pub fn new(log: Log, appender: Appender) -> Self {
-        let aggregates = Arc::new(Aggregates::new(log.clone()));
+        Self::keeping(CACHED, log, appender)
+    }
+
+    /// One that reads what it decides on anew for every command.
+    pub fn without_cache(log: Log, appender: Appender) -> Self {
+        Self::keeping(0, log, appender)
+    }
+
+    fn keeping(cached: u64, log: Log, appender: Appender) -> Self {
+        let aggregates = Arc::new(Aggregates::new(log.clone(), cached));
         Self { log, appender, aggregates, turns: Cache::new(CACHED) }
     }
 

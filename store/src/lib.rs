@@ -11,11 +11,13 @@ mod event;
 mod group;
 pub mod lease;
 mod read;
+mod scan;
 mod stream;
 
 pub use append::{Append, AppendError, Appended, Appender, StreamAppend};
 pub use event::{Fingerprint, Metadata, NewEvent, Origin, Payload, RecordedEvent, derive_id, event_id};
 pub use read::{Log, LogIdentity, ReadError, begin_epoch};
+pub use scan::Scan;
 pub use stream::{Category, ExpectedVersion, Position, StreamId, Version};
 
 /// The numbered migrations in `migrations/`: forward only.

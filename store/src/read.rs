@@ -2,6 +2,7 @@
 
 use crate::copy::{COLUMNS, Decoder};
 use crate::event::{Fingerprint, Metadata, Origin, RecordedEvent, event_id};
+use crate::scan::Scan;
 use crate::{Category, Position, StreamId, Version, connect};
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -182,6 +183,11 @@ impl Log {
             decoder.take(message, self.categories, &mut events)?;
         }
         Ok(events)
+    }
+
+    /// The events after `after` up to `to`, in order, page by page: the next page is read while one is worked on.
+    pub fn scan(&self, after: Position, to: Position) -> Scan {
+        Scan::start(self.clone(), after, to)
     }
 
     /// What the command wrote, in order; empty if it wrote nothing.

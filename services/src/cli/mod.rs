@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, messages and progress to stderr; `--json` gives one JSON object a line.
 
+mod bench;
 mod demo;
 mod dev;
 mod events;
@@ -71,6 +72,8 @@ enum Verb {
     Replay(replay::Args),
     /// Put JetStream right after the database was restored to an older state. Stop every service first.
     Reconcile,
+    /// Measure what the log does on this machine, beside a bound taken in the same run.
+    Bench(bench::Args),
     /// Check the log's own promises, and that log, JetStream and read models agree.
     Verify(verify::Args),
 }
@@ -187,6 +190,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Events(verb) => events::run(verb, &servers, json).await,
         Verb::Replay(args) => replay::run(&args, &servers, json).await,
         Verb::Reconcile => reconcile::run(&servers, json).await,
+        Verb::Bench(args) => bench::run(args, json).await,
         Verb::Verify(args) => verify::run(&args, &servers, json).await,
     }
 }

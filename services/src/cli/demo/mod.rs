@@ -33,6 +33,11 @@ pub(super) struct Args {
     attach: bool,
 }
 
+/// Drives so many orders to their end through the services that run there.
+pub(super) async fn play(urls: &Urls, orders: u32) -> Result<(), Failure> {
+    drive::drive(&Plan::seeded(orders, 1), urls, 64).await.map(drop)
+}
+
 pub(super) async fn run(args: Args, servers: &config::Servers, json: bool) -> Result<(), Failure> {
     let (plan, sample) = match &args.orders_from {
         Some(dir) => {

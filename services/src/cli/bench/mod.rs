@@ -1,0 +1,185 @@
+//! `daybook bench`: what the log does a second, beside what its own table and indexes could take at best, in the same
+//! run on the same machine.
+
+mod bound;
+mod load;
+mod measure;
+mod peer;
+mod place;
+mod read;
+mod relay;
+mod seed;
+
+use super::{Failure, output};
+use clap::ValueEnum;
+use measure::{Run, Window, median};
+use place::Place;
+use serde::Serialize;
+use std::time::Duration;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Workload {
+    /// Appends of one event at an expected version.
+    Append,
+    /// Commands on random streams of ten events: load, decide, append. Nothing is kept between them.
+    Command,
+    /// The same, of aggregates that are kept.
+    Warm,
+    /// Commands on one stream.
+    Hot,
+    /// All events in order, decoded.
+    Read,
+    /// The log to JetStream.
+    Relay,
+}
+
+#[derive(clap::Args, Clone)]
+pub(super) struct Args {
+    workload: Workload,
+    /// How many ask at once, in each process.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    clients: u16,
+    /// How many processes share the log (append, command, warm, hot).
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    processes: u16,
+    /// How long each run is measured.
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// How long each run goes on before it is measured.
+    #[arg(long, default_value_t = 1.0)]
+    warmup: f64,
+    /// How many runs; of what they come to, the median is told.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// How many streams are written to (append, command, warm), or events read or relayed.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    size: Option<u32>,
+    /// Measure on this Postgres instead of a private one: in a database of its own, dropped afterwards. The URL is a
+    /// superuser's.
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// One of several processes: measure on this database once told to.
+    #[arg(long, value_name = "URL", hide = true)]
+    join: Option<String>,
+}
+
+impl Args {
+    fn window(&self) -> Window {
+        Window {
+            warmup: Duration::from_secs_f64(self.warmup.max(0.0)),
+            measured: Duration::from_secs_f64(self.seconds.max(0.001)),
+        }
+    }
+}
+
+/// A run of the workload and one of the bound, one right after the other.
+struct Pair {
+    run: Run,
+    bound: Run,
+    /// Of several processes, the least that one of them had of the whole.
+    least_share: Option<f64>,
+}
+
+pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
+    if let Some(url) = &args.join {
+        return peer::join(&args, url).await;
+    }
+    let place = Place::prepare(args.server.as_deref()).await?;
+    let measured = tokio::select! {
+        measured = measure(&args, &place) => measured,
+        () = crate::shutdown::requested() => Err(Failure::Other("interrupted".into())),
+    };
+    place.clear().await;
+    measured?.print(json)
+}
+
+async fn measure(args: &Args, place: &Place) -> Result<Report, Failure> {
+    let (bound, pairs) = match args.workload {
+        Workload::Append | Workload::Command | Workload::Warm | Workload::Hot => load::measure(args, place).await?,
+        Workload::Read => read::measure(args, place).await?,
+        Workload::Relay => relay::measure(args, place).await?,
+    };
+    Report::of(args, bound, &pairs)
+}
+
+/// What is printed. Rates are medians over the runs; percentiles are of all runs together.
+#[derive(Serialize)]
+struct Report {
+    workload: String,
+    clients: u16,
+    processes: u16,
+    ops_per_second: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    p999_ms: f64,
+    bound: &'static str,
+    bound_per_second: f64,
+    /// The median of the runs' ratios.
+    ratio: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    least_share: Option<f64>,
+    runs: u16,
+    seconds: f64,
+    version: &'static str,
+}
+
+impl Report {
+    fn of(args: &Args, bound: &'static str, pairs: &[Pair]) -> Result<Self, Failure> {
+        let mut latencies = measure::histogram()?;
+        for pair in pairs {
+            let added = latencies.add(&pair.run.latencies);
+            added.map_err(|e| Failure::Other(format!("histograms do not add up: {e}")))?;
+        }
+        let of_all = |figure: fn(&Pair) -> f64| median(pairs.iter().map(figure).collect());
+        let percentile = |percent| round(latencies.value_at_percentile(percent) as f64 / 1000.0, 3);
+        let shares: Vec<f64> = pairs.iter().filter_map(|pair| pair.least_share).collect();
+        Ok(Self {
+            workload: args.workload.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default(),
+            clients: args.clients,
+            processes: args.processes,
+            ops_per_second: round(of_all(|pair| pair.run.per_second()), 0),
+            p50_ms: percentile(50.0),
+            p99_ms: percentile(99.0),
+            p999_ms: percentile(99.9),
+            bound,
+            bound_per_second: round(of_all(|pair| pair.bound.per_second()), 0),
+            ratio: round(of_all(|pair| pair.run.per_second() / pair.bound.per_second()), 3),
+            least_share: (!shares.is_empty()).then(|| round(median(shares), 3)),
+            runs: args.runs,
+            seconds: args.seconds,
+            version: env!("CARGO_PKG_VERSION"),
+        })
+    }
+
+    fn print(&self, json: bool) -> Result<(), Failure> {
+        if json {
+            output::line(&serde_json::to_string(self)?);
+            return Ok(());
+        }
+        let headings =
+            ["workload", "clients", "processes", "ops/s", "p50 ms", "p99 ms", "p99.9 ms", "bound/s", "ratio"];
+        let row = vec![
+            self.workload.clone(),
+            self.clients.to_string(),
+            self.processes.to_string(),
+            self.ops_per_second.to_string(),
+            self.p50_ms.to_string(),
+            self.p99_ms.to_string(),
+            self.p999_ms.to_string(),
+            self.bound_per_second.to_string(),
+            self.ratio.to_string(),
+        ];
+        output::line(&output::table(&headings, &[row]));
+        output::line(&format!("bound: {}", self.bound));
+        if let Some(share) = self.least_share {
+            output::line(&format!("the process that had the least had {:.0} %", share * 100.0));
+        }
+        Ok(())
+    }
+}
+
+fn round(value: f64, digits: i32) -> f64 {
+    let scale = 10_f64.powi(digits);
+    (value * scale).round() / scale
+}

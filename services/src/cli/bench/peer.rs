@@ -1,0 +1,69 @@
+//! Several processes on one log: this program again, told by a line on its stdin when to begin.
+
+use super::measure::{self, Run};
+use super::{Args, load};
+use crate::cli::{Failure, output};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// What a process tells the one that started it.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    operations: u64,
+    /// How often each latency, in microseconds, was measured.
+    latencies: Vec<(u64, u64)>,
+}
+
+/// Is one of several processes.
+pub(super) async fn join(args: &Args, url: &str) -> Result<(), Failure> {
+    output::line("ready");
+    let mut go = String::new();
+    std::io::stdin().read_line(&mut go)?;
+    let run = load::one_process(args, url).await?;
+    let latencies = run.latencies.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect();
+    output::line(&serde_json::to_string(&Told { operations: run.operations, latencies })?);
+    Ok(())
+}
+
+/// Has several processes measure at once; also tells the least share that one of them had.
+pub(super) async fn run(args: &Args, url: &str) -> Result<(Run, Option<f64>), Failure> {
+    let mut peers = Vec::new();
+    for _ in 0..args.processes {
+        let mut peer = start(args, url)?;
+        let stdout = peer.stdout.take().ok_or_else(|| Failure::Other("a process has no stdout".into()))?;
+        let mut lines = BufReader::new(stdout).lines();
+        lines.next_line().await?;
+        peers.push((peer, lines));
+    }
+    for (peer, _) in &mut peers {
+        if let Some(stdin) = &mut peer.stdin {
+            stdin.write_all(b"go\n").await?;
+        }
+    }
+    let (mut total, mut least, mut latencies) = (0, u64::MAX, measure::histogram()?);
+    for (mut peer, mut lines) in peers {
+        let line = lines.next_line().await?.ok_or_else(|| Failure::Other("a process told nothing".into()))?;
+        let told: Told = serde_json::from_str(&line)?;
+        told.latencies.iter().for_each(|(value, count)| latencies.saturating_record_n(*value, *count));
+        total += told.operations;
+        least = least.min(told.operations);
+        peer.wait().await?;
+    }
+    let run = Run { operations: total, elapsed: args.window().measured, latencies };
+    Ok((run, Some(least as f64 / total.max(1) as f64)))
+}
+
+fn start(args: &Args, url: &str) -> Result<Child, Failure> {
+    let mut command = Command::new(std::env::current_exe()?);
+    let workload = args.workload.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
+    command.args(["bench", &workload, "--join", url]);
+    command.args(["--clients", &args.clients.to_string()]);
+    command.args(["--seconds", &args.seconds.to_string(), "--warmup", &args.warmup.to_string()]);
+    if let Some(size) = args.size {
+        command.args(["--size", &size.to_string()]);
+    }
+    Ok(command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?)
+}
