@@ -8,8 +8,8 @@ use crate::aggregate::events;
 use crate::id::{LineNo, OrderId, Sku, StockId};
 use crate::order::StockLine;
 use serde::{Deserialize, Serialize};
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use uuid::Uuid;
 
 #[cfg(test)]
@@ -144,13 +144,13 @@ impl Command {
 ///
 /// # Errors
 /// When a line is short: then nothing is reserved, and every short line is named.
-pub fn decide(command: &Command, stocks: &[Arc<Stock>]) -> Result<Vec<Vec<Event>>, Rejection> {
+pub fn decide(command: &Command, stocks: &[impl Borrow<Stock>]) -> Result<Vec<Vec<Event>>, Rejection> {
     let faults = command.faults();
     if !faults.is_empty() {
         return Err(Rejection::Invalid { faults });
     }
     let skus = command.skus();
-    let stocks = skus.iter().zip(stocks);
+    let stocks = skus.iter().zip(stocks.iter().map(Borrow::borrow));
     match command {
         Command::Receive { sku, quantity } => {
             Ok(vec![vec![StockReceived { sku: sku.clone(), quantity: *quantity }.into()]])

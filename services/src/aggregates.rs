@@ -1,7 +1,10 @@
-//! Folded aggregates, kept between commands. What is kept may be behind the log: whoever decides on it has the log
-//! confirm its version.
+//! Folded aggregates, kept between commands.
+//!
+//! A kept state may be ahead of the log: it holds what has been submitted and not been written yet, so that commands
+//! about one stream are decided one after the other and written together. Or behind it, if others write. So whoever
+//! decides on it has the log confirm its version, and has it forgotten if that is refused.
 
-use crate::codec;
+use crate::codec::{self, DecodeError};
 use crate::execute::ExecuteError;
 use domain::order::Order;
 use domain::payment::Payment;
@@ -9,138 +12,243 @@ use domain::shipment::Shipment;
 use domain::stock::Stock;
 use domain::{Aggregate, Event};
 use moka::sync::Cache;
+use serde::de::DeserializeOwned;
 use std::sync::Arc;
-use store::{Log, Position, StreamId, Version};
-use uuid::Uuid;
+use store::{Loaded, Loader, Position, Snapshot, StreamId, Version};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
-/// How many aggregates of a kind are kept.
-pub(crate) const CACHED: u64 = 50_000;
-/// How many events of a stream are read at a time.
-const PAGE: i64 = 1000;
+/// How many aggregates are kept.
+const KEPT: u64 = 200_000;
+/// After how many folded events a snapshot is worth its writing.
+const SNAPSHOT_AFTER: usize = 500;
+/// The code that folds, as a number: what a snapshot of another one says is not taken.
+pub(crate) const FOLD: i64 = fold(env!("DAYBOOK_FOLD"));
 
-/// A state, and the event that it was folded up to.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Folded<A> {
-    pub(crate) state: Arc<A>,
-    pub(crate) version: Version,
-    pub(crate) position: Position,
+/// The state of any aggregate.
+#[derive(Debug)]
+pub(crate) enum State {
+    Order(Order),
+    Payment(Payment),
+    Stock(Stock),
+    Shipment(Shipment),
 }
 
-pub(crate) struct Aggregates {
-    log: Log,
-    orders: Cache<Uuid, Folded<Order>>,
-    payments: Cache<Uuid, Folded<Payment>>,
-    stocks: Cache<Uuid, Folded<Stock>>,
-    shipments: Cache<Uuid, Folded<Shipment>>,
+impl State {
+    fn new(stream: StreamId) -> Self {
+        match stream.category.name {
+            Order::CATEGORY => Self::Order(Order::default()),
+            Payment::CATEGORY => Self::Payment(Payment::default()),
+            Stock::CATEGORY => Self::Stock(Stock::default()),
+            _ => Self::Shipment(Shipment::default()),
+        }
+    }
+
+    fn evolve(&mut self, event: &Event) {
+        match (self, event) {
+            (Self::Order(state), Event::Order(_, event)) => state.evolve(event),
+            (Self::Payment(state), Event::Payment(_, event)) => state.evolve(event),
+            (Self::Stock(state), Event::Stock(_, event)) => state.evolve(event),
+            (Self::Shipment(state), Event::Shipment(_, event)) => state.evolve(event),
+            // A stream holds events of its category alone: the codec decodes by it.
+            (Self::Order(_) | Self::Payment(_) | Self::Stock(_) | Self::Shipment(_), _) => {}
+        }
+    }
+
+    fn json(&self) -> Result<String, serde_json::Error> {
+        match self {
+            Self::Order(state) => serde_json::to_string(state),
+            Self::Payment(state) => serde_json::to_string(state),
+            Self::Stock(state) => serde_json::to_string(state),
+            Self::Shipment(state) => serde_json::to_string(state),
+        }
+    }
+
+    fn from_json(stream: StreamId, json: &str) -> Result<Self, serde_json::Error> {
+        fn of<A: DeserializeOwned>(state: fn(A) -> State, json: &str) -> Result<State, serde_json::Error> {
+            serde_json::from_str(json).map(state)
+        }
+        match stream.category.name {
+            Order::CATEGORY => of(Self::Order, json),
+            Payment::CATEGORY => of(Self::Payment, json),
+            Stock::CATEGORY => of(Self::Stock, json),
+            _ => of(Self::Shipment, json),
+        }
+    }
 }
 
-/// An aggregate, and where the folded ones of its kind are kept.
+/// An aggregate, as one of the states.
 pub(crate) trait Kept: Aggregate {
-    fn cache(all: &Aggregates) -> &Cache<Uuid, Folded<Self>>;
+    /// The state of a stream of the aggregate's category.
+    fn of(state: &State) -> &Self;
 }
 
-impl Kept for Order {
-    fn cache(all: &Aggregates) -> &Cache<Uuid, Folded<Self>> {
-        &all.orders
+macro_rules! kept {
+    ($($aggregate:ident)+) => {
+        $(impl Kept for $aggregate {
+            fn of(state: &State) -> &Self {
+                match state {
+                    State::$aggregate(state) => state,
+                    other => unreachable!("a stream's state is that of its category: {other:?}"),
+                }
+            }
+        })+
+    };
+}
+kept!(Order Payment Stock Shipment);
+
+/// A kept state, held by the command that decides on it. Others wait for their turn.
+pub(crate) struct Held {
+    pub(crate) stream: StreamId,
+    slot: Arc<Mutex<Slot>>,
+    guard: OwnedMutexGuard<Slot>,
+    /// It was kept; else it was read this moment.
+    pub(crate) was_kept: bool,
+}
+
+/// Where the state of a stream is kept.
+#[derive(Default)]
+struct Slot {
+    folded: Option<Folded>,
+    /// How often it was forgotten.
+    forgotten: u64,
+}
+
+#[derive(Debug)]
+struct Folded {
+    state: State,
+    version: Version,
+    /// Of the last event that is known to be written.
+    position: Position,
+}
+
+/// Says of a state that it was decided on, once it is no longer held.
+pub(crate) struct DecidedOn {
+    slot: Arc<Mutex<Slot>>,
+    forgotten: u64,
+}
+
+impl Held {
+    fn folded(&self) -> &Folded {
+        self.guard.folded.as_ref().unwrap_or_else(|| unreachable!("it is folded before it is given out"))
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.folded().state
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.folded().version
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        self.folded().position
+    }
+
+    /// Lets the next command go on from what `events` make of the state, though they are not written yet.
+    pub(crate) fn take_in(mut self, events: &[Event]) -> DecidedOn {
+        if let Some(folded) = &mut self.guard.folded {
+            events.iter().for_each(|event| folded.state.evolve(event));
+            folded.version += events.len() as Version;
+        }
+        DecidedOn { slot: self.slot, forgotten: self.guard.forgotten }
     }
 }
-impl Kept for Payment {
-    fn cache(all: &Aggregates) -> &Cache<Uuid, Folded<Self>> {
-        &all.payments
+
+impl DecidedOn {
+    /// What was decided on it was not written: the state is not what the log comes to.
+    pub(crate) async fn forget(self) {
+        let mut slot = self.slot.lock().await;
+        // Somebody else's append may have failed with ours, and the state been read anew since.
+        if slot.forgotten == self.forgotten {
+            *slot = Slot { folded: None, forgotten: self.forgotten + 1 };
+        }
     }
 }
-impl Kept for Stock {
-    fn cache(all: &Aggregates) -> &Cache<Uuid, Folded<Self>> {
-        &all.stocks
-    }
-}
-impl Kept for Shipment {
-    fn cache(all: &Aggregates) -> &Cache<Uuid, Folded<Self>> {
-        &all.shipments
-    }
+
+/// The kept states of a process.
+pub(crate) struct Aggregates {
+    loader: Loader,
+    slots: Option<Cache<StreamId, Arc<Mutex<Slot>>>>,
 }
 
 impl Aggregates {
-    pub(crate) fn new(log: Log, cached: u64) -> Self {
-        Self {
-            log,
-            orders: Cache::new(cached),
-            payments: Cache::new(cached),
-            stocks: Cache::new(cached),
-            shipments: Cache::new(cached),
-        }
+    pub(crate) fn kept(loader: Loader) -> Self {
+        Self { loader, slots: Some(Cache::new(KEPT)) }
     }
 
-    /// The aggregate, and whether it was kept; if not, it was read this moment.
-    pub(crate) async fn load<A: Kept>(&self, id: Uuid) -> Result<(Folded<A>, bool), ExecuteError> {
-        match A::cache(self).get(&id) {
-            Some(folded) => Ok((folded, true)),
-            None => Ok((self.fold_further(id, Folded::default()).await?, false)),
-        }
+    pub(crate) fn not_kept(loader: Loader) -> Self {
+        Self { loader, slots: None }
     }
 
-    /// Folds what the log has of a stream beyond `folded`, and keeps it.
-    async fn fold_further<A: Kept>(&self, id: Uuid, mut folded: Folded<A>) -> Result<Folded<A>, ExecuteError> {
+    /// Waits until no other command holds the stream's state, and reads it if it is not kept.
+    pub(crate) async fn hold(&self, stream: StreamId) -> Result<Held, ExecuteError> {
+        let slot = match &self.slots {
+            Some(slots) => slots.get_with(stream, Arc::default),
+            None => Arc::default(),
+        };
+        let mut guard = slot.clone().lock_owned().await;
+        let was_kept = guard.folded.is_some();
+        if !was_kept {
+            guard.folded = Some(self.read(stream).await?);
+        }
+        Ok(Held { stream, slot, guard, was_kept })
+    }
+
+    async fn read(&self, stream: StreamId) -> Result<Folded, ExecuteError> {
+        let mut folded = Folded { state: State::new(stream), version: 0, position: 0 };
+        let (mut count, mut after) = (0, None);
         loop {
-            let page = self.log.read_stream(codec::stream::<A>(id), folded.version, PAGE).await?;
-            let more = page.len() == PAGE as usize;
-            for record in page {
-                let recorded = codec::decode(record)?;
-                folded.version = recorded.record.version;
-                folded.position = recorded.record.position;
-                if let Some(event) = A::event_of(&recorded.event) {
-                    Arc::make_mut(&mut folded.state).evolve(event);
+            let Loaded { snapshot, events } = self.loader.load(stream, after).await?;
+            if let Some(Snapshot { position, version, state }) = snapshot {
+                match State::from_json(stream, &state) {
+                    Ok(state) => folded = Folded { state, version, position },
+                    Err(e) => {
+                        tracing::warn!(%stream, column = e.column(), "a snapshot is not one: all events are read");
+                        after = Some(0);
+                        continue;
+                    }
                 }
             }
+            let more = events.len() == store::PAGE;
+            count += events.len();
+            fold_further(stream, &mut folded, events)?;
+            after = Some(folded.version);
             if !more {
                 break;
             }
         }
-        if folded.version > 0 {
-            A::cache(self).insert(id, folded.clone());
+        if count >= SNAPSHOT_AFTER
+            && let Ok(state) = folded.state.json()
+        {
+            let Folded { version, position, .. } = folded;
+            self.loader.keep(stream, Snapshot { position, version, state });
         }
         Ok(folded)
     }
+}
 
-    /// Takes in what others wrote to a stream; all of it anew, if what is kept is not a part of it any more.
-    pub(crate) async fn refresh(&self, stream: StreamId, anew: bool) -> Result<(), ExecuteError> {
-        match stream.category.name {
-            Order::CATEGORY => self.refresh_one::<Order>(stream.id, anew).await,
-            Payment::CATEGORY => self.refresh_one::<Payment>(stream.id, anew).await,
-            Stock::CATEGORY => self.refresh_one::<Stock>(stream.id, anew).await,
-            _ => self.refresh_one::<Shipment>(stream.id, anew).await,
-        }
-    }
-
-    async fn refresh_one<A: Kept>(&self, id: Uuid, anew: bool) -> Result<(), ExecuteError> {
-        let cache = A::cache(self);
-        if anew {
-            cache.invalidate(&id);
-        }
-        let folded = cache.get(&id).unwrap_or_default();
-        self.fold_further::<A>(id, folded).await.map(drop)
-    }
-
-    /// Keeps what `events`, which were recorded after version `from`, make of what is kept.
-    pub(crate) fn keep(&self, stream: StreamId, from: Version, events: &[Event], version: Version, position: Position) {
-        match stream.category.name {
-            Order::CATEGORY => self.keep_one::<Order>(stream.id, from, events, version, position),
-            Payment::CATEGORY => self.keep_one::<Payment>(stream.id, from, events, version, position),
-            Stock::CATEGORY => self.keep_one::<Stock>(stream.id, from, events, version, position),
-            _ => self.keep_one::<Shipment>(stream.id, from, events, version, position),
-        }
-    }
-
-    fn keep_one<A: Kept>(&self, id: Uuid, from: Version, events: &[Event], version: Version, position: Position) {
-        let cache = A::cache(self);
-        let mut folded = match cache.get(&id) {
-            Some(folded) if folded.version == from => folded,
-            None if from == 0 => Folded::default(),
-            // Somebody else keeps a newer state, or none: then the next one to look reads it.
-            _ => return,
+fn fold_further(stream: StreamId, folded: &mut Folded, events: Vec<store::StreamEvent>) -> Result<(), DecodeError> {
+    for event in events {
+        let stored = codec::Stored {
+            position: event.position,
+            stream,
+            event_type: &event.event_type,
+            schema_version: event.schema_version,
+            payload: &event.payload,
         };
-        let state = Arc::make_mut(&mut folded.state);
-        events.iter().filter_map(A::event_of).for_each(|event| state.evolve(event));
-        cache.insert(id, Folded { version, position, ..folded });
+        folded.state.evolve(&codec::decode_stored(stored)?);
+        folded.version = event.version;
+        folded.position = event.position;
     }
+    Ok(())
+}
+
+/// The digits of a number, as the build script writes them.
+const fn fold(digits: &str) -> i64 {
+    let (bytes, mut number, mut at) = (digits.as_bytes(), 0_i64, 0);
+    while at < bytes.len() {
+        number = number.wrapping_mul(10).wrapping_add((bytes[at] - b'0') as i64);
+        at += 1;
+    }
+    number
 }

@@ -70,16 +70,46 @@ pub fn encode(event: &Event) -> NewEvent {
 /// # Errors
 /// When this build does not know its type or version, or it has not the shape of its type.
 pub fn decode(record: RecordedEvent) -> Result<Recorded, DecodeError> {
-    let event = decode_with(UPCASTERS, Event::current_version, &record)?;
+    let event = decode_stored(Stored::from(&record))?;
     Ok(Recorded { record, event })
+}
+
+/// What decoding takes of a stored event.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored<'a> {
+    pub position: Position,
+    pub stream: StreamId,
+    pub event_type: &'a str,
+    pub schema_version: i16,
+    pub payload: &'a str,
+}
+
+impl<'a> From<&'a RecordedEvent> for Stored<'a> {
+    fn from(record: &'a RecordedEvent) -> Self {
+        Self {
+            position: record.position,
+            stream: record.stream,
+            event_type: &record.event_type,
+            schema_version: record.schema_version,
+            payload: &record.payload,
+        }
+    }
+}
+
+/// The event of the domain.
+///
+/// # Errors
+/// When this build does not know its type or version, or it has not the shape of its type.
+pub fn decode_stored(stored: Stored<'_>) -> Result<Event, DecodeError> {
+    decode_with(UPCASTERS, Event::current_version, stored)
 }
 
 fn decode_with(
     upcasters: &[Upcaster],
     current_version: impl Fn(&str, &str) -> Option<i16>,
-    record: &RecordedEvent,
+    record: Stored<'_>,
 ) -> Result<Event, DecodeError> {
-    let (category, event_type) = (record.stream.category.name, &*record.event_type);
+    let (category, event_type) = (record.stream.category.name, record.event_type);
     let unknown = || DecodeError::UnknownType {
         position: record.position,
         event_type: event_type.to_owned(),
@@ -92,9 +122,9 @@ fn decode_with(
     };
     let current = current_version(category, event_type).ok_or_else(unknown)?;
     let payload = match record.schema_version {
-        version if version == current => Cow::Borrowed(&*record.payload),
+        version if version == current => Cow::Borrowed(record.payload),
         version => {
-            let mut payload: Value = serde_json::from_str(&record.payload).map_err(malformed)?;
+            let mut payload: Value = serde_json::from_str(record.payload).map_err(malformed)?;
             for from in version..current {
                 let fits = |u: &&Upcaster| (u.category, u.event_type, u.from) == (category, event_type, from);
                 let upcaster = upcasters.iter().find(fits).ok_or_else(unknown)?;
@@ -172,7 +202,8 @@ mod tests {
             },
         ];
         let decoded = |version, payload: &str| {
-            decode_with(&upcasters, |_, _| Some(3), &stored("PaymentAuthorisedRecorded", version, payload))
+            let stored = stored("PaymentAuthorisedRecorded", version, payload);
+            decode_with(&upcasters, |_, _| Some(3), Stored::from(&stored))
         };
         let expected = OrderEvent::from(PaymentAuthorisedRecorded { payment_id: PAYMENT.parse().unwrap() });
         let expected = Event::Order(domain::id::OrderId(Uuid::nil()), expected);

@@ -3,7 +3,7 @@
 //! Every stream that is looked at is an expectation of the append, so no answer rests on a state that has passed: also
 //! a refusal, or "already so", that was decided on a cached state is confirmed by the log before it is given.
 
-use crate::aggregates::{Aggregates, CACHED, Kept};
+use crate::aggregates::{Aggregates, DecidedOn, Held, Kept};
 use crate::codec::{self, DecodeError};
 use bytestring::ByteString;
 use chrono::{DateTime, Utc};
@@ -13,15 +13,13 @@ use domain::payment::Payment;
 use domain::shipment::Shipment;
 use domain::stock::{self, Stock};
 use domain::{Aggregate, Command, Rejection};
-use moka::sync::Cache;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{
-    Append, AppendError, Appender, ExpectedVersion, Fingerprint, Log, Metadata, Origin, Position, ReadError,
-    RecordedEvent, StreamAppend, StreamId, Version,
+    Append, AppendError, Appended, Appender, ExpectedVersion, Fingerprint, Loader, Log, Metadata, Origin, Position,
+    ReadError, RecordedEvent, StreamAppend, StreamId, Version,
 };
-use tokio::sync::{Mutex, OwnedMutexGuard};
 use uuid::Uuid;
 
 /// A command, and what it came with.
@@ -87,17 +85,15 @@ const DEADLINE: Duration = Duration::from_secs(14);
 /// How often a command is decided anew because others write to its streams.
 const MAX_ATTEMPTS: usize = 32;
 
-/// Executes commands. Cheap to clone; the clones share the cache and the appender.
+/// Executes commands. Cheap to clone; the clones share the kept aggregates and the appender.
 #[derive(Clone)]
 pub struct Executor {
     log: Log,
     appender: Appender,
     aggregates: Arc<Aggregates>,
-    /// Commands of this process that are about one stream take turns: else all but one of them would be in vain.
-    turns: Cache<StreamId, Arc<Mutex<()>>>,
 }
 
-/// What a command was decided on, and what it is to write.
+/// What a command is decided on, and what it is to write.
 #[derive(Default)]
 struct Session {
     looked_at: Vec<LookedAt>,
@@ -106,10 +102,7 @@ struct Session {
 }
 
 struct LookedAt {
-    stream: StreamId,
-    version: Version,
-    position: Position,
-    from_cache: bool,
+    held: Held,
     events: Vec<domain::Event>,
 }
 
@@ -118,35 +111,70 @@ impl Session {
         self.looked_at.iter().any(|l| !l.events.is_empty())
     }
 
-    /// A state just read from one stream was true at one moment. A cached one, or several together, need not have been.
+    /// A state just read from one stream was true at one moment. A kept one, or several together, need not have been.
     fn needs_confirmation(&self) -> bool {
-        self.looked_at.len() > 1 || self.looked_at.iter().any(|l| l.from_cache)
+        self.looked_at.len() > 1 || self.looked_at.iter().any(|l| l.held.was_kept)
     }
 
-    fn position(&self) -> Position {
-        self.looked_at.iter().map(|l| l.position).max().unwrap_or(0)
+    /// The state that was looked at `index`th.
+    fn state<A: Kept>(&self, index: usize) -> &A {
+        A::of(self.looked_at[index].held.state())
     }
 
     /// Adds to the stream that was looked at `index`th.
     fn write<A: Aggregate>(&mut self, index: usize, events: Vec<A::Event>) {
-        let looked_at = &mut self.looked_at[index];
-        looked_at.events.extend(events.into_iter().map(|event| A::event(looked_at.stream.id, event)));
+        let LookedAt { held, events: all } = &mut self.looked_at[index];
+        all.extend(events.into_iter().map(|event| A::event(held.stream.id, event)));
+    }
+
+    /// The versions that its streams come to, if it is written.
+    fn versions(&self) -> Vec<(StreamId, Version)> {
+        let version = |l: &LookedAt| l.held.version() + l.events.len() as Version;
+        self.looked_at.iter().map(|l| (l.held.stream, version(l))).collect()
+    }
+
+    /// Those of the streams that it writes to.
+    fn written(&self) -> Vec<(StreamId, Version)> {
+        let versions = self.versions().into_iter().zip(&self.looked_at);
+        versions.filter(|(_, l)| !l.events.is_empty()).map(|(version, _)| version).collect()
+    }
+
+    fn append(&self, envelope: &Envelope, fingerprint: Fingerprint) -> Append {
+        let stream = |LookedAt { held, events }: &LookedAt| StreamAppend {
+            stream: held.stream,
+            expected: match held.version() {
+                0 => ExpectedVersion::NoStream,
+                version => ExpectedVersion::Exact(version),
+            },
+            events: events.iter().map(codec::encode).collect(),
+        };
+        let metadata = Metadata {
+            correlation_id: envelope.correlation_id.unwrap_or(self.correlation_id),
+            causation_id: envelope.causation_id,
+            command_id: envelope.command_id,
+            fingerprint,
+            actor: envelope.actor.clone(),
+            origin: Origin::Live,
+            occurred_at: envelope.occurred_at,
+            traceparent: envelope.traceparent.clone(),
+        };
+        Append { metadata, streams: self.looked_at.iter().map(stream).collect() }
+    }
+
+    /// Gives the next command its turn, on what this one makes of the states.
+    fn let_go(self) -> Vec<DecidedOn> {
+        self.looked_at.into_iter().map(|l| l.held.take_in(&l.events)).collect()
     }
 }
 
 impl Executor {
-    pub fn new(log: Log, appender: Appender) -> Self {
-        Self::keeping(CACHED, log, appender)
+    pub fn new(log: Log, loader: Loader, appender: Appender) -> Self {
+        Self { log, appender, aggregates: Arc::new(Aggregates::kept(loader)) }
     }
 
     /// One that reads what it decides on anew for every command.
-    pub fn without_cache(log: Log, appender: Appender) -> Self {
-        Self::keeping(0, log, appender)
-    }
-
-    fn keeping(cached: u64, log: Log, appender: Appender) -> Self {
-        let aggregates = Arc::new(Aggregates::new(log.clone(), cached));
-        Self { log, appender, aggregates, turns: Cache::new(CACHED) }
+    pub fn without_cache(log: Log, loader: Loader, appender: Appender) -> Self {
+        Self { log, appender, aggregates: Arc::new(Aggregates::not_kept(loader)) }
     }
 
     /// Decides and records the command, once for its id.
@@ -155,13 +183,13 @@ impl Executor {
     /// See [`ExecuteError`]. After `Unavailable` and `Unreadable` it is unknown whether it was recorded.
     pub async fn execute(&self, envelope: &Envelope) -> Result<Outcome, ExecuteError> {
         // A server that neither answers nor goes away must not hold up those whose turn is next.
-        let executed = tokio::time::timeout(DEADLINE, self.take_turn(envelope)).await;
+        let executed = tokio::time::timeout(DEADLINE, self.execute_in_time(envelope)).await;
         executed.unwrap_or_else(|_| Err(ExecuteError::Unavailable("no answer in time".into())))
     }
 
-    async fn take_turn(&self, envelope: &Envelope) -> Result<Outcome, ExecuteError> {
-        let _turn = self.turn(&envelope.command).await;
-        let mut conflict = None;
+    async fn execute_in_time(&self, envelope: &Envelope) -> Result<Outcome, ExecuteError> {
+        let fingerprint = envelope.fingerprint();
+        let (mut conflict, mut hold) = (None, None);
         for _ in 0..MAX_ATTEMPTS {
             let mut session = Session::default();
             let refused = match self.decide(&envelope.command, &mut session).await {
@@ -172,172 +200,145 @@ impl Executor {
             if refused.is_some() {
                 session.looked_at.iter_mut().for_each(|l| l.events.clear());
             }
-            if !session.has_events() {
-                if let Some(recorded) = self.recorded(envelope).await? {
-                    return Ok(recorded);
-                }
-                if !session.needs_confirmation() {
-                    return unrecorded(session, refused);
-                }
+            let (has_events, written, looked_at) = (session.has_events(), session.written(), session.versions());
+            if !has_events && !session.needs_confirmation() {
+                let position = session.looked_at.first().map_or(0, |l| l.held.position());
+                drop(session);
+                return self.unrecorded(envelope, fingerprint, refused, position, looked_at).await;
             }
-            let append = self.append(envelope, &session).await;
-            match append {
-                Ok(_) if !session.has_events() => return unrecorded(session, refused),
-                Ok(appended) => {
-                    let (position, versions) = (appended.position, appended.versions);
-                    return Ok(self.keep(session, position, &versions));
+            let submitted = self.appender.submit(session.append(envelope, fingerprint)).await;
+            let decided_on = session.let_go();
+            drop(hold.take());
+            let appended = match submitted {
+                Ok(submitted) => submitted.written().await,
+                Err(e) => Err(e),
+            };
+            let error = match appended {
+                Ok(Appended { position, .. }) if has_events => {
+                    return Ok(Outcome { recorded: true, position, streams: written });
                 }
-                Err(AppendError::AlreadyRecorded { .. }) => {
-                    return self.recorded(envelope).await?.ok_or(ExecuteError::IdSpent);
+                Ok(Appended { position, .. }) => {
+                    return self.unrecorded(envelope, fingerprint, refused, position, looked_at).await;
                 }
-                Err(error @ AppendError::VersionConflict { .. }) => {
-                    // It may have been this very command that was faster.
-                    if let Some(recorded) = self.recorded(envelope).await? {
-                        return Ok(recorded);
-                    }
-                    self.refresh(&session, &error).await?;
+                Err(error) => error,
+            };
+            for decided_on in decided_on {
+                decided_on.forget().await;
+            }
+            match error {
+                AppendError::AlreadyRecorded { .. } => {
+                    return self.recorded(envelope, fingerprint).await?.ok_or(ExecuteError::IdSpent);
+                }
+                // Somebody else was faster, in another process, and would be again.
+                AppendError::VersionConflict { .. } => {
+                    hold = self.appender.hold().await.ok();
                     conflict = Some(error);
                 }
-                Err(AppendError::Refused(why)) => return Err(ExecuteError::Refused(why)),
-                Err(AppendError::Unavailable(why)) => return Err(ExecuteError::Unavailable(why)),
+                AppendError::Refused(why) => return Err(ExecuteError::Refused(why)),
+                AppendError::Unavailable(why) => return Err(ExecuteError::Unavailable(why)),
             }
         }
         let tries = || AppendError::Unavailable("it was never tried".into());
         Err(ExecuteError::Conflict(conflict.unwrap_or_else(tries)))
     }
 
-    /// Waits until no other command of this process is about the same streams.
-    async fn turn(&self, command: &Command) -> Vec<OwnedMutexGuard<()>> {
-        let mut streams = match command {
-            Command::Order { id, .. } | Command::CancelOrder { id, .. } => vec![codec::stream::<Order>(id.0)],
-            Command::Payment { id, .. } => vec![codec::stream::<Payment>(id.0)],
-            Command::Shipment { id, .. } => vec![codec::stream::<Shipment>(id.0)],
-            Command::Stock(command) => {
-                command.skus().iter().map(|sku| codec::stream::<Stock>(StockId::from(sku).0)).collect()
-            }
-        };
-        // In one order for all, so that no two wait for each other.
-        streams.sort_unstable();
-        let mut turns = Vec::with_capacity(streams.len());
-        for stream in streams {
-            turns.push(self.turns.get_with(stream, Arc::default).lock_owned().await);
-        }
-        turns
-    }
-
-    /// Looks at the streams that the command is about, and says what to write to them.
+    /// Looks at the streams that the command is about, and says what to write to them. Streams are held in one order
+    /// by all, that of their ids, so that no two commands wait for each other.
     async fn decide(&self, command: &Command, session: &mut Session) -> Result<(), ExecuteError> {
         match command {
             Command::Order { id, command } => {
                 session.correlation_id = id.0;
-                let order = self.look_at::<Order>(session, id.0).await?;
-                session.write::<Order>(0, order.decide(*id, command).map_err(Rejection::from)?);
+                self.look_at::<Order>(session, id.0).await?;
+                let decided = session.state::<Order>(0).decide(*id, command);
+                session.write::<Order>(0, decided.map_err(Rejection::from)?);
             }
             Command::CancelOrder { id, reason } => {
                 session.correlation_id = id.0;
-                let order = self.look_at::<Order>(session, id.0).await?;
-                let mut shipments = Vec::new();
-                for shipment_id in order.shipment_ids(*id) {
-                    shipments.push((shipment_id, self.look_at::<Shipment>(session, shipment_id.0).await?));
+                self.look_at::<Order>(session, id.0).await?;
+                let mut ids = session.state::<Order>(0).shipment_ids(*id);
+                ids.sort_unstable();
+                for shipment_id in &ids {
+                    self.look_at::<Shipment>(session, shipment_id.0).await?;
                 }
-                let cancelled = order::cancel(&order, *id, &shipments, *reason).map_err(Rejection::from)?;
+                let shipments = (1..).zip(ids).map(|(index, id)| (id, session.state::<Shipment>(index)));
+                let decided = order::cancel(session.state(0), *id, &shipments.collect::<Vec<_>>(), *reason);
+                let cancelled = decided.map_err(Rejection::from)?;
                 session.write::<Order>(0, cancelled.order);
                 for (index, events) in (1..).zip(cancelled.shipments) {
                     session.write::<Shipment>(index, events);
                 }
             }
             Command::Payment { id, command } => {
-                let payment = self.look_at::<Payment>(session, id.0).await?;
                 session.correlation_id = id.0;
-                session.write::<Payment>(0, payment.decide(*id, command).map_err(Rejection::from)?);
+                self.look_at::<Payment>(session, id.0).await?;
+                let decided = session.state::<Payment>(0).decide(*id, command);
+                session.write::<Payment>(0, decided.map_err(Rejection::from)?);
             }
             Command::Stock(command) => {
-                let mut stocks = Vec::new();
-                for sku in command.skus() {
-                    stocks.push(self.look_at::<Stock>(session, StockId::from(&sku).0).await?);
+                let ids: Vec<Uuid> = command.skus().iter().map(|sku| StockId::from(sku).0).collect();
+                session.correlation_id = command.order_id().map(|id| id.0).or(ids.first().copied()).unwrap_or_default();
+                let mut in_order: Vec<usize> = (0..ids.len()).collect();
+                in_order.sort_unstable_by_key(|n| ids[*n]);
+                for n in &in_order {
+                    self.look_at::<Stock>(session, ids[*n]).await?;
                 }
-                let first = session.looked_at.first().map(|l| l.stream.id);
-                session.correlation_id = command.order_id().map(|id| id.0).or(first).unwrap_or_default();
+                session.looked_at = reordered(std::mem::take(&mut session.looked_at), &in_order);
+                let stocks: Vec<&Stock> = (0..ids.len()).map(|index| session.state(index)).collect();
                 let decided = stock::decide(command, &stocks).map_err(Rejection::from)?;
                 for (index, events) in decided.into_iter().enumerate() {
                     session.write::<Stock>(index, events);
                 }
             }
             Command::Shipment { id, command } => {
-                let shipment = self.look_at::<Shipment>(session, id.0).await?;
-                session.correlation_id = shipment.order_id().map_or(id.0, |order| order.0);
-                session.write::<Shipment>(0, shipment.decide(*id, command).map_err(Rejection::from)?);
+                self.look_at::<Shipment>(session, id.0).await?;
+                let shipment = session.state::<Shipment>(0);
+                let (order_id, decided) = (shipment.order_id(), shipment.decide(*id, command));
+                session.correlation_id = order_id.map_or(id.0, |order| order.0);
+                session.write::<Shipment>(0, decided.map_err(Rejection::from)?);
             }
         }
         Ok(())
     }
 
-    async fn look_at<A: Kept>(&self, session: &mut Session, id: Uuid) -> Result<Arc<A>, ExecuteError> {
-        let (folded, from_cache) = self.aggregates.load::<A>(id).await?;
-        session.looked_at.push(LookedAt {
-            stream: codec::stream::<A>(id),
-            version: folded.version,
-            position: folded.position,
-            from_cache,
-            events: vec![],
-        });
-        Ok(folded.state)
-    }
-
-    /// Takes in what others wrote to the streams that were looked at.
-    async fn refresh(&self, session: &Session, conflict: &AppendError) -> Result<(), ExecuteError> {
-        for looked_at in &session.looked_at {
-            // A stream that is shorter than it was: the database was restored to an older state.
-            let lost = matches!(conflict, AppendError::VersionConflict { stream, actual, .. }
-                if *stream == looked_at.stream && *actual < looked_at.version);
-            self.aggregates.refresh(looked_at.stream, lost).await?;
-        }
+    async fn look_at<A: Aggregate>(&self, session: &mut Session, id: Uuid) -> Result<(), ExecuteError> {
+        let held = self.aggregates.hold(codec::stream::<A>(id)).await?;
+        session.looked_at.push(LookedAt { held, events: vec![] });
         Ok(())
     }
 
-    async fn append(&self, envelope: &Envelope, session: &Session) -> Result<store::Appended, AppendError> {
-        let stream = |looked_at: &LookedAt| StreamAppend {
-            stream: looked_at.stream,
-            expected: match looked_at.version {
-                0 => ExpectedVersion::NoStream,
-                version => ExpectedVersion::Exact(version),
-            },
-            events: looked_at.events.iter().map(codec::encode).collect(),
-        };
-        let metadata = Metadata {
-            correlation_id: envelope.correlation_id.unwrap_or(session.correlation_id),
-            causation_id: envelope.causation_id,
-            command_id: envelope.command_id,
-            fingerprint: envelope.fingerprint(),
-            actor: envelope.actor.clone(),
-            origin: Origin::Live,
-            occurred_at: envelope.occurred_at,
-            traceparent: envelope.traceparent.clone(),
-        };
-        self.appender.append(Append { metadata, streams: session.looked_at.iter().map(stream).collect() }).await
-    }
-
-    /// Keeps the states that the written events lead to.
-    fn keep(&self, session: Session, position: Position, versions: &[Version]) -> Outcome {
-        let mut streams = Vec::new();
-        for (looked_at, version) in session.looked_at.into_iter().zip(versions) {
-            if !looked_at.events.is_empty() {
-                self.aggregates.keep(looked_at.stream, looked_at.version, &looked_at.events, *version, position);
-                streams.push((looked_at.stream, *version));
-            }
+    /// The answer to a command that wrote nothing; unless an earlier sending of it did. That is looked up last, for it
+    /// may be what the command was decided on.
+    async fn unrecorded(
+        &self,
+        envelope: &Envelope,
+        fingerprint: Fingerprint,
+        refused: Option<Rejection>,
+        position: Position,
+        streams: Vec<(StreamId, Version)>,
+    ) -> Result<Outcome, ExecuteError> {
+        match (self.recorded(envelope, fingerprint).await?, refused) {
+            (Some(recorded), _) => Ok(recorded),
+            (None, Some(rejection)) => Err(ExecuteError::Rejected(rejection)),
+            (None, None) => Ok(Outcome { recorded: false, position, streams }),
         }
-        Outcome { recorded: true, position, streams }
     }
 
     /// What an earlier sending of the command was answered, if the log has events of it.
-    async fn recorded(&self, envelope: &Envelope) -> Result<Option<Outcome>, ExecuteError> {
+    async fn recorded(&self, envelope: &Envelope, fingerprint: Fingerprint) -> Result<Option<Outcome>, ExecuteError> {
         let events = self.log.read_command(envelope.command_id).await?;
         let Some(last) = events.last() else { return Ok(None) };
-        if last.metadata.fingerprint != envelope.fingerprint() {
+        if last.metadata.fingerprint != fingerprint {
             return Err(ExecuteError::IdSpent);
         }
         Ok(Some(Outcome { recorded: true, position: last.position, streams: versions(&events) }))
     }
+}
+
+/// The `n`th goes to the place that is `n`th in `places`.
+fn reordered(looked_at: Vec<LookedAt>, places: &[usize]) -> Vec<LookedAt> {
+    let mut placed: Vec<(usize, LookedAt)> = places.iter().copied().zip(looked_at).collect();
+    placed.sort_unstable_by_key(|(place, _)| *place);
+    placed.into_iter().map(|(_, looked_at)| looked_at).collect()
 }
 
 /// The streams of the events, in their order, with the last version of each.
@@ -350,15 +351,4 @@ fn versions(events: &[RecordedEvent]) -> Vec<(StreamId, Version)> {
         }
     }
     streams
-}
-
-fn unrecorded(session: Session, refused: Option<Rejection>) -> Result<Outcome, ExecuteError> {
-    match refused {
-        Some(rejection) => Err(ExecuteError::Rejected(rejection)),
-        None => Ok(Outcome {
-            recorded: false,
-            position: session.position(),
-            streams: session.looked_at.into_iter().map(|l| (l.stream, l.version)).collect(),
-        }),
-    }
 }

@@ -1,5 +1,6 @@
 //! A process: the services of its roles, on one Postgres and one NATS, from start to an orderly end.
 
+use crate::aggregates::FOLD;
 use crate::api::Service;
 use crate::config::{Role, Urls};
 use crate::execute::Executor;
@@ -17,7 +18,7 @@ use sqlx::PgPool;
 use std::sync::Arc;
 use std::time::Duration;
 use store::connect::{self, Role as Database};
-use store::{Appender, Log, Position, ReadError, checkpoint};
+use store::{Appender, Loader, Log, Position, ReadError, checkpoint};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -73,6 +74,7 @@ pub struct Parts {
     pub read: PgPool,
     pub project: PgPool,
     pub log: Log,
+    pub loader: Loader,
     pub appender: Appender,
     /// This process, to leases.
     pub owner: Uuid,
@@ -93,6 +95,7 @@ impl Parts {
         Ok(Self {
             client: connect_nats(&urls.nats_url, "daybook").await?,
             project: connect::pool(&urls.database_url, Database::Project, 8)?,
+            loader: Loader::start(&urls.database_url, FOLD)?,
             appender: Appender::start(&urls.database_url)?,
             owner: Uuid::now_v7(),
             log,
@@ -101,7 +104,7 @@ impl Parts {
     }
 
     pub fn executor(&self) -> Executor {
-        Executor::new(self.log.clone(), self.appender.clone())
+        Executor::new(self.log.clone(), self.loader.clone(), self.appender.clone())
     }
 
     /// A feed of what the projection that has come furthest does not have yet; the others read the log up to there.

@@ -4,18 +4,24 @@
 //! text to this crate; it knows nothing of orders.
 
 mod append;
+mod appender;
+mod check;
 pub mod checkpoint;
 pub mod connect;
 mod copy;
 mod event;
 mod group;
+mod known;
 pub mod lease;
+mod load;
 mod read;
 mod scan;
 mod stream;
 
-pub use append::{Append, AppendError, Appended, Appender, StreamAppend};
+pub use append::{Append, AppendError, Appended, StreamAppend};
+pub use appender::{Appender, Hold, Submitted};
 pub use event::{Fingerprint, Metadata, NewEvent, Origin, Payload, RecordedEvent, derive_id, event_id};
+pub use load::{Loaded, Loader, PAGE, Snapshot, StreamEvent};
 pub use read::{Log, LogIdentity, ReadError, begin_epoch};
 pub use scan::Scan;
 pub use stream::{Category, ExpectedVersion, Position, StreamId, Version};

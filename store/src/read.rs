@@ -30,6 +30,10 @@ pub struct LogIdentity {
 pub enum ReadError {
     #[error("the log cannot be read: {0}")]
     Database(#[from] sqlx::Error),
+    #[error("the stream cannot be loaded: {0}")]
+    NotLoaded(String),
+    #[error("the loader has ended")]
+    Ended,
     #[error("the event at position {position} is of category {category}, which this build does not know")]
     UnknownCategory { position: Position, category: i16 },
     #[error("the event at position {position} is malformed: {what}")]

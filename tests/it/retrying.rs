@@ -155,7 +155,7 @@ async fn a_postgres_that_is_killed_and_comes_back_loses_nothing_acknowledged() {
     migrate(&database_url).await;
     let nats = start_nats().await;
     let system = System::on(Urls { database_url, nats_url: nats.url() }, nats).await;
-    let commands: Vec<Envelope> = (0..300)
+    let commands: Vec<Envelope> = (0..3000)
         .map(|n| {
             let receive = stock::Command::Receive { sku: Sku::new(format!("sku-{}", n % 20)).unwrap(), quantity: 1 };
             envelope(Uuid::now_v7(), Command::Stock(receive))
@@ -176,12 +176,13 @@ async fn a_postgres_that_is_killed_and_comes_back_loses_nothing_acknowledged() {
     assert!(first.iter().any(Result::is_err), "it was killed too late for this test");
 
     postgres.restart().await.unwrap();
-    for (command, before) in commands.iter().zip(first) {
-        let again = system.executor.execute(command).await.unwrap();
+    let again = futures_util::future::join_all(commands.iter().map(|command| system.executor.execute(command))).await;
+    for (again, before) in again.into_iter().zip(first) {
+        let again = again.unwrap();
         assert!(again.recorded);
         if let Ok(before) = before {
             assert_eq!(again, before);
         }
     }
-    assert_eq!(system.parts.log.head().await.unwrap(), 300);
+    assert_eq!(system.parts.log.head().await.unwrap(), 3000);
 }

@@ -10,8 +10,8 @@ use crate::Fault;
 use crate::id::{LineNo, OrderId, PaymentId, ShipmentId};
 use crate::shipment::{self, Shipment};
 use serde::Serialize;
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(tag = "reason", rename_all = "snake_case")]
@@ -193,10 +193,10 @@ pub struct Cancellation {
 ///
 /// # Errors
 /// When a shipment is dispatched, or the order has ended otherwise.
-pub fn cancel(
+pub fn cancel<S: Borrow<Shipment>>(
     order: &Order,
     id: OrderId,
-    shipments: &[(ShipmentId, Arc<Shipment>)],
+    shipments: &[(ShipmentId, S)],
     reason: CancelReason,
 ) -> Result<Cancellation, Rejection> {
     let Some(placed) = &order.placed else { return Err(Rejection::NotPlaced { order_id: id }) };
@@ -205,13 +205,16 @@ pub fn cancel(
         Status::Cancelled => return Ok(Cancellation { order: vec![], shipments: vec![vec![]; shipments.len()] }),
         status @ (Status::Completed | Status::Rejected) => return Err(Rejection::Ended { order_id: id, status }),
     }
-    let cancel_shipment = |(shipment_id, shipment): &(ShipmentId, Arc<Shipment>)| {
+    let cancel_shipment = |shipment_id: ShipmentId, shipment: &Shipment| {
         let command = shipment::Command::Cancel { order_id: id };
-        shipment.decide(*shipment_id, &command).map_err(|_| Rejection::AlreadyDispatched { shipment_id: *shipment_id })
+        shipment.decide(shipment_id, &command).map_err(|_| Rejection::AlreadyDispatched { shipment_id })
     };
     Ok(Cancellation {
         order: vec![cancelled(placed, reason, order.stock_secured)],
-        shipments: shipments.iter().map(cancel_shipment).collect::<Result<_, _>>()?,
+        shipments: shipments
+            .iter()
+            .map(|(id, shipment)| cancel_shipment(*id, shipment.borrow()))
+            .collect::<Result<_, _>>()?,
     })
 }
 

@@ -725,7 +725,7 @@ proptest! {
         let first = Wish::Do(place());
         each_can_be_repeated(&[vec![first], wishes].concat(), |order: &Order, wish| match wish {
             Wish::Do(command) => order.decide(ORDER, command),
-            Wish::Cancel => cancel(order, ORDER, &[], CancelReason::CustomerRequest).map(|c| c.order),
+            Wish::Cancel => cancel::<&Shipment>(order, ORDER, &[], CancelReason::CustomerRequest).map(|c| c.order),
         })?;
     }
 }

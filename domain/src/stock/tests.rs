@@ -3,6 +3,7 @@
 use super::*;
 use crate::testing::*;
 use proptest::prelude::*;
+use std::sync::Arc;
 
 /// What `command` makes of these stocks, given by SKU.
 #[expect(clippy::needless_pass_by_value, reason = "a sentence without ampersands")]

@@ -4,6 +4,7 @@ use super::bound::{Bare, Inserting, Loading};
 use super::measure::{self, Client, Run};
 use super::place::Place;
 use super::{Args, Pair, Workload, peer};
+use crate::aggregates::FOLD;
 use crate::cli::Failure;
 use crate::codec;
 use crate::execute::{Envelope, Executor};
@@ -16,7 +17,8 @@ use rand::RngExt;
 use std::sync::Arc;
 use store::connect::{self, Role};
 use store::{
-    Append, Appender, ExpectedVersion, Fingerprint, Log, Metadata, NewEvent, Origin, StreamAppend, StreamId, Version,
+    Append, Appender, ExpectedVersion, Fingerprint, Loader, Log, Metadata, NewEvent, Origin, StreamAppend, StreamId,
+    Version,
 };
 use uuid::Uuid;
 
@@ -86,9 +88,10 @@ pub(super) async fn one_process(args: &Args, url: &str) -> Result<Run, Failure> 
         return Ok(measure::run(clients, args.window()).await?.0);
     }
     let log = Log::new(connect::pool(url, Role::Read, 4)?, codec::CATEGORIES);
+    let loader = Loader::start(url, FOLD)?;
     let executor = match args.workload {
-        Workload::Command => Executor::without_cache(log, appender),
-        _ => Executor::new(log, appender),
+        Workload::Command => Executor::without_cache(log, loader, appender),
+        _ => Executor::new(log, loader, appender),
     };
     let skus = Arc::new(skus(args));
     if args.workload == Workload::Warm {

@@ -1,0 +1,261 @@
+//! The loader: streams to be folded.
+//!
+//! One task a process gathers the loads that wait and reads them in one statement, on one connection, as the appender
+//! does for appends. A long stream comes with the last snapshot of it that the same fold has made.
+
+use crate::appender::is_broken;
+use crate::event::Payload;
+use crate::read::ReadError;
+use crate::{Position, StreamId, Version, connect};
+use bytestring::ByteString;
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+/// How many streams are loaded at once.
+const MAX_BATCH: usize = 128;
+/// How many events of a stream are loaded at once; there may be more.
+pub const PAGE: usize = 1000;
+const QUEUE: usize = 4096;
+/// How long one statement may take before the connection is given up: somewhat longer than Postgres' own limit.
+const CALL_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// An event, as far as folding needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamEvent {
+    pub position: Position,
+    pub version: Version,
+    pub event_type: ByteString,
+    pub schema_version: i16,
+    pub payload: Payload,
+}
+
+/// A state of a stream, as JSON: what all events up to `version` come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Of the event at `version`.
+    pub position: Position,
+    pub version: Version,
+    pub state: String,
+}
+
+/// What is to be folded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// What to begin with, if it was not said after which version.
+    pub snapshot: Option<Snapshot>,
+    /// What follows, in order; [`PAGE`] at most.
+    pub events: Vec<StreamEvent>,
+}
+
+/// A handle on the process's loader. Cheap to clone; the task ends with the last handle.
+#[derive(Debug, Clone)]
+pub struct Loader {
+    queue: mpsc::Sender<Job>,
+}
+
+#[derive(Debug)]
+enum Job {
+    Load { stream: StreamId, after: Option<Version>, reply: oneshot::Sender<Result<Loaded, ReadError>> },
+    Keep { stream: StreamId, snapshot: Snapshot },
+}
+
+impl Loader {
+    /// Starts the loader on the database of `url`. It connects when there is something to load. `fold` is another
+    /// number whenever the code that folds is another: snapshots are taken of the same one only.
+    ///
+    /// # Errors
+    /// When `url` is no Postgres URL.
+    pub fn start(url: &str, fold: i64) -> Result<Self, sqlx::Error> {
+        let options = connect::options(url, connect::Role::Project)?;
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        tokio::spawn(Worker { options, connection: None, fold }.run(jobs));
+        Ok(Self { queue })
+    }
+
+    /// The stream's events after version `after`; without one, a snapshot, if there is one, and what follows it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn load(&self, stream: StreamId, after: Option<Version>) -> Result<Loaded, ReadError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Job::Load { stream, after, reply }).await.map_err(|_| ReadError::Ended)?;
+        answer.await.map_err(|_| ReadError::Ended)?
+    }
+
+    /// Keeps a snapshot, in place of an older one. It is for speed alone: if it cannot be kept now, it is not.
+    pub fn keep(&self, stream: StreamId, snapshot: Snapshot) {
+        _ = self.queue.try_send(Job::Keep { stream, snapshot });
+    }
+}
+
+struct Worker {
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+    fold: i64,
+}
+
+struct Wanted {
+    stream: StreamId,
+    after: Option<Version>,
+    reply: oneshot::Sender<Result<Loaded, ReadError>>,
+}
+
+/// An event, or the snapshot before the events: then there is no type.
+struct Row {
+    number: i64,
+    version: Version,
+    position: Position,
+    event_type: Option<String>,
+    schema_version: i16,
+    payload: String,
+}
+
+impl Worker {
+    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut jobs = Vec::with_capacity(MAX_BATCH);
+        while queue.recv_many(&mut jobs, MAX_BATCH).await > 0 {
+            let (mut wanted, mut kept) = (Vec::new(), Vec::new());
+            for job in jobs.drain(..) {
+                match job {
+                    Job::Load { stream, after, reply } => wanted.push(Wanted { stream, after, reply }),
+                    Job::Keep { stream, snapshot } => kept.push((stream, snapshot)),
+                }
+            }
+            self.answer(wanted).await;
+            for (stream, snapshot) in kept {
+                if let Err(e) = self.keep(stream, snapshot).await {
+                    tracing::warn!(%stream, error = %e, "a snapshot was not kept");
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self, wanted: Vec<Wanted>) {
+        if wanted.is_empty() {
+            return;
+        }
+        match self.load(&wanted).await {
+            Ok(loaded) => {
+                for (wanted, loaded) in wanted.into_iter().zip(loaded) {
+                    _ = wanted.reply.send(Ok(loaded));
+                }
+            }
+            Err(e) => {
+                let error = e.to_string();
+                for wanted in wanted {
+                    _ = wanted.reply.send(Err(ReadError::NotLoaded(error.clone())));
+                }
+            }
+        }
+    }
+
+    /// A connection that had been kept may have broken long ago: then it is tried with a new one.
+    async fn load(&mut self, wanted: &[Wanted]) -> Result<Vec<Loaded>, sqlx::Error> {
+        let connected = self.connection.is_some();
+        match self.load_once(wanted).await {
+            Err(e) if connected && is_broken(&e) => self.load_once(wanted).await,
+            loaded => loaded,
+        }
+    }
+
+    async fn load_once(&mut self, wanted: &[Wanted]) -> Result<Vec<Loaded>, sqlx::Error> {
+        let categories: Vec<i16> = wanted.iter().map(|w| w.stream.category.id).collect();
+        let ids: Vec<Uuid> = wanted.iter().map(|w| w.stream.id).collect();
+        let after: Vec<Option<Version>> = wanted.iter().map(|w| w.after).collect();
+        let fold = self.fold;
+        let rows = self
+            .call(async |connection: &mut PgConnection| {
+                sqlx::query_as!(
+                    Row,
+                    r#"SELECT wanted.number AS "number!", found.version AS "version!", found.position AS "position!",
+                              found.event_type AS "event_type?", found.schema_version AS "schema_version!",
+                              found.payload AS "payload!"
+                       FROM unnest($1::smallint[], $2::uuid[], $3::bigint[])
+                            WITH ORDINALITY AS wanted(category, stream_id, after, number)
+                       LEFT JOIN daybook.snapshots AS s
+                              ON s.category = wanted.category AND s.stream_id = wanted.stream_id
+                             AND s.fold = $4 AND wanted.after IS NULL
+                       CROSS JOIN LATERAL (
+                           SELECT s.version, s.position, NULL AS event_type, 0::smallint AS schema_version,
+                                  s.state::text AS payload
+                           WHERE s.version IS NOT NULL
+                           UNION ALL
+                           (SELECT e.version, e.position, e.event_type, e.schema_version, e.payload::text
+                            FROM daybook.events AS e
+                            WHERE e.category = wanted.category AND e.stream_id = wanted.stream_id
+                              AND e.version > coalesce(s.version, wanted.after, 0)
+                            ORDER BY e.version LIMIT $5)) AS found
+                       ORDER BY wanted.number, found.version"#,
+                    &categories,
+                    &ids,
+                    &after as &[Option<Version>],
+                    fold,
+                    PAGE as i64
+                )
+                .fetch_all(connection)
+                .await
+            })
+            .await?;
+        let mut loaded = vec![Loaded::default(); wanted.len()];
+        for Row { number, version, position, event_type, schema_version, payload } in rows {
+            let Some(loaded) = loaded.get_mut(number as usize - 1) else { continue };
+            match event_type {
+                None => loaded.snapshot = Some(Snapshot { position, version, state: payload }),
+                Some(event_type) => loaded.events.push(StreamEvent {
+                    position,
+                    version,
+                    event_type: event_type.into(),
+                    schema_version,
+                    payload: payload.into(),
+                }),
+            }
+        }
+        Ok(loaded)
+    }
+
+    async fn keep(&mut self, stream: StreamId, snapshot: Snapshot) -> Result<(), sqlx::Error> {
+        let fold = self.fold;
+        self.call(async |connection: &mut PgConnection| {
+            sqlx::query!(
+                "INSERT INTO daybook.snapshots (category, stream_id, version, position, fold, state)
+                 VALUES ($1, $2, $3, $4, $5, $6::text::json)
+                 ON CONFLICT ON CONSTRAINT snapshots_stream DO UPDATE
+                 SET version = excluded.version, position = excluded.position, fold = excluded.fold,
+                     state = excluded.state",
+                stream.category.id,
+                stream.id,
+                snapshot.version,
+                snapshot.position,
+                fold,
+                snapshot.state
+            )
+            .execute(connection)
+            .await
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Calls with the connection, which is kept for the next call unless it failed.
+    async fn call<T>(
+        &mut self,
+        call: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        let called = async {
+            let mut connection = match self.connection.take() {
+                Some(connection) => connection,
+                None => self.options.connect().await?,
+            };
+            let called = call(&mut connection).await;
+            if matches!(called, Ok(_) | Err(sqlx::Error::Database(_))) {
+                self.connection = Some(connection);
+            }
+            called
+        };
+        let late = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+        tokio::time::timeout(CALL_TIMEOUT, called).await.unwrap_or_else(|_| Err(late()))
+    }
+}
