@@ -1,8 +1,8 @@
 //! The JetStream stream that carries the log: its configuration, and events as its messages.
 
 use crate::subject;
-use async_nats::HeaderMap;
 use async_nats::jetstream::stream;
+use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytestring::ByteString;
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::collections::HashMap;
@@ -67,23 +67,24 @@ fn time(at: DateTime<Utc>) -> String {
 pub fn headers(event: &RecordedEvent, epoch: i64) -> HeaderMap {
     let metadata = &event.metadata;
     let mut headers = HeaderMap::new();
-    headers.insert(POSITION, event.position.to_string());
-    headers.insert(EPOCH, epoch.to_string());
-    headers.insert(VERSION, event.version.to_string());
-    headers.insert(EVENT_ID, event.event_id.to_string());
-    headers.insert(SCHEMA_VERSION, event.schema_version.to_string());
-    headers.insert(RECORDED_AT, time(event.recorded_at));
-    headers.insert(OCCURRED_AT, time(metadata.occurred_at));
-    headers.insert(CORRELATION_ID, metadata.correlation_id.to_string());
+    let mut add = |name: &'static str, value: String| headers.insert(HeaderName::from_static(name), value);
+    add(POSITION, event.position.to_string());
+    add(EPOCH, epoch.to_string());
+    add(VERSION, event.version.to_string());
+    add(EVENT_ID, event.event_id.to_string());
+    add(SCHEMA_VERSION, event.schema_version.to_string());
+    add(RECORDED_AT, time(event.recorded_at));
+    add(OCCURRED_AT, time(metadata.occurred_at));
+    add(CORRELATION_ID, metadata.correlation_id.to_string());
     if let Some(id) = metadata.causation_id {
-        headers.insert(CAUSATION_ID, id.to_string());
+        add(CAUSATION_ID, id.to_string());
     }
-    headers.insert(COMMAND_ID, metadata.command_id.to_string());
-    headers.insert(FINGERPRINT, metadata.fingerprint.to_string());
-    headers.insert(ACTOR, &*metadata.actor);
-    headers.insert(ORIGIN, metadata.origin.as_str());
+    add(COMMAND_ID, metadata.command_id.to_string());
+    add(FINGERPRINT, metadata.fingerprint.to_string());
+    add(ACTOR, metadata.actor.to_string());
+    add(ORIGIN, metadata.origin.as_str().to_owned());
     if let Some(traceparent) = &metadata.traceparent {
-        headers.insert(TRACEPARENT, &**traceparent);
+        add(TRACEPARENT, traceparent.to_string());
     }
     headers
 }
@@ -104,7 +105,8 @@ pub fn recorded(message: &async_nats::Message) -> Result<RecordedEvent, BadMessa
     let bad = |what| BadMessage { subject: message.subject.to_string(), what };
     let none = HeaderMap::new();
     let headers = message.headers.as_ref().unwrap_or(&none);
-    let text = |name: &'static str| headers.get(name).map(|value| value.as_str()).ok_or_else(|| bad(name));
+    let given = |name: &'static str| headers.get(HeaderName::from_static(name)).map(HeaderValue::as_str);
+    let text = |name: &'static str| given(name).ok_or_else(|| bad(name));
     fn parsed<T: FromStr>(text: &str) -> Option<T> {
         text.parse().ok()
     }
@@ -124,7 +126,7 @@ pub fn recorded(message: &async_nats::Message) -> Result<RecordedEvent, BadMessa
         recorded_at: header!(RECORDED_AT),
         metadata: Metadata {
             correlation_id: header!(CORRELATION_ID),
-            causation_id: match headers.get(CAUSATION_ID) {
+            causation_id: match given(CAUSATION_ID) {
                 Some(_) => Some(header!(CAUSATION_ID)),
                 None => None,
             },
@@ -137,7 +139,7 @@ pub fn recorded(message: &async_nats::Message) -> Result<RecordedEvent, BadMessa
                 _ => return Err(bad(ORIGIN)),
             },
             occurred_at: header!(OCCURRED_AT),
-            traceparent: headers.get(TRACEPARENT).map(|value| value.as_str().into()),
+            traceparent: given(TRACEPARENT).map(ByteString::from),
         },
         payload: ByteString::try_from(message.payload.clone()).map_err(|_| bad("body"))?.into(),
     })

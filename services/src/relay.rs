@@ -6,17 +6,21 @@
 use crate::step::{Outcome, Step};
 use crate::{js, subject};
 use async_nats::HeaderMap;
-use async_nats::jetstream::context::{GetStreamErrorKind, PublishError, PublishErrorKind};
+use async_nats::jetstream::context::{GetStreamErrorKind, PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{Context, ErrorCode, stream};
 use sqlx::PgPool;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use store::{Log, LogIdentity, Position, ReadError, RecordedEvent, checkpoint};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-/// How many events are read and published at a time.
+/// How many events are read at a time.
 const PAGE: i64 = 500;
+/// How many messages may wait for their acknowledgement: the next page is read and sent while they do.
+const IN_FLIGHT: usize = 1000;
 /// How often the stream is looked at while there is nothing to publish.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long to wait for a hint before looking.
@@ -46,13 +50,17 @@ pub struct Relay {
     jetstream: Context,
     hint: watch::Receiver<Position>,
     state: Option<State>,
+    /// Messages that were sent and not acknowledged yet, each with the position before it.
+    in_flight: VecDeque<(Position, PublishAckFuture)>,
+    /// The page after the one that was sent last, if that was a full one.
+    next_page: Option<JoinHandle<Result<Vec<RecordedEvent>, ReadError>>>,
 }
 
 /// What is known once the stream has been looked at.
 #[derive(Clone, Copy)]
 struct State {
     identity: LogIdentity,
-    /// The stream's last sequence.
+    /// The stream's last sequence, once all that is in flight is stored.
     last: Position,
     /// The log's event there; none before the first. Every page is read from it on, and it must not have changed.
     last_event: Option<Uuid>,
@@ -63,7 +71,7 @@ struct State {
 impl Relay {
     /// `hint` changes when the log has grown.
     pub fn new(log: Log, pool: PgPool, jetstream: Context, hint: watch::Receiver<Position>) -> Self {
-        Self { log, pool, jetstream, hint, state: None }
+        Self { log, pool, jetstream, hint, state: None, in_flight: VecDeque::new(), next_page: None }
     }
 
     /// Whether JetStream carries another history than the log; and why it must be one.
@@ -131,21 +139,62 @@ impl Relay {
         created.map_err(|e| RelayError::JetStream(e.to_string()))
     }
 
-    /// Publishes a page, pipelined, and returns how many messages are stored.
-    async fn publish(&self, state: State, page: &[RecordedEvent]) -> Result<(), RelayError> {
-        let mut acks = Vec::with_capacity(page.len());
-        for event in page {
-            let after = event.position - 1;
-            let sent = self
-                .jetstream
-                .send_publish(subject::event(event.stream, &event.event_type), message(event, state.identity.epoch))
-                .await;
-            acks.push((after, sent.map_err(|source| RelayError::Publish { after, source })?));
+    /// The events from the stream's last one on.
+    async fn read(&mut self, state: State) -> Result<Vec<RecordedEvent>, RelayError> {
+        let page = match self.next_page.take() {
+            Some(page) => page.await.map_err(|e| RelayError::JetStream(format!("the page was not read: {e}")))?,
+            None => self.log.read_all(state.last - 1, PAGE).await,
+        }?;
+        if page.len() == PAGE as usize
+            && let Some(last) = page.last()
+        {
+            let (log, after) = (self.log.clone(), last.position - 1);
+            self.next_page = Some(tokio::spawn(async move { log.read_all(after, PAGE).await }));
         }
-        for (after, ack) in acks {
-            ack.await.map_err(|source| RelayError::Publish { after, source })?;
+        Ok(page)
+    }
+
+    /// Sends a page, and waits for no more acknowledgements than it must.
+    async fn publish(&mut self, state: State, page: &[RecordedEvent]) -> Result<(), RelayError> {
+        for event in page {
+            if self.in_flight.len() >= IN_FLIGHT {
+                self.acknowledged().await?;
+            }
+            let after = event.position - 1;
+            let subject = subject::event(event.stream, &event.event_type);
+            let sent = self.jetstream.send_publish(subject, message(event, state.identity.epoch)).await;
+            self.in_flight.push_back((after, sent.map_err(|source| RelayError::Publish { after, source })?));
         }
         Ok(())
+    }
+
+    /// Waits for the oldest message to be stored; says whether there was one.
+    async fn acknowledged(&mut self) -> Result<bool, RelayError> {
+        let Some((after, ack)) = self.in_flight.pop_front() else { return Ok(false) };
+        ack.await.map_err(|source| RelayError::Publish { after, source })?;
+        Ok(true)
+    }
+
+    /// A page, or what is left of the last ones.
+    async fn relay(&mut self, state: State) -> Result<(Outcome, State), RelayError> {
+        let page = self.read(state).await?;
+        let page = match state.last_event {
+            Some(expected) => match page.split_first() {
+                Some((last, page)) if last.event_id == expected => page,
+                other => return Err(diverged(state.last, Some(expected), other.map(|(last, _)| last.event_id))),
+            },
+            None => &page,
+        };
+        let Some(end) = page.last() else {
+            let mut stored = 0;
+            while self.acknowledged().await? {
+                stored += 1;
+            }
+            return Ok((if stored > 0 { Outcome::Worked(stored) } else { Outcome::Idle }, state));
+        };
+        self.publish(state, page).await?;
+        let state = State { last: end.position, last_event: Some(end.event_id), ..state };
+        Ok((Outcome::Worked(page.len()), state))
     }
 }
 
@@ -173,32 +222,31 @@ impl Step for Relay {
         self.hint.mark_unchanged();
         let state = match self.state {
             Some(state) => state,
-            None => self.resume().await?,
+            None => {
+                // Also after a step that was given up.
+                self.in_flight.clear();
+                self.next_page = None;
+                self.resume().await?
+            }
         };
-        // Whatever goes wrong, the next step looks anew where the stream ends.
+        // Whatever goes wrong, or ends the step, the next one looks anew where the stream ends.
         self.state = None;
-        let page = self.log.read_all(state.last - 1, PAGE).await?;
-        let page = match state.last_event {
-            Some(expected) => match page.split_first() {
-                Some((last, page)) if last.event_id == expected => page,
-                other => return Err(diverged(state.last, Some(expected), other.map(|(last, _)| last.event_id))),
-            },
-            None => &page,
-        };
-        let Some(end) = page.last() else {
+        match self.relay(state).await {
             // Once in a while the stream is looked at, also if there is nothing to publish: it may have been wiped.
-            self.state = Some(state).filter(|state| state.looked.elapsed() < LOOK);
-            return Ok(Outcome::Idle);
-        };
-        match self.publish(state, page).await {
+            Ok((Outcome::Idle, state)) => {
+                self.state = Some(state).filter(|state| state.looked.elapsed() < LOOK);
+                Ok(Outcome::Idle)
+            }
+            Ok((worked, state)) => {
+                self.state = Some(state);
+                Ok(worked)
+            }
             // Another relay was faster, or an acknowledgement was late.
             Err(RelayError::Publish { source, .. }) if source.kind() == PublishErrorKind::WrongLastSequence => {
-                return Ok(Outcome::Worked(0));
+                Ok(Outcome::Worked(0))
             }
-            published => published?,
+            Err(e) => Err(e),
         }
-        self.state = Some(State { last: end.position, last_event: Some(end.event_id), ..state });
-        Ok(Outcome::Worked(page.len()))
     }
 
     async fn wait(&mut self) {

@@ -78,6 +78,7 @@ async fn a_wiped_stream_is_refilled_from_the_lowest_checkpoint() {
     jetstream(&system.parts.client).delete_stream(subject::STREAM).await.unwrap();
     receive(&system, 2).await;
     // The relay was in the middle: it finds that the stream is gone, and makes it anew.
+    assert!(system.relay.step().await.is_ok(), "it is not acknowledged yet");
     let lost = system.relay.step().await;
     assert!(lost.is_err(), "{lost:?}");
     system.relay().await;

@@ -95,7 +95,8 @@ impl Bare {
 
     /// Leaves the table as it is after a while, for whatever is measured next.
     pub(super) async fn settle(&mut self) -> Result<(), Failure> {
-        sqlx::raw_sql("VACUUM ANALYZE daybook.events; CHECKPOINT").execute(&mut self.connection).await?;
+        sqlx::raw_sql("VACUUM ANALYZE daybook.events").execute(&mut self.connection).await?;
+        sqlx::raw_sql("CHECKPOINT").execute(&mut self.connection).await?;
         Ok(())
     }
 

@@ -50,15 +50,15 @@ async fn relayed(parts: &Parts, context: &Context, events: u64) -> Result<Run, F
     let config = js::stream_config(parts.log.identity().await?, 1);
     context.create_stream(config).await.map_err(unavailable)?;
     let mut relay = Relay::new(parts.log.clone(), parts.read.clone(), context.clone(), watch::channel(0).1);
-    // It looks at the stream first.
-    let (begun, mut operations) = (Instant::now(), 0);
-    while operations < events {
-        match relay.step().await.map_err(unavailable)? {
-            Outcome::Worked(published) => operations += published as u64,
-            Outcome::Idle => return Err(Failure::Other(format!("the relay stopped at {operations} of {events}"))),
-        }
+    let begun = Instant::now();
+    while relay.step().await.map_err(unavailable)? != Outcome::Idle {}
+    let elapsed = begun.elapsed();
+    let mut stream = context.get_stream(subject::STREAM).await.map_err(unavailable)?;
+    let operations = stream.info().await.map_err(unavailable)?.state.last_sequence;
+    if operations < events {
+        return Err(Failure::Other(format!("the relay stopped at {operations} of {events}")));
     }
-    Ok(Run { operations, elapsed: begun.elapsed(), latencies: measure::histogram()? })
+    Ok(Run { operations, elapsed, latencies: measure::histogram()? })
 }
 
 async fn bare(context: &Context, page: &[RecordedEvent]) -> Result<Run, Failure> {

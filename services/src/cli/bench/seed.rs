@@ -1,5 +1,6 @@
 //! A log to read: orders that took the whole way through the running system, and copies of theirs.
 
+use super::bound::Bare;
 use super::place::Place;
 use crate::cli::Failure;
 use crate::cli::demo;
@@ -35,6 +36,6 @@ pub(super) async fn orders(place: &Place, least: u32) -> Result<u64, Failure> {
             sqlx::query(AGAIN).bind(events).execute(&mut connection).await?;
         }
     }
-    sqlx::raw_sql("VACUUM ANALYZE daybook.events; CHECKPOINT").execute(&mut connection).await?;
+    Bare::connect(&place.database_url).await?.settle().await?;
     Ok(events as u64)
 }
