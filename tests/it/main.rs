@@ -5,6 +5,7 @@ mod appends;
 mod binary;
 mod follow_ups;
 mod harness;
+mod long_streams;
 mod orders;
 mod postgres_roles;
 mod projecting;

@@ -1,0 +1,91 @@
+//! Streams of many events: what is kept of them, and when it is not believed.
+
+use crate::harness::{System, envelope};
+use domain::id::{Sku, StockId};
+use domain::stock::Stock;
+use domain::{Command, stock};
+use services::codec;
+use services::execute::{ExecuteError, Executor};
+use sqlx::PgPool;
+use store::{Appender, Loader};
+use uuid::Uuid;
+
+const RECEIVED: u32 = 1200;
+
+fn sku() -> Sku {
+    Sku::new("mug").unwrap()
+}
+
+async fn receive(executor: &Executor, sku: Sku) {
+    let receive = Command::Stock(stock::Command::Receive { sku, quantity: 1 });
+    executor.execute(&envelope(Uuid::now_v7(), receive)).await.unwrap();
+}
+
+/// Another process, which folds with the code of this number.
+fn another(system: &System, fold: i64) -> Executor {
+    let url = &system.urls.database_url;
+    let (loader, appender) = (Loader::start(url, fold).unwrap(), Appender::start(url).unwrap());
+    Executor::new(system.parts.log.clone(), loader, appender)
+}
+
+/// How many pieces there are to a process that has read nothing yet: it is asked for one more than there may be.
+async fn on_hand(executor: &Executor) -> u64 {
+    let line = domain::order::StockLine { line: 1, sku: sku(), quantity: u32::MAX };
+    let order_id = domain::id::OrderId(Uuid::now_v7());
+    let reserve = stock::Command::Reserve { order_id, lines: vec![line], hold_seconds: 60 };
+    match executor.execute(&envelope(Uuid::now_v7(), Command::Stock(reserve))).await {
+        Err(ExecuteError::Rejected(domain::Rejection::Stock(stock::Rejection::OutOfStock { short }))) => {
+            short[0].available
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A stream that is long enough, and a process that has read it, and so left a snapshot.
+async fn long_stream() -> (System, PgPool) {
+    let system = System::start().await;
+    let received = (0..RECEIVED).map(|_| receive(&system.executor, sku()));
+    futures_util::future::join_all(received).await;
+    let reading = another(&system, 7);
+    assert_eq!(on_hand(&reading).await, u64::from(RECEIVED));
+    // What is asked of a loader later is done later.
+    receive(&reading, Sku::new("hat").unwrap()).await;
+    receive(&reading, Sku::new("pen").unwrap()).await;
+    let superuser = system.superuser().await;
+    (system, superuser)
+}
+
+#[tokio::test]
+async fn a_long_stream_is_read_from_its_snapshot_on() {
+    let (system, superuser) = long_stream().await;
+    let id = StockId::from(&sku()).0;
+    let kept: (i16, i64, i64) =
+        sqlx::query_as("SELECT category, version, fold FROM daybook.snapshots WHERE stream_id = $1")
+            .bind(id)
+            .fetch_one(&superuser)
+            .await
+            .unwrap();
+    assert_eq!(kept, (codec::stream::<Stock>(id).category.id, i64::from(RECEIVED), 7));
+    receive(&system.executor, sku()).await;
+    assert_eq!(on_hand(&another(&system, 7)).await, u64::from(RECEIVED) + 1);
+    // A mark that no event has made shows that it is what was read.
+    let marked = r#"UPDATE daybook.snapshots SET state = '{"on_hand":5,"reserved":0,"reservations":{}}'"#;
+    sqlx::query(marked).execute(&superuser).await.unwrap();
+    assert_eq!(on_hand(&another(&system, 7)).await, 6);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_another_fold_has_made_is_not_believed() {
+    let (system, superuser) = long_stream().await;
+    let marked = r#"UPDATE daybook.snapshots SET state = '{"on_hand":5,"reserved":0,"reservations":{}}'"#;
+    sqlx::query(marked).execute(&superuser).await.unwrap();
+    assert_eq!(on_hand(&another(&system, 8)).await, u64::from(RECEIVED));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_none_is_not_believed() {
+    let (system, superuser) = long_stream().await;
+    let damaged = r#"UPDATE daybook.snapshots SET state = '{"on_hand":"many"}'"#;
+    sqlx::query(damaged).execute(&superuser).await.unwrap();
+    assert_eq!(on_hand(&another(&system, 7)).await, u64::from(RECEIVED));
+}
