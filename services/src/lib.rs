@@ -25,6 +25,7 @@ pub mod servers;
 pub mod shutdown;
 pub mod step;
 pub mod subject;
+pub mod subscription;
 pub mod telemetry;
 pub mod verify;
 pub mod wire;

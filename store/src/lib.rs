@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod connect;
 mod copy;
 mod event;
+mod filter;
 mod group;
 mod known;
 pub mod lease;
@@ -17,14 +18,17 @@ mod load;
 mod read;
 mod scan;
 mod stream;
+mod subscribe;
 
 pub use append::{Append, AppendError, Appended, StreamAppend};
 pub use appender::{Appender, Hold, Submitted};
 pub use event::{Fingerprint, Metadata, NewEvent, Origin, Payload, RecordedEvent, derive_id, event_id};
+pub use filter::Filter;
 pub use load::{Loaded, Loader, PAGE, Snapshot, StreamEvent};
 pub use read::{Log, LogIdentity, ReadError, begin_epoch};
 pub use scan::Scan;
 pub use stream::{Category, ExpectedVersion, Position, StreamId, Version};
+pub use subscribe::Subscription;
 
 /// The numbered migrations in `migrations/`: forward only.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");

@@ -170,8 +170,7 @@ impl System {
     }
 
     pub(crate) async fn receive(&self, sku: &str, quantity: u32) {
-        let command = stock::Command::Receive { sku: Sku::new(sku).unwrap(), quantity };
-        self.execute(Command::Stock(command)).await.unwrap();
+        receive(&self.executor, sku, quantity).await;
     }
 
     pub(crate) async fn place(&self, order: PlaceOrder) -> OrderId {
@@ -233,6 +232,11 @@ pub(crate) fn envelope(command_id: Uuid, command: Command) -> Envelope {
         occurred_at: chrono::Utc::now(),
         traceparent: None,
     }
+}
+
+pub(crate) async fn receive(executor: &Executor, sku: &str, quantity: u32) {
+    let command = Command::Stock(stock::Command::Receive { sku: Sku::new(sku).unwrap(), quantity });
+    executor.execute(&envelope(Uuid::now_v7(), command)).await.unwrap();
 }
 
 /// The same id for the same number, in every run.

@@ -1,6 +1,6 @@
 //! Streams of many events: what is kept of them, and when it is not believed.
 
-use crate::harness::{System, envelope};
+use crate::harness::{System, envelope, receive};
 use domain::id::{Sku, StockId};
 use domain::stock::Stock;
 use domain::{Command, stock};
@@ -14,11 +14,6 @@ const RECEIVED: u32 = 1200;
 
 fn sku() -> Sku {
     Sku::new("mug").unwrap()
-}
-
-async fn receive(executor: &Executor, sku: Sku) {
-    let receive = Command::Stock(stock::Command::Receive { sku, quantity: 1 });
-    executor.execute(&envelope(Uuid::now_v7(), receive)).await.unwrap();
 }
 
 /// Another process, which folds with the code of this number.
@@ -44,13 +39,13 @@ async fn on_hand(executor: &Executor) -> u64 {
 /// A stream that is long enough, and a process that has read it, and so left a snapshot.
 async fn long_stream() -> (System, PgPool) {
     let system = System::start().await;
-    let received = (0..RECEIVED).map(|_| receive(&system.executor, sku()));
+    let received = (0..RECEIVED).map(|_| receive(&system.executor, "mug", 1));
     futures_util::future::join_all(received).await;
     let reading = another(&system, 7);
     assert_eq!(on_hand(&reading).await, u64::from(RECEIVED));
     // What is asked of a loader later is done later.
-    receive(&reading, Sku::new("hat").unwrap()).await;
-    receive(&reading, Sku::new("pen").unwrap()).await;
+    receive(&reading, "hat", 1).await;
+    receive(&reading, "pen", 1).await;
     let superuser = system.superuser().await;
     (system, superuser)
 }
@@ -66,7 +61,7 @@ async fn a_long_stream_is_read_from_its_snapshot_on() {
             .await
             .unwrap();
     assert_eq!(kept, (codec::stream::<Stock>(id).category.id, i64::from(RECEIVED), 7));
-    receive(&system.executor, sku()).await;
+    receive(&system.executor, "mug", 1).await;
     assert_eq!(on_hand(&another(&system, 7)).await, u64::from(RECEIVED) + 1);
     // A mark that no event has made shows that it is what was read.
     let marked = r#"UPDATE daybook.snapshots SET state = '{"on_hand":5,"reserved":0,"reservations":{}}'"#;

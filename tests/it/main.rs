@@ -12,5 +12,6 @@ mod projecting;
 mod relaying;
 mod replaying;
 mod retrying;
+mod subscribing;
 mod verifying;
 mod wire;

@@ -1,0 +1,48 @@
+//! A subscription to what the process's feed brings: decoded events after a position, first from the log as far as the
+//! feed does not reach back, then as they come from JetStream.
+
+use crate::feed::{FeedError, Reader};
+use projections::Recorded;
+use std::sync::Arc;
+use store::{Filter, Position};
+
+/// How many events are looked at at a time.
+const PAGE: usize = 500;
+
+/// Events after a position, in order, each once.
+pub struct Subscription {
+    reader: Reader,
+    filter: Filter,
+    position: Position,
+}
+
+impl Subscription {
+    /// Subscribes to the events after `after` that `filter` lets through. The feed has to be stepped by somebody.
+    pub fn new(reader: Reader, after: Position, filter: Filter) -> Self {
+        Self { reader, filter, position: after }
+    }
+
+    /// The next events, one or more; waits until there are any. It may be dropped at any time, and nothing is lost.
+    ///
+    /// # Errors
+    /// When it is further behind than the feed reaches back, and the log cannot be read. The next call goes on where
+    /// this one would have.
+    pub async fn next(&mut self) -> Result<Vec<Arc<Recorded>>, FeedError> {
+        loop {
+            let mut page = self.reader.next(self.position, PAGE).await?;
+            match page.last() {
+                Some(last) => self.position = last.record.position,
+                None => self.reader.grown().await,
+            }
+            page.retain(|event| self.filter.matches(&event.record));
+            if !page.is_empty() {
+                return Ok(page);
+            }
+        }
+    }
+
+    /// All events up to it have been returned, or were not let through.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+}
