@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::collections::HashMap;
 use std::str::FromStr;
-use store::{Fingerprint, LogIdentity, Metadata, Origin, Position, RecordedEvent};
+use store::{LogIdentity, Metadata, Origin, Position, RecordedEvent};
 
 const POSITION: &str = "Daybook-Position";
 const EPOCH: &str = "Daybook-Epoch";
@@ -131,27 +131,12 @@ pub fn recorded(message: &async_nats::Message) -> Result<RecordedEvent, BadMessa
                 None => None,
             },
             command_id: header!(COMMAND_ID),
-            fingerprint: text(FINGERPRINT).and_then(|t| fingerprint(t).ok_or_else(|| bad(FINGERPRINT)))?,
+            fingerprint: header!(FINGERPRINT),
             actor: text(ACTOR)?.into(),
-            origin: match text(ORIGIN)? {
-                "live" => Origin::Live,
-                "import" => Origin::Import,
-                _ => return Err(bad(ORIGIN)),
-            },
+            origin: Origin::from_name(text(ORIGIN)?).ok_or_else(|| bad(ORIGIN))?,
             occurred_at: header!(OCCURRED_AT),
             traceparent: given(TRACEPARENT).map(ByteString::from),
         },
         payload: ByteString::try_from(message.payload.clone()).map_err(|_| bad("body"))?.into(),
     })
-}
-
-fn fingerprint(hex: &str) -> Option<Fingerprint> {
-    if hex.len() != 32 || !hex.is_ascii() {
-        return None;
-    }
-    let mut bytes = [0; 16];
-    for (byte, digits) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(Fingerprint(bytes))
 }

@@ -4,6 +4,7 @@
 
 mod aggregates;
 pub mod api;
+pub mod archive;
 pub mod cli;
 pub mod client;
 pub mod codec;

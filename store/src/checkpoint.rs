@@ -133,6 +133,27 @@ pub async fn switch(
     }
 }
 
+/// Moves the live checkpoint from the beginning to `to`, without the events up to there.
+///
+/// # Errors
+/// When it is not at the beginning, or Postgres fails.
+pub(crate) async fn begin_after(
+    transaction: &mut PgConnection,
+    projection: &'static str,
+    to: Position,
+) -> Result<(), AdvanceError> {
+    let moved = sqlx::query!(
+        "UPDATE daybook.checkpoints SET position = $2, moved_at = clock_timestamp()
+         WHERE projection = $1 AND live AND position = 0",
+        projection,
+        to
+    );
+    match moved.execute(transaction).await?.rows_affected() {
+        1 => Ok(()),
+        _ => Err(AdvanceError::Fenced(projection)),
+    }
+}
+
 async fn keep_only(
     transaction: &mut PgConnection,
     projection: &'static str,

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
+use std::str::FromStr;
 use uuid::Uuid;
 
 /// An event to be appended. Its id is derived from its command's and its place among the command's events.
@@ -100,6 +101,22 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+impl FromStr for Fingerprint {
+    type Err = BadFingerprint;
+
+    fn from_str(hex: &str) -> Result<Self, BadFingerprint> {
+        if hex.len() != 32 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(BadFingerprint);
+        }
+        u128::from_str_radix(hex, 16).map(|n| Self(n.to_be_bytes())).map_err(|_| BadFingerprint)
+    }
+}
+
+/// A fingerprint is written as 32 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not 32 hex digits")]
+pub struct BadFingerprint;
+
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -125,6 +142,11 @@ impl Origin {
 
     pub(crate) fn from_code(code: i16) -> Option<Self> {
         [Self::Live, Self::Import].into_iter().find(|origin| origin.code() == code)
+    }
+
+    /// The origin that [`Origin::as_str`] calls so.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Live, Self::Import].into_iter().find(|origin| origin.as_str() == name)
     }
 
     /// `live` or `import`.

@@ -20,7 +20,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use uuid::Uuid;
 
 /// Asks until there is an answer; that there is none in time is a failure.
-async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..6_000 {
         if let Some(answer) = ask().await {
             return answer;
@@ -492,9 +492,18 @@ async fn servers_that_are_missing_have_an_exit_code_of_their_own() {
         let output = command.env("DAYBOOK_DEV", &nowhere).output().await.unwrap();
         (code(&output), text(&output.stderr).to_owned(), text(&output.stdout).to_owned())
     };
-    for verb in
-        ["orders", "verify", "events read", "replay stock_level", "migrate", "serve", "reconcile", "demo --attach"]
-    {
+    for verb in [
+        "orders",
+        "verify",
+        "events read",
+        "export -",
+        "import log -",
+        "replay stock_level",
+        "migrate",
+        "serve",
+        "reconcile",
+        "demo --attach",
+    ] {
         let mut command = daybook();
         command.args(verb.split(' '));
         let (code, stderr, stdout) = output(command).await;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod appends;
+mod archive;
 mod binary;
 mod follow_ups;
 mod harness;

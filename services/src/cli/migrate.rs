@@ -1,16 +1,12 @@
 //! `daybook migrate`: the schema and its roles, as this build needs them.
 
-use super::{Failure, output};
+use super::{Failure, output, target};
 use crate::config::Servers;
 use sqlx::{Connection, PgConnection};
 use store::MIGRATOR;
 
 pub(super) async fn run(servers: &Servers) -> Result<(), Failure> {
-    let url = match &servers.database_url {
-        Some(url) => url.clone(),
-        None => super::target::urls(servers)?.database_url,
-    };
-    migrate(&url).await?;
+    migrate(&target::database_url(servers)?).await?;
     output::say("the schema is up to date");
     Ok(())
 }

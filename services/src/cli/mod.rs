@@ -6,6 +6,8 @@ mod bench;
 mod demo;
 mod dev;
 mod events;
+mod export;
+mod import;
 mod migrate;
 mod order;
 mod orders;
@@ -68,6 +70,11 @@ enum Verb {
     /// Read the log.
     #[command(subcommand)]
     Events(events::Verb),
+    /// Write the log to a file: an event a line, as CloudEvents.
+    Export(export::Args),
+    /// Take in what was recorded elsewhere.
+    #[command(subcommand)]
+    Import(import::Verb),
     /// Rebuild a read model from the log beside the live one, compare them, and switch.
     Replay(replay::Args),
     /// Put JetStream right after the database was restored to an older state. Stop every service first.
@@ -86,6 +93,8 @@ enum Failure {
     Differs(String),
     #[error("{0}")]
     Usage(String),
+    #[error("{0}")]
+    Refused(String),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
@@ -103,6 +112,7 @@ impl Failure {
         match self {
             Self::Differs(_) => 1,
             Self::Usage(_) => 2,
+            Self::Refused(_) => 3,
             Self::Client(ClientError::Refused(body)) => match body.code {
                 Code::Unavailable | Code::NotYet | Code::Conflict => 4,
                 Code::Internal => 5,
@@ -188,6 +198,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Stock(verb) => stock::run(verb, &servers, json).await,
         Verb::Shipment(verb) => shipment::run(verb, &servers, json).await,
         Verb::Events(verb) => events::run(verb, &servers, json).await,
+        Verb::Export(args) => export::run(&args, &servers, json).await,
+        Verb::Import(verb) => import::run(verb, &servers, json).await,
         Verb::Replay(args) => replay::run(&args, &servers, json).await,
         Verb::Reconcile => reconcile::run(&servers, json).await,
         Verb::Bench(args) => bench::run(args, json).await,

@@ -74,6 +74,14 @@ pub(super) fn urls(servers: &Servers) -> Result<Urls, Failure> {
     }
 }
 
+/// The database to use, for what needs no NATS.
+pub(super) fn database_url(servers: &Servers) -> Result<String, Failure> {
+    match &servers.database_url {
+        Some(url) => Ok(url.clone()),
+        None => Ok(urls(servers)?.database_url),
+    }
+}
+
 /// A client of the APIs, as the person at the command line.
 pub(super) async fn client(servers: &Servers) -> Result<Client, Failure> {
     let nats = connect_nats(&urls(servers)?.nats_url, "daybook cli").await?;

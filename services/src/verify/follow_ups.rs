@@ -18,6 +18,8 @@ use uuid::Uuid;
 
 pub(super) struct FollowUps {
     live: Option<Live>,
+    /// Up to here the log was imported, and nothing follows.
+    imported_to: Position,
     check: Check,
     /// The ids of those that follow from an event.
     caused: HashSet<Uuid>,
@@ -35,15 +37,17 @@ struct Expected {
 }
 
 impl FollowUps {
-    pub(super) fn new(live: Option<Live>) -> Self {
-        Self { live, check: Check::new("follow_ups"), caused: HashSet::new() }
+    pub(super) fn new(live: Option<Live>, imported_to: Position) -> Self {
+        Self { live, imported_to, check: Check::new("follow_ups"), caused: HashSet::new() }
     }
 
     /// Takes the next events, if they were reacted to, and looks for what follows from them.
     pub(super) async fn take(&mut self, snapshot: &mut PgConnection, events: Vec<Row>) -> Result<(), sqlx::Error> {
         let Some(Live { position: checkpoint, .. }) = self.live else { return Ok(()) };
         let mut expected = Vec::new();
-        for event in events.into_iter().filter(|e| e.position <= checkpoint && e.origin_name() != Some("import")) {
+        let followed = self.imported_to + 1..=checkpoint;
+        for event in events.into_iter().filter(|e| followed.contains(&e.position) && e.origin_name() != Some("import"))
+        {
             match reactions(event) {
                 Ok(reactions) => expected.extend(reactions),
                 Err(why) => self.check.differs(|| why),

@@ -59,7 +59,8 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
     let mut promises = Promises::default();
     let mut orders = Fold::<Order>::new(live(&mut snapshot, "order_summary").await?);
     let mut stock = Fold::<Stock>::new(live(&mut snapshot, "stock_level").await?);
-    let mut follow_ups = FollowUps::new(live(&mut snapshot, "follow_ups").await?);
+    let imported_to = sqlx::query_scalar!("SELECT imported_to FROM daybook.log").fetch_optional(&mut *snapshot).await?;
+    let mut follow_ups = FollowUps::new(live(&mut snapshot, "follow_ups").await?, imported_to.unwrap_or(0));
     let mut head = 0;
     loop {
         let page = log::page(&mut snapshot, head).await?;

@@ -1,0 +1,187 @@
+//! Fills an empty log with events as they were recorded elsewhere: all of them, or none.
+//!
+//! An append cannot do that, for it numbers and stamps. So this is an operator's act, as the owner, in one transaction
+//! that holds the log's lock from beginning to end: no append gets in between.
+
+use crate::check::check;
+use crate::checkpoint::{self, AdvanceError};
+use crate::connect::{self, Role};
+use crate::{Append, ExpectedVersion, NewEvent, Position, RecordedEvent, StreamAppend};
+use chrono::{DateTime, Utc};
+use sqlx::{Postgres, Transaction};
+use uuid::Uuid;
+
+/// An import under way. Dropped before it is committed, it leaves nothing.
+pub struct Import {
+    transaction: Transaction<'static, Postgres>,
+    /// How far it has come.
+    position: Position,
+    /// Of the event there.
+    recorded_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    #[error("the log is not empty: it has {0} events")]
+    NotEmpty(Position),
+    /// What was handed over as the event of `position` cannot stand there.
+    #[error("what is to be at position {position} cannot be: {why}")]
+    Refused { position: Position, why: String },
+    #[error("the log cannot be written: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Checkpoint(#[from] AdvanceError),
+}
+
+impl Import {
+    /// Takes the log's lock; appends wait from now on, and are refused after 5 s.
+    ///
+    /// # Errors
+    /// When the log is not empty, when the URL's login may not act as `daybook_owner`, or Postgres fails.
+    pub async fn begin(url: &str) -> Result<Self, ImportError> {
+        let mut transaction = connect::pool(url, Role::Owner, 1)?.begin().await?;
+        // The limits are for short work; this takes as long as the archive is, and waits for whoever sends it. Plans are
+        // kept: one made while the log was a page long would scan it whole, again and again.
+        sqlx::raw_sql(
+            "SET LOCAL transaction_timeout = 0;
+             SET LOCAL statement_timeout = 0;
+             SET LOCAL idle_in_transaction_session_timeout = 0;
+             SET LOCAL enable_seqscan = off",
+        )
+        .execute(&mut *transaction)
+        .await?;
+        // The lock of append_group. The statement after it sees all that its last holder wrote.
+        sqlx::query_scalar!("SELECT log_id FROM daybook.log FOR UPDATE").fetch_one(&mut *transaction).await?;
+        let head = sqlx::query_scalar!(r#"SELECT coalesce(max(position), 0) AS "head!" FROM daybook.events"#);
+        match head.fetch_one(&mut *transaction).await? {
+            0 => Ok(Self { transaction, position: 0, recorded_at: None }),
+            head => Err(ImportError::NotEmpty(head)),
+        }
+    }
+
+    /// Adds the next events, every column as it is; some 1,000 at once are fast.
+    ///
+    /// # Errors
+    /// When one of them cannot be where it is to be, or Postgres fails. Then nothing more can be added.
+    pub async fn insert(&mut self, events: &[RecordedEvent]) -> Result<(), ImportError> {
+        let first = self.position + 1;
+        events.iter().try_for_each(|event| self.take_in(event))?;
+        let metadata = || events.iter().map(|e| &e.metadata);
+        let inserted = sqlx::query!(
+            "INSERT INTO daybook.events (
+                 position, version, recorded_at, occurred_at, category, schema_version, origin,
+                 stream_id, event_id, correlation_id, causation_id, command_id,
+                 fingerprint, event_type, actor, traceparent, payload)
+             SELECT e.position, e.version, e.recorded_at, e.occurred_at, e.category, e.schema_version, e.origin,
+                    e.stream_id, e.event_id, e.correlation_id, e.causation_id, e.command_id,
+                    e.fingerprint, e.event_type, e.actor, e.traceparent, e.payload::json
+             FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::smallint[],
+                         $6::smallint[], $7::smallint[], $8::uuid[], $9::uuid[], $10::uuid[], $11::uuid[], $12::uuid[],
+                         $13::bytea[], $14::text[], $15::text[], $16::text[], $17::text[])
+                  AS e (position, version, recorded_at, occurred_at, category, schema_version, origin,
+                        stream_id, event_id, correlation_id, causation_id, command_id,
+                        fingerprint, event_type, actor, traceparent, payload)
+             ON CONFLICT DO NOTHING",
+            &events.iter().map(|e| e.position).collect::<Vec<_>>(),
+            &events.iter().map(|e| e.version).collect::<Vec<_>>(),
+            &events.iter().map(|e| e.recorded_at).collect::<Vec<_>>(),
+            &metadata().map(|m| m.occurred_at).collect::<Vec<_>>(),
+            &events.iter().map(|e| e.stream.category.id).collect::<Vec<_>>(),
+            &events.iter().map(|e| e.schema_version).collect::<Vec<_>>(),
+            &metadata().map(|m| m.origin.code()).collect::<Vec<_>>(),
+            &events.iter().map(|e| e.stream.id).collect::<Vec<_>>(),
+            &events.iter().map(|e| e.event_id).collect::<Vec<_>>(),
+            &metadata().map(|m| m.correlation_id).collect::<Vec<_>>(),
+            &metadata().map(|m| m.causation_id).collect::<Vec<_>>() as &[Option<Uuid>],
+            &metadata().map(|m| m.command_id).collect::<Vec<_>>(),
+            &metadata().map(|m| &m.fingerprint.0[..]).collect::<Vec<_>>() as &[&[u8]],
+            &events.iter().map(|e| &*e.event_type).collect::<Vec<_>>() as &[&str],
+            &metadata().map(|m| &*m.actor).collect::<Vec<_>>() as &[&str],
+            &metadata().map(|m| m.traceparent.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
+            &events.iter().map(|e| &*e.payload).collect::<Vec<_>>() as &[&str]
+        )
+        .execute(&mut *self.transaction)
+        .await?;
+        if inserted.rows_affected() < events.len() as u64 {
+            return Err(self.taken(first, events).await?);
+        }
+        self.check_versions(first, events).await
+    }
+
+    /// Makes it the log, and returns its last position. `acts` is the projection whose rows are acts to come: it begins
+    /// after what was imported, so that nothing is done a second time.
+    ///
+    /// # Errors
+    /// When `acts` is no longer at the beginning, or Postgres fails.
+    pub async fn commit(mut self, acts: &'static str) -> Result<Position, ImportError> {
+        sqlx::query!("UPDATE daybook.log SET imported_to = $1", self.position).execute(&mut *self.transaction).await?;
+        checkpoint::begin_after(&mut self.transaction, acts, self.position).await?;
+        self.transaction.commit().await?;
+        Ok(self.position)
+    }
+
+    /// What can be said of an event without the others.
+    fn take_in(&mut self, event: &RecordedEvent) -> Result<(), ImportError> {
+        let (before, position) = (self.position, self.position + 1);
+        let refuse = |why: String| Err(ImportError::Refused { position, why });
+        if event.position != position {
+            return refuse(format!("position {} comes after {before}", event.position));
+        }
+        if event.version < 1 {
+            return refuse(format!("{} has a version {}", event.stream, event.version));
+        }
+        if self.recorded_at.is_some_and(|before| event.recorded_at < before) {
+            return refuse("it was recorded before the event that it comes after".to_owned());
+        }
+        if let Err(e) = check(&as_append(event)) {
+            return refuse(e.to_string());
+        }
+        (self.position, self.recorded_at) = (position, Some(event.recorded_at));
+        Ok(())
+    }
+
+    /// Which event, of those from `first` on, was not inserted because its id or its place is taken.
+    async fn taken(&mut self, first: Position, events: &[RecordedEvent]) -> Result<ImportError, sqlx::Error> {
+        let inserted = sqlx::query_scalar!("SELECT position FROM daybook.events WHERE position >= $1", first);
+        let inserted = inserted.fetch_all(&mut *self.transaction).await?;
+        let Some(event) = events.iter().find(|e| !inserted.contains(&e.position)) else {
+            return Ok(ImportError::Refused { position: first, why: "it was not inserted".to_owned() });
+        };
+        let by_id = sqlx::query_scalar!("SELECT position FROM daybook.events WHERE event_id = $1", event.event_id);
+        let why = match by_id.fetch_optional(&mut *self.transaction).await? {
+            Some(other) => format!("its id is that of the event at position {other}"),
+            None => format!("{} has a version {} already", event.stream, event.version),
+        };
+        Ok(ImportError::Refused { position: event.position, why })
+    }
+
+    /// Each event from `first` on must come after the one that it follows in its stream. With versions unique and from
+    /// 1, that makes them dense, and in the order of positions.
+    async fn check_versions(&mut self, first: Position, events: &[RecordedEvent]) -> Result<(), ImportError> {
+        let wrong = sqlx::query_scalar!(
+            "SELECT e.position FROM daybook.events AS e
+             WHERE e.position >= $1 AND e.version > 1
+               AND ((SELECT p.position FROM daybook.events AS p
+                     WHERE p.category = e.category AND p.stream_id = e.stream_id AND p.version = e.version - 1)
+                    < e.position) IS NOT TRUE
+             ORDER BY e.position LIMIT 1",
+            first
+        );
+        let Some(position) = wrong.fetch_optional(&mut *self.transaction).await? else { return Ok(()) };
+        let event = &events[(position - first) as usize];
+        let (stream, version) = (event.stream, event.version);
+        let why = format!("version {version} of {stream} does not come after version {}", version - 1);
+        Err(ImportError::Refused { position, why })
+    }
+}
+
+/// The append that could have written the event: what would be refused there is refused here.
+fn as_append(event: &RecordedEvent) -> Append {
+    let new = NewEvent {
+        event_type: event.event_type.to_string().into(),
+        schema_version: event.schema_version,
+        payload: event.payload.clone(),
+    };
+    let write = StreamAppend { stream: event.stream, expected: ExpectedVersion::Any, events: vec![new] };
+    Append { metadata: event.metadata.clone(), streams: vec![write] }
+}
