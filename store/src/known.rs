@@ -29,19 +29,20 @@ impl Known {
 
     pub(crate) fn take_in<'a>(
         &mut self,
-        appends: impl Iterator<Item = &'a Append> + Clone,
+        appends: impl Iterator<Item = &'a Append>,
         outcomes: &[Result<Appended, AppendError>],
     ) {
-        let written =
-            || appends.clone().zip(outcomes).filter_map(|(append, outcome)| Some((append, outcome.as_ref().ok()?)));
-        let events = |append: &Append| append.streams.iter().map(|s| s.events.len() as Position).sum::<Position>();
-        let Some(first) = written().map(|(append, appended)| appended.position - events(append)).min() else { return };
-        if first != self.head || self.versions.len() > KNOWN_STREAMS {
+        let written = appends.zip(outcomes).filter_map(|(append, outcome)| Some((append, outcome.as_ref().ok()?)));
+        let written: Vec<_> =
+            written.filter(|(append, _)| append.streams.iter().any(|s| !s.events.is_empty())).collect();
+        let Some((append, appended)) = written.first() else { return };
+        let events: usize = append.streams.iter().map(|s| s.events.len()).sum();
+        if appended.position - events as Position != self.head || self.versions.len() > KNOWN_STREAMS {
             // Somebody else has written in between, to any stream.
             self.versions.clear();
         }
-        for (append, appended) in written() {
-            self.head = self.head.max(appended.position);
+        for (append, appended) in written {
+            self.head = appended.position;
             let versions = append.streams.iter().zip(&appended.versions);
             self.versions
                 .extend(versions.filter(|(s, _)| !s.events.is_empty()).map(|(s, version)| (s.stream, *version)));
