@@ -20,6 +20,7 @@ mod verify;
 
 use crate::client::ClientError;
 use crate::process::StartError;
+use crate::time_travel::StateAtError;
 use crate::wire::Code;
 use crate::{config, telemetry};
 use clap::{Parser, Subcommand};
@@ -86,6 +87,8 @@ enum Failure {
     Differs(String),
     #[error("{0}")]
     Usage(String),
+    #[error("{0}")]
+    NotFound(String),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
@@ -103,6 +106,7 @@ impl Failure {
         match self {
             Self::Differs(_) => 1,
             Self::Usage(_) => 2,
+            Self::NotFound(_) => 3,
             Self::Client(ClientError::Refused(body)) => match body.code {
                 Code::Unavailable | Code::NotYet | Code::Conflict => 4,
                 Code::Internal => 5,
@@ -123,6 +127,18 @@ impl From<sqlx::Error> for Failure {
 impl From<store::ReadError> for Failure {
     fn from(error: store::ReadError) -> Self {
         Self::Start(error.into())
+    }
+}
+
+impl From<StateAtError> for Failure {
+    fn from(error: StateAtError) -> Self {
+        match error {
+            StateAtError::NoStream(_) | StateAtError::NoVersion { .. } | StateAtError::NotBegun { .. } => {
+                Self::NotFound(error.to_string())
+            }
+            StateAtError::Log(error) => error.into(),
+            StateAtError::Decode(error) => Self::Other(error.to_string()),
+        }
     }
 }
 
