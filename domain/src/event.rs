@@ -55,16 +55,21 @@ impl Event {
         }
     }
 
-    /// The schema version that this build writes for an event type; `None` for a type that it does not know.
-    pub fn current_version(category: &str, event_type: &str) -> Option<i16> {
-        let types = match category {
+    /// The event types of a category, each with the schema version that this build writes; none for a category that it
+    /// does not know.
+    pub fn types(category: &str) -> &'static [(&'static str, i16)] {
+        match category {
             order::Order::CATEGORY => order::Event::TYPES,
             payment::Payment::CATEGORY => payment::Event::TYPES,
             stock::Stock::CATEGORY => stock::Event::TYPES,
             shipment::Shipment::CATEGORY => shipment::Event::TYPES,
-            _ => return None,
-        };
-        types.iter().find(|(name, _)| *name == event_type).map(|(_, version)| *version)
+            _ => &[],
+        }
+    }
+
+    /// The schema version that this build writes for an event type; `None` for a type that it does not know.
+    pub fn current_version(category: &str, event_type: &str) -> Option<i16> {
+        Self::types(category).iter().find(|(name, _)| *name == event_type).map(|(_, version)| *version)
     }
 
     /// The event from its payload in the present schema version; `None` for a category or type that this build does

@@ -1,6 +1,6 @@
 //! Rows and checkpoint, in one transaction.
 
-use crate::{Comparison, Projection, ReadModel, Recorded, follow_up, order_summary, stock_level};
+use crate::{Comparison, Projection, ReadModel, Recorded, event_index, follow_up, order_summary, stock_level};
 use sqlx::{PgConnection, PgPool};
 use std::sync::Arc;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
@@ -42,6 +42,7 @@ pub async fn write(
     match model {
         ReadModel::OrderSummary => order_summary::write(transaction, generation, events).await,
         ReadModel::StockLevel => stock_level::write(transaction, generation, events).await,
+        ReadModel::EventIndex => event_index::write(transaction, generation, events).await,
     }
 }
 
@@ -58,6 +59,7 @@ pub async fn compare(
     match model {
         ReadModel::OrderSummary => order_summary::compare(transaction, old, new).await,
         ReadModel::StockLevel => stock_level::compare(transaction, old, new).await,
+        ReadModel::EventIndex => event_index::compare(transaction, old, new).await,
     }
 }
 
@@ -73,5 +75,6 @@ pub async fn keep_only(
     match model {
         ReadModel::OrderSummary => order_summary::keep_only(transaction, generations).await,
         ReadModel::StockLevel => stock_level::keep_only(transaction, generations).await,
+        ReadModel::EventIndex => event_index::keep_only(transaction, generations).await,
     }
 }

@@ -4,6 +4,7 @@
 //! come, and no read model: nothing can replay them.
 
 pub mod apply;
+pub mod event_index;
 pub mod follow_up;
 pub mod order_summary;
 pub mod stock_level;
@@ -32,16 +33,18 @@ pub struct Comparison {
 pub enum ReadModel {
     OrderSummary,
     StockLevel,
+    EventIndex,
 }
 
 impl ReadModel {
-    pub const ALL: [Self; 2] = [Self::OrderSummary, Self::StockLevel];
+    pub const ALL: [Self; 3] = [Self::OrderSummary, Self::StockLevel, Self::EventIndex];
 
     /// The name of its table, and of its checkpoint.
     pub fn name(self) -> &'static str {
         match self {
             Self::OrderSummary => "order_summary",
             Self::StockLevel => "stock_level",
+            Self::EventIndex => "event_index",
         }
     }
 
@@ -58,8 +61,12 @@ pub enum Projection {
 }
 
 impl Projection {
-    pub const ALL: [Self; 3] =
-        [Self::ReadModel(ReadModel::OrderSummary), Self::ReadModel(ReadModel::StockLevel), Self::FollowUps];
+    pub const ALL: [Self; 4] = [
+        Self::ReadModel(ReadModel::OrderSummary),
+        Self::ReadModel(ReadModel::StockLevel),
+        Self::ReadModel(ReadModel::EventIndex),
+        Self::FollowUps,
+    ];
 
     /// The name of its checkpoint, and of its lease.
     pub fn name(self) -> &'static str {

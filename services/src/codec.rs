@@ -21,11 +21,15 @@ pub fn stream<A: Aggregate>(id: Uuid) -> StreamId {
     StreamId { category: *category.unwrap_or_else(|| unreachable!("every aggregate's category is listed")), id }
 }
 
+/// The category of this name.
+pub fn parse_category(name: &str) -> Option<Category> {
+    CATEGORIES.iter().find(|c| c.name == name).copied()
+}
+
 /// The stream that a name like `order-0199…` names.
 pub fn parse_stream(name: &str) -> Option<StreamId> {
     let (category, id) = name.split_once('-')?;
-    let category = *CATEGORIES.iter().find(|c| c.name == category)?;
-    Some(StreamId { category, id: id.parse().ok()? })
+    Some(StreamId { category: parse_category(category)?, id: id.parse().ok()? })
 }
 
 /// Takes a payload from one schema version to the next.

@@ -1,4 +1,4 @@
-//! Reading the log: a stream, all of it in order, and what a command wrote.
+//! Reading the log: a stream, all of it in order, what a command wrote, and where a time is.
 
 use crate::copy::{COLUMNS, Decoder};
 use crate::event::{Fingerprint, Metadata, Origin, RecordedEvent, event_id};
@@ -209,6 +209,71 @@ impl Log {
             command_id
         );
         self.recorded(rows.fetch_all(&self.pool).await?)
+    }
+
+    /// The categories of its streams.
+    pub fn categories(&self) -> &'static [Category] {
+        self.categories
+    }
+
+    /// Up to `limit` events of a stream, newest first, from the one before `before`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn read_stream_backward(
+        &self,
+        stream: StreamId,
+        before: Version,
+        limit: i64,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let rows = events!(
+            "WHERE category = $1 AND stream_id = $2 AND version < $3 ORDER BY version DESC LIMIT $4",
+            stream.category.id,
+            stream.id,
+            before,
+            limit
+        );
+        self.recorded(rows.fetch_all(&self.pool).await?)
+    }
+
+    /// Up to `limit` events, newest first, from the one before position `before`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn read_all_backward(&self, before: Position, limit: i64) -> Result<Vec<RecordedEvent>, ReadError> {
+        let rows = events!("WHERE position < $1 ORDER BY position DESC LIMIT $2", before, limit);
+        self.recorded(rows.fetch_all(&self.pool).await?)
+    }
+
+    /// The events at these positions, in order of position; none for a position that is beyond the end.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn read_positions(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, ReadError> {
+        let rows = events!("WHERE position = ANY($1) ORDER BY position", positions);
+        self.recorded(rows.fetch_all(&self.pool).await?)
+    }
+
+    /// The last position that was recorded at `time` or before; 0 if none was.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn position_at(&self, time: DateTime<Utc>) -> Result<Position, ReadError> {
+        // Times never fall with position, so the positions are bisected: no index by time is needed. The one that is
+        // looked for is never below `low` nor above `high`.
+        let position = sqlx::query_scalar!(
+            r#"WITH RECURSIVE bisected (low, high) AS (
+                   SELECT coalesce(min(position) - 1, 0), coalesce(max(position), 0) FROM daybook.events
+                   UNION ALL
+                   SELECT CASE WHEN recorded THEN middle ELSE low END, CASE WHEN recorded THEN high ELSE middle - 1 END
+                   FROM (SELECT low, high, middle,
+                                (SELECT recorded_at <= $1 FROM daybook.events WHERE position = middle) AS recorded
+                         FROM (SELECT low, high, (low + high + 1) / 2 AS middle
+                               FROM bisected WHERE low < high) AS halved) AS probed)
+               SELECT low AS "low!" FROM bisected WHERE low = high"#,
+            time
+        );
+        Ok(position.fetch_one(&self.pool).await?)
     }
 
     fn recorded(&self, rows: Vec<Row>) -> Result<Vec<RecordedEvent>, ReadError> {

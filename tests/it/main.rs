@@ -10,6 +10,7 @@ mod long_streams;
 mod orders;
 mod postgres_roles;
 mod projecting;
+mod reading;
 mod relaying;
 mod replaying;
 mod retrying;

@@ -215,6 +215,40 @@ async fn every_column_of_a_stock_level_is_compared() {
     every_column_is_compared(&at_rest, "stock_level", "sku", &["mug".into(), "hat".into()]).await;
 }
 
+/// Invariant 16.
+#[tokio::test]
+async fn every_column_of_the_event_index_is_compared() {
+    let at_rest = AtRest::start().await;
+    at_rest.keep("event_index").await;
+    let order = at_rest.completed.0.to_string();
+    for (column, _) in at_rest.columns("event_index").await {
+        for key in ["stock", "order/OrderPlaced", &*order] {
+            let (value, words) = match &*column {
+                "generation" => ("2".to_owned(), format!("{key} from 0 is of generation 2, which has no checkpoint")),
+                "key" => ("key || '~'".to_owned(), format!("{key} from 0 has events, but no row")),
+                "base" => ("base + 1".to_owned(), format!("{key} from 1 has a row, but no events")),
+                "offsets" => ("trim_array(offsets, 1)".to_owned(), format!("{key} from 0: offsets is [")),
+                other => panic!("say what is another value of {other}"),
+            };
+            at_rest.sql(format!("UPDATE daybook.event_index SET {column} = {value} WHERE key = '{key}'")).await;
+            at_rest.assert_only(&format!("{column} of {key}"), &[("event_index", &words)]).await;
+            at_rest.put_back("event_index").await;
+        }
+    }
+    for offsets in ["offsets || 1000::smallint", "offsets[2:] || offsets[1]", "offsets || offsets"] {
+        at_rest.sql(format!("UPDATE daybook.event_index SET offsets = {offsets} WHERE key = 'stock'")).await;
+        at_rest.assert_only(offsets, &[("event_index", "stock from 0: offsets is [")]).await;
+        at_rest.put_back("event_index").await;
+    }
+    at_rest.sql(format!("DELETE FROM daybook.event_index WHERE key = '{order}'")).await;
+    let words = format!("{order} from 0 has events, but no row");
+    at_rest.assert_only("a list, deleted", &[("event_index", &words)]).await;
+    at_rest.put_back("event_index").await;
+    at_rest.sql("INSERT INTO daybook.event_index VALUES (1, 'order/Teleported', 0, '{1}')").await;
+    let words = "order/Teleported from 0 has a row, but no events";
+    at_rest.assert_only("a list too many", &[("event_index", words)]).await;
+}
+
 /// Invariant 16: what is in the column of payments, too.
 #[tokio::test]
 async fn every_field_of_a_payment_in_an_order_summary_is_compared() {
@@ -347,7 +381,7 @@ async fn a_checkpoint_that_is_behind_ahead_or_away_is_found() {
     let at_rest = AtRest::start().await;
     at_rest.keep("checkpoints").await;
     let head = at_rest.head().await;
-    for name in ["order_summary", "stock_level", "follow_ups"] {
+    for name in ["order_summary", "stock_level", "event_index", "follow_ups"] {
         let set = |what: &str| format!("UPDATE daybook.checkpoints SET {what} WHERE projection = '{name}'");
         at_rest.sql(set("position = position + 1")).await;
         let ahead = format!("the checkpoint is at {}, but the log ends at {head}", head + 1);

@@ -1,16 +1,19 @@
-//! `daybook events read|tail`: the log, or one stream of it.
+//! `daybook events read|tail`: the log, or what a filter lets through of it.
 
 use super::{Failure, output, target};
+use crate::codec::{self, CATEGORIES};
 use crate::config::Servers;
 use crate::process::connect_nats;
-use crate::{codec, shutdown, subject};
+use crate::search::{Direction, Query, Search};
+use crate::{shutdown, subject};
 use chrono::{DateTime, Utc};
+use domain::Event;
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::time::Duration;
 use store::connect::{self, Role};
-use store::{Log, Position, RecordedEvent, StreamId, Version};
+use store::{Category, Filter, Log, Position, RecordedEvent, StreamId, Version};
 use uuid::Uuid;
 
 #[derive(clap::Subcommand)]
@@ -23,12 +26,20 @@ pub(super) enum Verb {
 
 #[derive(clap::Args)]
 pub(super) struct Read {
-    /// Only this stream, such as order-0199…; then --from counts its versions.
+    #[command(flatten)]
+    which: Which,
+    /// The position to begin with; of a stream, the version.
     #[arg(long)]
-    stream: Option<String>,
-    /// The first position to print; of a stream, the first version.
-    #[arg(long, default_value_t = 1)]
-    from: Position,
+    from: Option<Position>,
+    /// Only what was recorded at this time or later, such as 2026-11-22T08:39:56Z.
+    #[arg(long, value_name = "TIME")]
+    since: Option<DateTime<Utc>>,
+    /// Only what was recorded at this time or before.
+    #[arg(long, value_name = "TIME")]
+    until: Option<DateTime<Utc>>,
+    /// Newest first instead.
+    #[arg(long)]
+    backward: bool,
     /// How many at most.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..))]
     limit: i64,
@@ -36,12 +47,41 @@ pub(super) struct Read {
 
 #[derive(clap::Args)]
 pub(super) struct Tail {
-    /// Only this stream, such as order-0199….
-    #[arg(long)]
-    stream: Option<String>,
+    #[command(flatten)]
+    which: Which,
     /// The first position to print; what comes next, if not given.
     #[arg(long)]
     from: Option<Position>,
+}
+
+/// Which events are printed.
+#[derive(clap::Args)]
+struct Which {
+    /// Only this stream, such as order-0199….
+    #[arg(long)]
+    stream: Option<String>,
+    /// Only streams of this category: order, payment, stock or shipment.
+    #[arg(long)]
+    category: Option<String>,
+    /// Only events of this type, such as OrderPlaced; if repeated, of any of these types.
+    #[arg(long = "type", value_name = "TYPE")]
+    types: Vec<String>,
+    /// Only what belongs to this: an order, mostly.
+    #[arg(long, value_name = "ID")]
+    correlation: Option<Uuid>,
+}
+
+impl Which {
+    fn filter(&self) -> Result<Filter, Failure> {
+        let category = self.category.as_deref().map(parse_category).transpose()?;
+        self.types.iter().try_for_each(|name| check_type(category, name))?;
+        Ok(Filter {
+            stream: self.stream.as_deref().map(parse_stream).transpose()?,
+            category,
+            event_types: self.types.clone(),
+            correlation_id: self.correlation,
+        })
+    }
 }
 
 const PAGE: i64 = 500;
@@ -49,13 +89,20 @@ const PAGE: i64 = 500;
 const POLL: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
+    let (Verb::Read(Read { which, .. }) | Verb::Tail(Tail { which, .. })) = &verb;
+    let filter = which.filter()?;
     let urls = target::urls(servers)?;
-    let log = Log::new(connect::pool(&urls.database_url, Role::Read, 1)?, codec::CATEGORIES);
+    let pool = connect::pool(&urls.database_url, Role::Read, 1)?;
+    let log = Log::new(pool.clone(), codec::CATEGORIES);
     match verb {
-        Verb::Read(args) => read(&log, &args, json).await,
+        Verb::Read(args) => {
+            let direction = if args.backward { Direction::NewestFirst } else { Direction::OldestFirst };
+            let query = Query { filter, direction, from: args.from, since: args.since, until: args.until };
+            read(Search::begin(log, pool, query).await?, args.limit, json).await
+        }
         Verb::Tail(args) => {
             let nats = connect_nats(&urls.nats_url, "daybook events tail").await?;
-            let tailed = tail(&log, &nats, &args, json);
+            let tailed = tail(&log, &nats, &filter, args.from, json);
             tokio::select! {
                 tailed = tailed => tailed,
                 () = shutdown::requested() => Ok(()),
@@ -64,41 +111,55 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
     }
 }
 
-async fn read(log: &Log, args: &Read, json: bool) -> Result<(), Failure> {
-    let stream = args.stream.as_deref().map(parse_stream).transpose()?;
-    let (mut after, mut left) = (args.from - 1, args.limit);
+async fn read(mut search: Search, mut left: i64, json: bool) -> Result<(), Failure> {
     while left > 0 {
-        let limit = left.min(PAGE);
-        let page = match stream {
-            Some(stream) => log.read_stream(stream, after, limit).await?,
-            None => log.read_all(after, limit).await?,
-        };
+        let page = search.next(left.min(PAGE)).await?;
+        if page.is_empty() {
+            return Ok(());
+        }
         page.iter().try_for_each(|event| print(event, json))?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = if stream.is_some() { last.version } else { last.position };
         left -= page.len() as i64;
     }
     Ok(())
 }
 
-async fn tail(log: &Log, nats: &async_nats::Client, args: &Tail, json: bool) -> Result<(), Failure> {
-    let stream = args.stream.as_deref().map(parse_stream).transpose()?;
+async fn tail(
+    log: &Log,
+    nats: &async_nats::Client,
+    filter: &Filter,
+    from: Option<Position>,
+    json: bool,
+) -> Result<(), Failure> {
     let hints = nats.subscribe(subject::HEAD_HINT).await;
     let mut hints = hints.map_err(|e| Failure::Unavailable(format!("NATS cannot be used: {e}")))?;
-    let mut after = match args.from {
+    let mut after = match from {
         Some(from) => from - 1,
         None => log.head().await?,
     };
     loop {
         let page = log.read_all(after, PAGE).await?;
-        for event in page.iter().filter(|e| stream.is_none_or(|stream| e.stream == stream)) {
-            print(event, json)?;
-        }
+        page.iter().filter(|event| filter.matches(event)).try_for_each(|event| print(event, json))?;
         match page.last() {
             Some(last) => after = last.position,
             None => _ = tokio::time::timeout(POLL, hints.next()).await,
         }
     }
+}
+
+fn parse_category(name: &str) -> Result<Category, Failure> {
+    let known = || CATEGORIES.iter().map(|c| c.name).collect::<Vec<_>>().join(", ");
+    codec::parse_category(name)
+        .ok_or_else(|| Failure::Usage(format!("{name} is no category: the categories are {}", known())))
+}
+
+fn check_type(category: Option<Category>, name: &str) -> Result<(), Failure> {
+    let categories = CATEGORIES.iter().filter(|c| category.is_none_or(|category| category == **c));
+    let known: Vec<&str> = categories.flat_map(|c| Event::types(c.name)).map(|(name, _)| *name).collect();
+    if known.contains(&name) {
+        return Ok(());
+    }
+    let of = category.map(|c| format!(" of {}", c.name)).unwrap_or_default();
+    Err(Failure::Usage(format!("{name} is no event type{of}: the types{of} are {}", known.join(", "))))
 }
 
 fn parse_stream(name: &str) -> Result<StreamId, Failure> {

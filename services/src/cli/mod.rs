@@ -22,6 +22,7 @@ mod verify;
 
 use crate::client::ClientError;
 use crate::process::StartError;
+use crate::time_travel::StateAtError;
 use crate::wire::Code;
 use crate::{config, telemetry};
 use clap::{Parser, Subcommand};
@@ -133,6 +134,18 @@ impl From<sqlx::Error> for Failure {
 impl From<store::ReadError> for Failure {
     fn from(error: store::ReadError) -> Self {
         Self::Start(error.into())
+    }
+}
+
+impl From<StateAtError> for Failure {
+    fn from(error: StateAtError) -> Self {
+        match error {
+            StateAtError::NoStream(_) | StateAtError::NoVersion { .. } | StateAtError::NotBegun { .. } => {
+                Self::Refused(error.to_string())
+            }
+            StateAtError::Log(error) => error.into(),
+            StateAtError::Decode(error) => Self::Other(error.to_string()),
+        }
     }
 }
 

@@ -1,16 +1,20 @@
 //! `daybook order place|show|cancel`: commands and a query about one order.
 
 use super::{Failure, output, target};
+use crate::codec;
 use crate::command_api::{Cancel, Place};
 use crate::config::Servers;
+use crate::time_travel::{At, state_at};
 use crate::wire::{self, ErrorBody};
+use chrono::{DateTime, Utc};
 use domain::id::OrderId;
 use domain::money::{Amount, Currency};
-use domain::order::{CancelReason, PlaceOrder};
+use domain::order::{CancelReason, Order, PlaceOrder};
 use projections::order_summary::OrderSummary;
 use serde_json::json;
 use std::io::Read;
-use store::Position;
+use store::connect::{self, Role};
+use store::{Log, Position, Version};
 use uuid::Uuid;
 
 #[derive(clap::Subcommand)]
@@ -24,13 +28,19 @@ pub(super) enum Verb {
         #[arg(long)]
         id: Option<Uuid>,
     },
-    /// Show an order.
+    /// Show an order: as it stands, or as it was.
     Show {
         /// The order's id.
         id: Uuid,
         /// Wait for the read model to come to this position, that of a command's reply.
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["version", "as_of"])]
         at_least: Option<Position>,
+        /// Show what its events came to, up to this version of its stream.
+        #[arg(long, conflicts_with = "as_of", value_parser = clap::value_parser!(i64).range(1..))]
+        version: Option<Version>,
+        /// Show what its events came to by this time, such as 2026-11-22T08:39:56Z.
+        #[arg(long, value_name = "TIME")]
+        as_of: Option<DateTime<Utc>>,
     },
     /// Cancel an order; refused once anything of it is dispatched.
     Cancel {
@@ -48,7 +58,9 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
             let reply = client.command(Place { order_id, order }, target::PATIENCE).await?;
             output::reply("order_id", &order_id.to_string(), &reply, json)?;
         }
-        Verb::Show { id, at_least } => {
+        Verb::Show { id, version: Some(version), .. } => show_at(id, At::Version(version), servers, json).await?,
+        Verb::Show { id, as_of: Some(time), .. } => show_at(id, At::Time(time), servers, json).await?,
+        Verb::Show { id, at_least, .. } => {
             let client = target::client(servers).await?;
             let found = client.query::<OrderSummary>("order_summary.get", json!({ "order_id": id }), at_least).await?;
             match json {
@@ -64,6 +76,17 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
             output::reply("order_id", &order_id.to_string(), &reply, json)?;
         }
     }
+    Ok(())
+}
+
+async fn show_at(id: Uuid, at: At, servers: &Servers, json: bool) -> Result<(), Failure> {
+    let urls = target::urls(servers)?;
+    let log = Log::new(connect::pool(&urls.database_url, Role::Read, 1)?, codec::CATEGORIES);
+    let found = state_at::<Order>(&log, id, at).await?;
+    output::line(&match json {
+        true => serde_json::to_string(&found)?,
+        false => serde_json::to_string_pretty(&found)?,
+    });
     Ok(())
 }
 

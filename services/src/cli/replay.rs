@@ -10,7 +10,7 @@ use store::connect::{self, Role};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The read model: order_summary or stock_level.
+    /// The read model: order_summary, stock_level or event_index.
     #[arg(value_parser = parse)]
     projection: ReadModel,
 }

@@ -2,6 +2,7 @@
 //! with the projectors. The log is read once, page by page, in one snapshot with all that is folded from it.
 
 mod caught_up;
+mod event_index;
 mod follow_ups;
 mod log;
 mod order_summary;
@@ -13,6 +14,7 @@ mod window;
 pub use report::{Check, Report};
 
 use async_nats::jetstream;
+use event_index::Positions;
 use follow_ups::FollowUps;
 use log::Promises;
 use order_summary::Order;
@@ -59,6 +61,7 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
     let mut promises = Promises::default();
     let mut orders = Fold::<Order>::new(live(&mut snapshot, "order_summary").await?);
     let mut stock = Fold::<Stock>::new(live(&mut snapshot, "stock_level").await?);
+    let mut index = Fold::<Positions>::new(live(&mut snapshot, "event_index").await?);
     let imported_to = sqlx::query_scalar!("SELECT imported_to FROM daybook.log").fetch_optional(&mut *snapshot).await?;
     let mut follow_ups = FollowUps::new(live(&mut snapshot, "follow_ups").await?, imported_to.unwrap_or(0));
     let mut head = 0;
@@ -71,6 +74,7 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
             promises.take(row, &payload);
             orders.take(row, &payload);
             stock.take(row, &payload);
+            index.take(row, &payload);
         }
         follow_ups.take(&mut snapshot, page).await?;
     }
@@ -78,6 +82,7 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
     let mut checks = promises.finish();
     checks.push(orders.compare(&mut snapshot, head).await?);
     checks.push(stock.compare(&mut snapshot, head).await?);
+    checks.push(index.compare(&mut snapshot, head).await?);
     checks.push(follow_ups.finish(&mut snapshot, head).await?);
     Ok((events, checks))
 }

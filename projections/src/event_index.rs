@@ -1,0 +1,211 @@
+//! Read model: where in the log the events of a category, of an event type and of a correlation id are. Its rows, their
+//! fold, its queries.
+//!
+//! A row has the positions of one list within one block of the log (`migrations/0010_event_index.sql`): a batch of
+//! events touches a row for each list, not one for each event.
+
+use crate::{Comparison, ReadModel, Recorded};
+use sqlx::{PgConnection, PgPool};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use store::{Category, Filter, Position, RecordedEvent, checkpoint};
+use uuid::Uuid;
+
+/// What a list of positions is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key<'a> {
+    Category(&'static str),
+    /// A category, and an event type in it.
+    Type(&'static str, &'a str),
+    Correlation(Uuid),
+}
+
+/// As it is stored.
+impl fmt::Display for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Category(category) => f.write_str(category),
+            Self::Type(category, event_type) => write!(f, "{category}/{event_type}"),
+            Self::Correlation(id) => write!(f, "{id}"),
+        }
+    }
+}
+
+impl Key<'_> {
+    /// The lists that an event is in.
+    fn of(event: &RecordedEvent) -> [Key<'_>; 3] {
+        let category = event.stream.category.name;
+        [
+            Key::Category(category),
+            Key::Type(category, &event.event_type),
+            Key::Correlation(event.metadata.correlation_id),
+        ]
+    }
+
+    /// Where the block begins that a position is in.
+    fn base(&self, position: Position) -> Position {
+        let block = match self {
+            Self::Category(_) | Self::Type(..) => 1024,
+            Self::Correlation(_) => 32_768,
+        };
+        position - position % block
+    }
+}
+
+/// The fewest lists that together have every event that `filter` lets through, of these categories; none, if the index
+/// has no such lists. They have events that it does not let through, too.
+pub fn keys<'a>(filter: &'a Filter, categories: &[Category]) -> Vec<Key<'a>> {
+    if let Some(id) = filter.correlation_id {
+        return vec![Key::Correlation(id)];
+    }
+    if filter.event_types.is_empty() {
+        return filter.category.iter().map(|category| Key::Category(category.name)).collect();
+    }
+    let mut types: Vec<&str> = filter.event_types.iter().map(|name| &**name).collect();
+    types.sort_unstable();
+    types.dedup();
+    let categories = categories.iter().filter(|c| filter.category.is_none_or(|category| category == **c));
+    categories.flat_map(|category| types.iter().map(|name| Key::Type(category.name, name))).collect()
+}
+
+/// Writes what `events` change: their positions are added to the lists that they are in, by one statement.
+pub(crate) async fn write(
+    transaction: &mut PgConnection,
+    generation: i32,
+    events: &[Arc<Recorded>],
+) -> Result<(), sqlx::Error> {
+    let mut lists: BTreeMap<(String, Position), Vec<String>> = BTreeMap::new();
+    for Recorded { record, .. } in events.iter().map(|event| &**event) {
+        for key in Key::of(record) {
+            let base = key.base(record.position);
+            let offset = record.position - base;
+            lists.entry((key.to_string(), base)).or_default().push(offset.to_string());
+        }
+    }
+    let (mut keys, mut bases, mut offsets) = (vec![], vec![], vec![]);
+    for ((key, base), list) in lists {
+        keys.push(key);
+        bases.push(base);
+        // An array as Postgres writes it: lists of different lengths cannot be parameters.
+        offsets.push(format!("{{{}}}", list.join(",")));
+    }
+    sqlx::query!(
+        "INSERT INTO daybook.event_index AS stored (generation, key, base, offsets)
+         SELECT $1, key, base, offsets::smallint[] FROM unnest($2::text[], $3::bigint[], $4::text[])
+             AS r (key, base, offsets)
+         ON CONFLICT ON CONSTRAINT event_index_block DO UPDATE SET offsets = stored.offsets || excluded.offsets",
+        generation,
+        &keys,
+        &bases,
+        &offsets
+    )
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// Compares the rows of two generations, all columns of them.
+pub(crate) async fn compare(transaction: &mut PgConnection, old: i32, new: i32) -> Result<Comparison, sqlx::Error> {
+    sqlx::query_as!(
+        Comparison,
+        r#"WITH a AS (SELECT key, base, offsets FROM daybook.event_index WHERE generation = $1),
+                b AS (SELECT key, base, offsets FROM daybook.event_index WHERE generation = $2)
+           SELECT (SELECT count(*) FROM b) AS "rows!",
+                  (SELECT count(*) FROM ((TABLE a EXCEPT TABLE b) UNION ALL (TABLE b EXCEPT TABLE a)) AS d)
+                      AS "differences!""#,
+        old,
+        new
+    )
+    .fetch_one(transaction)
+    .await
+}
+
+/// Removes the rows of all generations but these.
+pub(crate) async fn keep_only(transaction: &mut PgConnection, generations: &[i32]) -> Result<(), sqlx::Error> {
+    sqlx::query!("DELETE FROM daybook.event_index WHERE generation <> ALL($1)", generations)
+        .execute(transaction)
+        .await?;
+    Ok(())
+}
+
+/// The position up to which the index is complete: what comes after it is in the log alone. It never falls.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn complete_to(pool: &PgPool) -> Result<Position, sqlx::Error> {
+    let live = checkpoint::live(pool).await?;
+    let name = ReadModel::EventIndex.name();
+    Ok(live.into_iter().find(|(projection, _)| projection == name).map_or(0, |(_, position)| position))
+}
+
+/// Up to `limit` positions that are in any of these lists, in order, from the one after `after` up to `to`; in the live
+/// generation.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn positions(
+    pool: &PgPool,
+    keys: &[Key<'_>],
+    after: Position,
+    to: Position,
+    limit: i64,
+) -> Result<Vec<Position>, sqlx::Error> {
+    let names: Vec<String> = keys.iter().map(Key::to_string).collect();
+    let bases: Vec<Position> = keys.iter().map(|key| key.base(after)).collect();
+    sqlx::query_scalar!(
+        r#"SELECT p.position AS "position!"
+           FROM unnest($1::text[], $2::bigint[]) AS k (key, base)
+           CROSS JOIN LATERAL (
+               SELECT i.base + o.value AS position
+               FROM daybook.event_index AS i CROSS JOIN unnest(i.offsets) AS o (value)
+               WHERE i.generation = (
+                         SELECT generation FROM daybook.checkpoints WHERE projection = 'event_index' AND live)
+                 AND i.key = k.key AND i.base BETWEEN k.base AND $4
+                 AND i.base + o.value > $3 AND i.base + o.value <= $4
+               ORDER BY i.base, o.value LIMIT $5) AS p
+           ORDER BY p.position LIMIT $5"#,
+        &names,
+        &bases,
+        after,
+        to,
+        limit
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// The same positions, but the last `limit` of them, newest first.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn positions_backward(
+    pool: &PgPool,
+    keys: &[Key<'_>],
+    after: Position,
+    to: Position,
+    limit: i64,
+) -> Result<Vec<Position>, sqlx::Error> {
+    let names: Vec<String> = keys.iter().map(Key::to_string).collect();
+    let bases: Vec<Position> = keys.iter().map(|key| key.base(after)).collect();
+    sqlx::query_scalar!(
+        r#"SELECT p.position AS "position!"
+           FROM unnest($1::text[], $2::bigint[]) AS k (key, base)
+           CROSS JOIN LATERAL (
+               SELECT i.base + o.value AS position
+               FROM daybook.event_index AS i CROSS JOIN unnest(i.offsets) AS o (value)
+               WHERE i.generation = (
+                         SELECT generation FROM daybook.checkpoints WHERE projection = 'event_index' AND live)
+                 AND i.key = k.key AND i.base BETWEEN k.base AND $4
+                 AND i.base + o.value > $3 AND i.base + o.value <= $4
+               ORDER BY i.base DESC, o.value DESC LIMIT $5) AS p
+           ORDER BY p.position DESC LIMIT $5"#,
+        &names,
+        &bases,
+        after,
+        to,
+        limit
+    )
+    .fetch_all(pool)
+    .await
+}
