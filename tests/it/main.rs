@@ -4,6 +4,7 @@
 mod appends;
 mod archive;
 mod binary;
+mod evolution;
 mod follow_ups;
 mod harness;
 mod long_streams;
