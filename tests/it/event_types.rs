@@ -113,10 +113,25 @@ async fn what_is_written_was_registered_before() {
     let other = Log { appender: Appender::start(&log.url).unwrap(), ..log };
     other.write(ORDER, "Tested", 1).await;
     assert_eq!(other.registered().await, expected);
-    // What is not written, after all, was registered all the same: nothing is written first.
-    other.register(ORDER, "Refused", 3).await;
-    assert_eq!(other.written().await, expected);
-    assert_eq!(other.registered().await.first(), Some(&(1, "Refused".to_owned(), 3)));
+}
+
+/// Nothing is written before it is registered; what is, is not registered again.
+#[tokio::test]
+async fn what_cannot_be_registered_is_not_written() {
+    let log = Log::new().await;
+    log.write(ORDER, "Tested", 1).await;
+    run(&log.url, "REVOKE EXECUTE ON FUNCTION daybook.register_event_types FROM daybook_append").await;
+    let refused = log.try_write(&[(ORDER, "Tested", 2)], ExpectedVersion::NoStream).await;
+    assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
+    log.write(ORDER, "Tested", 1).await;
+    assert_eq!(log.written().await, [(1, "Tested".to_owned(), 1)]);
+    // And the other way round: what then cannot be written has been registered.
+    run(&log.url, "GRANT EXECUTE ON FUNCTION daybook.register_event_types TO daybook_append").await;
+    run(&log.url, "REVOKE EXECUTE ON FUNCTION daybook.append_group FROM daybook_append").await;
+    let refused = log.try_write(&[(ORDER, "Tested", 2)], ExpectedVersion::NoStream).await;
+    assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
+    assert_eq!(log.written().await, [(1, "Tested".to_owned(), 1)]);
+    assert_eq!(log.registered().await, [(1, "Tested".to_owned(), 1), (1, "Tested".to_owned(), 2)]);
 }
 
 /// A server that comes back from a backup lacks what was registered since: who connects to it registers anew.

@@ -394,6 +394,27 @@ async fn event_types_are_registered_whole_or_not_at_all() {
     assert_eq!(registered().await.len(), 2);
 }
 
+/// Two that register the same in opposite orders, each held up where the other is, both come through.
+#[tokio::test]
+async fn event_types_are_registered_in_one_order_whoever_does() {
+    let log = Log::start().await;
+    let mut holder = log.session("BEGIN; INSERT INTO daybook.event_types VALUES (1, 'B', 1)").await;
+    let mut both = tokio::task::JoinSet::new();
+    for event_types in ["'{A,B,C}'", "'{C,B,A}'"] {
+        let mut append = log.connect(Role::Append).await;
+        let sql = register("'{1,1,1}'", event_types, "'{1,1,1}'");
+        both.spawn(async move { sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut append).await.map(|_| ()) });
+    }
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND application_name = 'daybook_append' AND wait_event_type = 'Lock'";
+    while query_scalar::<_, i64>(waiting).fetch_one(&log.superuser).await.unwrap() < 2 {}
+    sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
+    both.join_all().await.into_iter().for_each(|registered| registered.unwrap());
+    let registered: i64 =
+        query_scalar("SELECT count(*) FROM daybook.event_types").fetch_one(&log.superuser).await.unwrap();
+    assert_eq!(registered, 3);
+}
+
 /// A call of `append_group` by hand: two events to one stream, which does not exist yet, unless changed.
 #[derive(Clone)]
 struct Call(Vec<(&'static str, String)>);
