@@ -202,11 +202,13 @@ fn assert_shown(at: &str, schema: &Value, values: &[&Value]) {
     }
 }
 
-/// What a schema demands, the codec demands as well: a payload that falls short in one place is refused by both.
+/// What the schema of what is written today demands, the codec demands as well: a payload that falls short in one place
+/// is refused by both. (What an upcaster makes of an older one is its own affair.)
 #[test]
 fn what_is_not_as_the_schema_says_is_not_read() {
     let (validator, schemas) = (Validator::new(), schemas());
-    for (name, payloads) in fixtures() {
+    let is_todays = |name: &Name| Event::current_version(&name.category, &name.event_type) == Some(name.version);
+    for (name, payloads) in fixtures().into_iter().filter(|(name, _)| is_todays(name)) {
         for payload in payloads {
             for spoiled in spoiled(&schemas[&name], &serde_json::from_str(&payload).unwrap()) {
                 assert!(!validator.fits(&name, &spoiled), "{name} fits its schema: {spoiled}");
