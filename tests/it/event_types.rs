@@ -40,23 +40,7 @@ impl Log {
         events: &[(Category, &'static str, i16)],
         expected: ExpectedVersion,
     ) -> Result<(), AppendError> {
-        let streams = events.iter().map(|&(category, event_type, schema_version)| StreamAppend {
-            stream: StreamId { category, id: Uuid::now_v7() },
-            expected,
-            events: vec![NewEvent { event_type: event_type.into(), schema_version, payload: "{}".into() }],
-        });
-        let metadata = Metadata {
-            correlation_id: id(1),
-            causation_id: None,
-            command_id: Uuid::now_v7(),
-            fingerprint: Fingerprint([7; 16]),
-            actor: "test".into(),
-            origin: Origin::Live,
-            occurred_at: Utc::now(),
-            traceparent: None,
-        };
-        let append = Append { metadata, streams: streams.collect() };
-        self.appender.append(append).await.map(|_| ())
+        self.appender.append(append(Uuid::now_v7(), events, expected)).await.map(|_| ())
     }
 
     /// Registers a type without writing it: the stream that the append expects is not there.
@@ -80,6 +64,25 @@ impl Log {
         let read = connect::pool(&self.url, connect::Role::Read, 1).unwrap();
         unreadable(check(&read).await)
     }
+}
+
+fn append(command_id: Uuid, events: &[(Category, &'static str, i16)], expected: ExpectedVersion) -> Append {
+    let streams = events.iter().map(|&(category, event_type, schema_version)| StreamAppend {
+        stream: StreamId { category, id: Uuid::now_v7() },
+        expected,
+        events: vec![NewEvent { event_type: event_type.into(), schema_version, payload: "{}".into() }],
+    });
+    let metadata = Metadata {
+        correlation_id: id(1),
+        causation_id: None,
+        command_id,
+        fingerprint: Fingerprint([7; 16]),
+        actor: "test".into(),
+        origin: Origin::Live,
+        occurred_at: Utc::now(),
+        traceparent: None,
+    };
+    Append { metadata, streams: streams.collect() }
 }
 
 fn unreadable<T>(started: Result<T, StartError>) -> Option<Unreadable> {
@@ -121,9 +124,9 @@ async fn what_cannot_be_registered_is_not_written() {
     let log = Log::new().await;
     log.write(ORDER, "Tested", 1).await;
     run(&log.url, "REVOKE EXECUTE ON FUNCTION daybook.register_event_types FROM daybook_append").await;
+    log.write(ORDER, "Tested", 1).await;
     let refused = log.try_write(&[(ORDER, "Tested", 2)], ExpectedVersion::NoStream).await;
     assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
-    log.write(ORDER, "Tested", 1).await;
     assert_eq!(log.written().await, [(1, "Tested".to_owned(), 1)]);
     // And the other way round: what then cannot be written has been registered.
     run(&log.url, "GRANT EXECUTE ON FUNCTION daybook.register_event_types TO daybook_append").await;
@@ -148,6 +151,25 @@ async fn what_a_lost_connection_had_registered_is_registered_again() {
         assert!(matches!(lost, AppendError::Unavailable(_)), "{lost}");
     }
     assert_eq!(log.registered().await, log.written().await);
+}
+
+/// What was registered in a transaction that held the log is registered again if that is rolled back.
+#[tokio::test]
+async fn what_was_registered_while_the_log_was_held_is_not_lost_with_it() {
+    let log = Log::new().await;
+    let spent = Uuid::now_v7();
+    let append_to = |command_id, version| append(command_id, &[(ORDER, "Tested", version)], ExpectedVersion::NoStream);
+    log.appender.append(append_to(spent, 1)).await.unwrap();
+    let hold = log.appender.hold().await.unwrap();
+    let written = log.appender.submit(append_to(Uuid::now_v7(), 2)).await.unwrap();
+    // It fails the whole group, which is then written anew without the hold.
+    let refused = log.appender.submit(append_to(spent, 3)).await.unwrap();
+    drop(hold);
+    written.written().await.unwrap();
+    assert!(matches!(refused.written().await, Err(AppendError::AlreadyRecorded { position: 1 })));
+    assert_eq!(log.written().await, [(1, "Tested".to_owned(), 1), (1, "Tested".to_owned(), 2)]);
+    let registered = log.registered().await;
+    assert!(log.written().await.iter().all(|written| registered.contains(written)), "{registered:?}");
 }
 
 /// What was in the log before there was anything to register in.

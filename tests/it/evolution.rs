@@ -1,15 +1,14 @@
 //! What was once stored can be read for ever. `fixtures/<category>/<Type>.v<version>.jsonl` has stored payloads of each
 //! event type in each schema version that was ever written, one a line, byte for byte; `docs/schemas` says what they are.
 
-use chrono::DateTime;
 use domain::{Aggregate, Event, order, payment, shipment, stock};
 use serde_json::{Value, json};
-use services::codec::{self, CATEGORIES};
+use services::codec::{self, CATEGORIES, Stored};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::fs;
 use std::path::Path;
-use store::{Fingerprint, Metadata, NewEvent, Origin, RecordedEvent, StreamId};
+use store::{NewEvent, StreamId};
 use uuid::Uuid;
 
 /// An event type of a category, in one of its schema versions.
@@ -77,27 +76,14 @@ fn versions() -> BTreeSet<Name> {
 /// The event that today's build makes of a stored payload, if it can.
 fn read(name: &Name, payload: &str) -> Option<Event> {
     let category = *CATEGORIES.iter().find(|c| c.name == name.category).unwrap();
-    let record = RecordedEvent {
+    let stored = Stored {
         position: 1,
         stream: StreamId { category, id: Uuid::nil() },
-        version: 1,
-        event_id: Uuid::nil(),
-        event_type: name.event_type.as_str().into(),
+        event_type: &name.event_type,
         schema_version: name.version,
-        recorded_at: DateTime::UNIX_EPOCH,
-        metadata: Metadata {
-            correlation_id: Uuid::nil(),
-            causation_id: None,
-            command_id: Uuid::nil(),
-            fingerprint: Fingerprint([0; 16]),
-            actor: "test".into(),
-            origin: Origin::Live,
-            occurred_at: DateTime::UNIX_EPOCH,
-            traceparent: None,
-        },
-        payload: payload.into(),
+        payload,
     };
-    Some(codec::decode(record).ok()?.event)
+    codec::decode_stored(stored).ok()
 }
 
 /// Whether a payload is what the schema of its type and version says.
