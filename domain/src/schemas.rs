@@ -184,7 +184,8 @@ fn what_was_shipped_keeps_its_shape() {
     let present = present();
     let new = judge(&shipped(), &present).unwrap_or_else(|wrong| panic!("{}", wrong.join("\n")));
     let update = std::env::var_os("UPDATE_SCHEMAS").is_some();
-    assert!(new.is_empty() || update, "UPDATE_SCHEMAS=1 cargo test -p domain schemas, for these: {new:?}");
+    let names: Vec<String> = new.iter().map(Name::to_string).collect();
+    assert!(new.is_empty() || update, "UPDATE_SCHEMAS=1 cargo test -p domain schemas, for {}", names.join(", "));
     for name in new {
         // In the order of keywords that `Schema` has.
         let schema = Schema::try_from(present[&name].clone()).unwrap();
