@@ -29,14 +29,20 @@ pub trait Aggregate: Default + Clone + Serialize + DeserializeOwned + Send + Syn
 /// The name of the variant is the stored event type: it can never be renamed. A change of shape raises the version and
 /// adds an upcaster. `Event` serialises as its payload alone; type and version are stored beside it.
 macro_rules! events {
-    ($($(#[$doc:meta])* $name:ident = $version:literal,)+) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $version:literal,)+) => {
         /// The events of this aggregate; each name is the stored event type.
         #[derive(Debug, Clone, PartialEq, Eq)]
-        pub enum Event { $($(#[$doc])* $name($name),)+ }
+        pub enum Event { $($(#[doc = $doc])* $name($name),)+ }
 
         impl Event {
             /// Every event type with the schema version that this build writes.
             pub const TYPES: &'static [(&'static str, i16)] = &[$((stringify!($name), $version)),+];
+
+            /// Each event type with its present schema version, what its doc comment says, and its JSON Schema.
+            #[cfg(test)]
+            pub(crate) fn schemas() -> Vec<(&'static str, i16, &'static str, schemars::Schema)> {
+                vec![$((stringify!($name), $version, concat!($($doc),*), crate::schemas::of::<$name>())),+]
+            }
 
             /// The stored event type.
             pub fn event_type(&self) -> &'static str {

@@ -13,6 +13,8 @@ pub mod order;
 pub mod payment;
 pub mod reaction;
 mod rejection;
+#[cfg(test)]
+mod schemas;
 pub mod shipment;
 pub mod stock;
 #[cfg(test)]

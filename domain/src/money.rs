@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 /// An amount in minor units (cents for EUR, yen for JPY, fils for KWD). Which currency, the order says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Amount(pub i64);
 
@@ -44,6 +45,8 @@ impl Amount {
 
 /// An active ISO 4217 currency, such as `EUR`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(extend("pattern" = "^[A-Z]{3}$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct Currency([u8; 3]);
 

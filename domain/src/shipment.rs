@@ -30,19 +30,25 @@ pub enum Command {
 }
 
 events! {
+    /// A seller is to ship lines of an order.
     ShipmentPlanned = 1,
+    /// The parcel was handed to the carrier.
     ShipmentDispatched = 1,
+    /// The parcel has arrived.
     ShipmentDelivered = 1,
+    /// It will not be dispatched.
     ShipmentCancelled = 1,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShipmentPlanned {
     pub order_id: OrderId,
     pub shipment: ShipmentOrder,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShipmentDispatched {
     pub order_id: OrderId,
     pub customer_id: CustomerId,
@@ -52,12 +58,14 @@ pub struct ShipmentDispatched {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShipmentDelivered {
     pub order_id: OrderId,
     pub lines: Vec<LineNo>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShipmentCancelled {
     pub order_id: OrderId,
 }

@@ -29,19 +29,25 @@ pub enum Command {
 }
 
 events! {
+    /// Pieces came in.
     StockReceived = 1,
+    /// Pieces are held for lines of an order.
     StockReserved = 1,
+    /// Held pieces went out: they were dispatched.
     StockCommitted = 1,
+    /// Held pieces are free again.
     StockReleased = 1,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StockReceived {
     pub sku: Sku,
     pub quantity: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StockReserved {
     pub sku: Sku,
     pub order_id: OrderId,
@@ -55,6 +61,7 @@ pub struct StockReserved {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StockCommitted {
     pub sku: Sku,
     pub order_id: OrderId,
@@ -62,6 +69,7 @@ pub struct StockCommitted {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StockReleased {
     pub sku: Sku,
     pub order_id: OrderId,
@@ -70,6 +78,7 @@ pub struct StockReleased {
 
 /// A number of pieces, for a line of the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LineQuantity {
     pub line: LineNo,
     pub quantity: u32,

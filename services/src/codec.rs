@@ -108,6 +108,28 @@ pub fn decode_stored(stored: Stored<'_>) -> Result<Event, DecodeError> {
     decode_with(UPCASTERS, Event::current_version, stored)
 }
 
+/// Whether this build can read a category's events of that type in that schema version: it is the present one, or is
+/// taken to it step by step.
+pub fn reads(category: &str, event_type: &str, version: i16) -> bool {
+    reads_with(UPCASTERS, Event::current_version, category, event_type, version)
+}
+
+fn reads_with(
+    upcasters: &[Upcaster],
+    current_version: impl Fn(&str, &str) -> Option<i16>,
+    category: &str,
+    event_type: &str,
+    version: i16,
+) -> bool {
+    current_version(category, event_type).is_some_and(|current| {
+        version <= current && (version..current).all(|from| upcaster(upcasters, category, event_type, from).is_some())
+    })
+}
+
+fn upcaster<'a>(upcasters: &'a [Upcaster], category: &str, event_type: &str, from: i16) -> Option<&'a Upcaster> {
+    upcasters.iter().find(|u| (u.category, u.event_type, u.from) == (category, event_type, from))
+}
+
 fn decode_with(
     upcasters: &[Upcaster],
     current_version: impl Fn(&str, &str) -> Option<i16>,
@@ -130,8 +152,7 @@ fn decode_with(
         version => {
             let mut payload: Value = serde_json::from_str(record.payload).map_err(malformed)?;
             for from in version..current {
-                let fits = |u: &&Upcaster| (u.category, u.event_type, u.from) == (category, event_type, from);
-                let upcaster = upcasters.iter().find(fits).ok_or_else(unknown)?;
+                let upcaster = upcaster(upcasters, category, event_type, from).ok_or_else(unknown)?;
                 payload = (upcaster.upcast)(payload);
             }
             if version > current {
@@ -214,8 +235,19 @@ mod tests {
         assert_eq!(decoded(1, &format!(r#"{{"id":"{PAYMENT}"}}"#)).unwrap(), expected);
         assert_eq!(decoded(2, &format!(r#"{{"payment":"{PAYMENT}"}}"#)).unwrap(), expected);
         assert_eq!(decoded(3, &format!(r#"{{"payment_id":"{PAYMENT}"}}"#)).unwrap(), expected);
+        let reads =
+            |upcasters, version| reads_with(upcasters, |_, _| Some(3), "order", "PaymentAuthorisedRecorded", version);
+        assert_eq!([0, 1, 2, 3, 4].map(|version| reads(&upcasters, version)), [false, true, true, true, false]);
+        assert_eq!([1, 2, 3].map(|version| reads(&upcasters[..1], version)), [false, false, true], "a step is missing");
         assert!(matches!(decoded(0, "{}"), Err(DecodeError::UnknownType { version: 0, .. })));
         assert!(matches!(decoded(4, "{}"), Err(DecodeError::UnknownType { version: 4, .. })));
+    }
+
+    #[test]
+    fn this_build_reads_what_it_writes_and_nothing_else() {
+        assert!(reads("order", "OrderPlaced", 1));
+        assert!(!reads("payment", "OrderPlaced", 1) && !reads("order", "OrderTeleported", 1));
+        assert!(!reads("order", "OrderPlaced", 0) && !reads("order", "OrderPlaced", i16::MAX));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod process;
 pub mod projector;
 pub mod provider;
 pub mod query_api;
+pub mod readable;
 pub mod relay;
 pub mod replay;
 pub mod search;

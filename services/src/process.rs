@@ -6,6 +6,7 @@ use crate::config::{Role, Urls};
 use crate::execute::Executor;
 use crate::feed::Feed;
 use crate::projector::Projector;
+use crate::readable::{self, Unreadable};
 use crate::relay::Relay;
 use crate::sender::Sender;
 use crate::step::{Step, run};
@@ -35,6 +36,8 @@ pub enum StartError {
     Database(#[from] sqlx::Error),
     #[error("the log cannot be used: {0}. Has `daybook migrate` been run?")]
     Log(#[from] ReadError),
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     #[error("NATS cannot be reached: {0}")]
     Nats(String),
 }
@@ -84,11 +87,12 @@ impl Parts {
     /// Connects, and checks that the log is one that this build can use.
     ///
     /// # Errors
-    /// When Postgres or NATS cannot be reached, or the database is not Daybook's.
+    /// When Postgres or NATS cannot be reached, the database is not Daybook's, or holds what this build cannot read.
     pub async fn connect(urls: &Urls) -> Result<Self, StartError> {
         let read = connect::pool(&urls.database_url, Database::Read, 16)?;
         let log = Log::new(read.clone(), codec::CATEGORIES);
         log.identity().await?;
+        readable::check(&read).await?;
         if sqlx::query_scalar!("SELECT current_setting('fsync') = 'off'").fetch_one(&read).await?.unwrap_or(false) {
             tracing::warn!("fsync is off: an acknowledged command is lost if the machine fails");
         }
@@ -151,7 +155,7 @@ impl Process {
     /// Starts the services of `roles`.
     ///
     /// # Errors
-    /// When a server cannot be reached or the database is not Daybook's.
+    /// As those of [`Parts::connect`].
     pub async fn start(urls: &Urls, roles: &[Role]) -> Result<Self, StartError> {
         let parts = Parts::connect(urls).await?;
         let (loops, stopping, failed) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());

@@ -4,6 +4,7 @@
 //! fill a group: what queued up while one group was in flight is the next one, and a client alone pays nothing.
 
 use crate::check::{MAX_BYTES, check};
+use crate::event_types::Registered;
 use crate::group::Group;
 use crate::known::Known;
 use crate::{Append, AppendError, Appended, Position, connect};
@@ -66,7 +67,8 @@ impl Appender {
         let options = connect::options(url, connect::Role::Append)?;
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (moved, head) = watch::channel(0);
-        tokio::spawn(Worker { options, connection: None, known: Known::default(), moved }.run(jobs));
+        let (known, registered) = (Known::default(), Registered::default());
+        tokio::spawn(Worker { options, connection: None, known, registered, moved }.run(jobs));
         Ok(Self { queue, head })
     }
 
@@ -128,6 +130,7 @@ struct Worker {
     options: PgConnectOptions,
     connection: Option<PgConnection>,
     known: Known,
+    registered: Registered,
     moved: watch::Sender<Position>,
 }
 
@@ -234,10 +237,15 @@ impl Worker {
         group: &[Waiting],
         check: bool,
     ) -> Result<Vec<Result<Appended, AppendError>>, sqlx::Error> {
-        let group = Group::of(group.iter().map(|waiting| &waiting.append));
+        let appends = group.iter().map(|waiting| &waiting.append);
+        let group = Group::of(appends.clone());
         let known_head = self.known.vouches_for(&group);
         let mut connection = self.connected().await?;
-        let rows = timed(group.call(&mut connection, known_head, check)).await;
+        let called = async {
+            self.registered.register(&mut connection, appends).await?;
+            group.call(&mut connection, known_head, check).await
+        };
+        let rows = timed(called).await;
         Ok(group.outcomes(self.keep(connection, rows)?))
     }
 
@@ -258,6 +266,8 @@ impl Worker {
     fn keep<T>(&mut self, connection: PgConnection, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         if result.is_err() {
             self.known = Known::default();
+            // A transaction that held the log took with it what was registered in it; a server that was restored, too.
+            self.registered = Registered::default();
         }
         if matches!(result, Ok(_) | Err(sqlx::Error::Database(_))) {
             self.connection = Some(connection);

@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod connect;
 mod copy;
 mod event;
+pub mod event_types;
 mod filter;
 mod group;
 mod import;

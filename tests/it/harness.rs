@@ -64,9 +64,18 @@ pub(crate) async fn run(url: &str, sql: &str) {
 
 /// The URL of a new, migrated database.
 pub(crate) async fn database() -> String {
+    copy_of(TEMPLATE).await
+}
+
+/// The URL of a new database without a schema.
+pub(crate) async fn empty_database() -> String {
+    copy_of("template1").await
+}
+
+async fn copy_of(template: &str) -> String {
     let shared = shared().await;
     let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    let create = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}");
+    let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
     run(&shared.servers.postgres.url("postgres"), &create).await;
     shared.servers.postgres.url(&name)
 }

@@ -4,6 +4,8 @@
 mod appends;
 mod archive;
 mod binary;
+mod event_types;
+mod evolution;
 mod follow_ups;
 mod harness;
 mod long_streams;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 const UNIQUE_VIOLATION: &str = "23505";
+const NOT_NULL_VIOLATION: &str = "23502";
 
 /// The roles that services act in.
 const ROLES: [Role; 3] = [Role::Append, Role::Project, Role::Read];
@@ -51,7 +52,8 @@ impl Log {
             "SELECT (SELECT count(*) FROM daybook.events),
                     md5(concat((SELECT string_agg(e::text, ';' ORDER BY position) FROM daybook.events AS e),
                                (SELECT string_agg(l::text, ';') FROM daybook.log AS l),
-                               (SELECT string_agg(c::text, ';' ORDER BY id) FROM daybook.categories AS c)))",
+                               (SELECT string_agg(c::text, ';' ORDER BY id) FROM daybook.categories AS c),
+                               (SELECT string_agg(t::text, ';' ORDER BY t) FROM daybook.event_types AS t)))",
         );
         state.fetch_one(&self.superuser).await.unwrap()
     }
@@ -141,6 +143,14 @@ fn preparations() -> Vec<String> {
         "INSERT INTO daybook.categories VALUES (99, 'mine')",
         "UPDATE daybook.categories SET name = 'payment_2' WHERE id = 2",
         "DELETE FROM daybook.categories",
+        "DROP FUNCTION daybook.register_event_types",
+        "ALTER TABLE daybook.event_types DROP CONSTRAINT event_types_type_version",
+        "INSERT INTO daybook.event_types VALUES (1, 'Forged', 1)",
+        "UPDATE daybook.event_types SET schema_version = 2",
+        "UPDATE daybook.event_types SET event_type = 'Forged' WHERE false",
+        "DELETE FROM daybook.event_types",
+        "TRUNCATE daybook.event_types",
+        "MERGE INTO daybook.event_types AS t USING (VALUES (1)) AS v(c) ON t.category = v.c WHEN MATCHED THEN DELETE",
     ]
     .map(str::to_owned)
     .to_vec()
@@ -250,7 +260,7 @@ async fn invariant_9_nothing_is_granted_but_what_is_needed() {
         assert_eq!(privileges, "SELECT", "{table}");
     }
     for (_, table, privileges) in of("daybook_project") {
-        let the_logs_own = ["events", "log", "categories"].contains(&&**table);
+        let the_logs_own = ["events", "log", "categories", "event_types"].contains(&&**table);
         assert!(!privileges.contains("TRUNCATE") && !privileges.contains("TRIGGER"), "{table}: {privileges}");
         assert_eq!(privileges == "SELECT", the_logs_own, "{table}: {privileges}");
     }
@@ -265,8 +275,8 @@ async fn invariant_9_nothing_is_granted_but_what_is_needed() {
     .fetch_all(&log.superuser)
     .await
     .unwrap();
-    let only = ["append_group", "hold_log"].map(|function| ("daybook_append".to_owned(), function.to_owned()));
-    assert_eq!(executable, only);
+    let only = ["append_group", "hold_log", "register_event_types"];
+    assert_eq!(executable, only.map(|function| ("daybook_append".to_owned(), function.to_owned())));
 
     // Whoever runs with its owner's rights says itself where names are looked up.
     let open: Vec<String> = query_scalar(
@@ -313,6 +323,8 @@ async fn invariant_9_no_other_role_may_append() {
         let mut connection = log.connect(role).await;
         let refused = Call::to(3).run(&mut connection).await.unwrap_err();
         assert_eq!(code(&refused), INSUFFICIENT_PRIVILEGE, "{role:?}");
+        let refused = refusal(&mut connection, &register("'{1}'", "'{Forged}'", "'{1}'")).await;
+        assert_eq!(refused, INSUFFICIENT_PRIVILEGE, "{role:?}");
     }
     assert_eq!(log.state().await, before);
 }
@@ -343,6 +355,64 @@ async fn invariant_9_a_login_of_a_services_own_has_no_way_out_of_its_role() {
         assert!(connect::options(&url, role).unwrap().connect().await.is_err(), "{role:?}");
     }
     assert_eq!(log.state().await, before);
+}
+
+/// A call of `register_event_types` by hand.
+fn register(categories: &str, event_types: &str, schema_versions: &str) -> String {
+    format!("SELECT daybook.register_event_types({categories}, {event_types}, {schema_versions})")
+}
+
+/// Who appends can register, also again and the same twice; what does not fit, or lacks something, registers nothing.
+#[tokio::test]
+async fn event_types_are_registered_whole_or_not_at_all() {
+    let log = Log::start().await;
+    let registered = async || -> Vec<(i16, String, i16)> {
+        query_as("SELECT * FROM daybook.event_types ORDER BY 1, 2, 3").fetch_all(&log.superuser).await.unwrap()
+    };
+    let mut append = log.connect(Role::Append).await;
+    for _ in 0..2 {
+        let twice = register("'{1,2,1}'", "'{First,First,First}'", "'{1,1,1}'");
+        sqlx::raw_sql(AssertSqlSafe(twice)).execute(&mut append).await.unwrap();
+    }
+    assert_eq!(registered().await, [(1, "First".to_owned(), 1), (2, "First".to_owned(), 1)]);
+    for (categories, event_types, schema_versions) in [
+        ("'{1,2}'", "'{Second}'", "'{1,1}'"),
+        ("'{1}'", "'{Second,Third}'", "'{1}'"),
+        ("'{1}'", "'{Second}'", "'{}'"),
+        ("'{1}'", "'{Second}'", "NULL"),
+        ("'{1,NULL}'", "'{Second,Third}'", "'{1,1}'"),
+        ("'{1,1}'", "'{Second,NULL}'", "'{1,1}'"),
+    ] {
+        let refused = refusal(&mut append, &register(categories, event_types, schema_versions)).await;
+        assert_eq!(refused, NOT_NULL_VIOLATION, "{categories} {event_types} {schema_versions}");
+        assert_eq!(registered().await.len(), 2);
+    }
+    for nothing in ["NULL", EMPTY] {
+        let sql = register(nothing, nothing, nothing);
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut append).await.unwrap();
+    }
+    assert_eq!(registered().await.len(), 2);
+}
+
+/// Two that register the same in opposite orders, each held up where the other is, both come through.
+#[tokio::test]
+async fn event_types_are_registered_in_one_order_whoever_does() {
+    let log = Log::start().await;
+    let mut holder = log.session("BEGIN; INSERT INTO daybook.event_types VALUES (1, 'B', 1)").await;
+    let mut both = tokio::task::JoinSet::new();
+    for event_types in ["'{A,B,C}'", "'{C,B,A}'"] {
+        let mut append = log.connect(Role::Append).await;
+        let sql = register("'{1,1,1}'", event_types, "'{1,1,1}'");
+        both.spawn(async move { sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut append).await.map(|_| ()) });
+    }
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND application_name = 'daybook_append' AND wait_event_type = 'Lock'";
+    while query_scalar::<_, i64>(waiting).fetch_one(&log.superuser).await.unwrap() < 2 {}
+    sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
+    both.join_all().await.into_iter().for_each(|registered| registered.unwrap());
+    let registered: i64 =
+        query_scalar("SELECT count(*) FROM daybook.event_types").fetch_one(&log.superuser).await.unwrap();
+    assert_eq!(registered, 3);
 }
 
 /// A call of `append_group` by hand: two events to one stream, which does not exist yet, unless changed.

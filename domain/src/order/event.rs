@@ -9,26 +9,32 @@ use std::fmt;
 events! {
     /// The order exists, with all that it will cost.
     OrderPlaced = 1,
+    /// One of the payments is authorised.
     PaymentAuthorisedRecorded = 1,
     /// All money is authorised: the stock can be reserved.
     PaymentsSecured = 1,
+    /// One of the payments was declined.
     PaymentRefused = 1,
     /// The order ended because it could not be paid.
     OrderRejected = 1,
+    /// The stock of every line is reserved.
     StockSecured = 1,
     /// Money and stock are secured: the sellers can ship.
     OrderConfirmed = 1,
+    /// There is too little stock for these lines, so none is reserved.
     LinesShort = 1,
     /// The order ended before anything was dispatched.
     OrderCancelled = 1,
     /// Stock was reserved after the order had ended, and goes back.
     ReservationReturned = 1,
+    /// These lines have arrived.
     LinesDelivered = 1,
     /// All lines have arrived.
     OrderCompleted = 1,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OrderPlaced {
     pub customer_id: CustomerId,
     pub currency: Currency,
@@ -44,6 +50,7 @@ pub struct OrderPlaced {
 
 /// One line of an order. Amounts are in minor units of the order's currency.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OrderLine {
     pub line: LineNo,
     pub sku: Sku,
@@ -59,6 +66,7 @@ pub struct OrderLine {
 
 /// What a seller takes for shipping its lines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SellerShipping {
     pub seller_id: SellerId,
@@ -66,6 +74,7 @@ pub struct SellerShipping {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OrderPayment {
     pub payment_id: PaymentId,
     pub method: PaymentMethod,
@@ -74,6 +83,7 @@ pub struct OrderPayment {
 
 /// What an order costs: `total = goods - discount + tax + shipping`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OrderTotals {
     pub goods: Amount,
     pub discount: Amount,
@@ -84,6 +94,7 @@ pub struct OrderTotals {
 
 /// How the order's tax amounts were rounded, so that a later refund rounds alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rounding {
     pub mode: RoundingMode,
@@ -91,6 +102,7 @@ pub struct Rounding {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RoundingMode {
     #[default]
@@ -101,6 +113,7 @@ pub enum RoundingMode {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RoundingLevel {
     #[default]
@@ -109,11 +122,13 @@ pub enum RoundingLevel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PaymentAuthorisedRecorded {
     pub payment_id: PaymentId,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PaymentsSecured {
     /// What is to be reserved.
     pub lines: Vec<StockLine>,
@@ -123,6 +138,7 @@ pub struct PaymentsSecured {
 
 /// A number of pieces of a SKU, for a line of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StockLine {
     pub line: LineNo,
     pub sku: Sku,
@@ -130,12 +146,15 @@ pub struct StockLine {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PaymentRefused {
     pub payment_id: PaymentId,
+    /// In the provider's words.
     pub reason: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OrderRejected {
     pub customer_id: CustomerId,
     /// The order's other payments, whose money is to be let go.
@@ -143,9 +162,11 @@ pub struct OrderRejected {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StockSecured {}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OrderConfirmed {
     /// One for each seller.
     pub shipments: Vec<ShipmentOrder>,
@@ -153,6 +174,7 @@ pub struct OrderConfirmed {
 
 /// What a seller is to ship, and what is taken from which payment once it is dispatched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShipmentOrder {
     pub shipment_id: ShipmentId,
     pub seller_id: SellerId,
@@ -164,6 +186,7 @@ pub struct ShipmentOrder {
 
 /// A part of a payment that is captured for one shipment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CaptureShare {
     pub payment_id: PaymentId,
     pub capture_id: CaptureId,
@@ -171,11 +194,13 @@ pub struct CaptureShare {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LinesShort {
     pub lines: Vec<LineNo>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OrderCancelled {
     pub reason: CancelReason,
     pub customer_id: CustomerId,
@@ -186,21 +211,25 @@ pub struct OrderCancelled {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReservationReturned {
     pub lines: Vec<StockLine>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LinesDelivered {
     pub shipment_id: ShipmentId,
     pub lines: Vec<LineNo>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OrderCompleted {}
 
 /// Why an order was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CancelReason {
     CustomerRequest,
@@ -221,6 +250,7 @@ impl CancelReason {
 
 /// How a payment is made: its kind, and the provider's token for it. A card number never enters the domain.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PaymentMethod {
     /// `credit_card`, `voucher` …: 1 to 32 of a-z, 0-9 and underscore.

@@ -12,10 +12,13 @@ events! {
     PaymentRequested = 1,
     /// The money is held for us.
     PaymentAuthorised = 1,
+    /// The provider would not hold the money for us.
     PaymentDeclined = 1,
     /// The provider is to be asked to hand over a part of the money.
     CaptureRequested = 1,
+    /// The provider has handed that part of the money over.
     PaymentCaptured = 1,
+    /// The provider would not hand that part over: somebody has to look at it.
     CaptureDeclined = 1,
     /// The money is no longer wanted, but whether it is held is not known yet.
     VoidDeferred = 1,
@@ -28,6 +31,7 @@ events! {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PaymentRequested {
     pub order_id: OrderId,
     pub amount: Amount,
@@ -37,6 +41,7 @@ pub struct PaymentRequested {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PaymentAuthorised {
     pub order_id: OrderId,
     pub amount: Amount,
@@ -46,12 +51,15 @@ pub struct PaymentAuthorised {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PaymentDeclined {
     pub order_id: OrderId,
+    /// In the provider's words.
     pub reason: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CaptureRequested {
     pub order_id: OrderId,
     pub capture_id: CaptureId,
@@ -61,6 +69,7 @@ pub struct CaptureRequested {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PaymentCaptured {
     pub order_id: OrderId,
     pub capture_id: CaptureId,
@@ -71,30 +80,37 @@ pub struct PaymentCaptured {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CaptureDeclined {
     pub order_id: OrderId,
     pub capture_id: CaptureId,
+    /// In the provider's words.
     pub reason: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VoidDeferred {
     pub order_id: OrderId,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VoidRequested {
     pub order_id: OrderId,
     pub idempotency_key: Uuid,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VoidDeclined {
     pub order_id: OrderId,
+    /// In the provider's words.
     pub reason: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PaymentVoided {
     pub order_id: OrderId,
 }

@@ -44,8 +44,8 @@ struct Cli {
 const EXIT_CODES: &str = "\
 Verbs find the servers by DATABASE_URL and NATS_URL, else the `daybook dev` that runs.
 
-Exit codes: 0 done; 1 checked, and it is not as it should be; 2 wrong usage; 3 refused, or not found;
-4 a server is missing or does not answer; 5 anything else.";
+Exit codes: 0 done; 1 checked, and it is not as it should be; 2 wrong usage; 3 refused, or not found,
+or the log holds what this build cannot read; 4 a server is missing or does not answer; 5 anything else.";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -119,6 +119,7 @@ impl Failure {
                 Code::Internal => 5,
                 Code::Rejected | Code::Invalid | Code::IdSpent | Code::NotFound => 3,
             },
+            Self::Start(StartError::Unreadable(_)) => 3,
             Self::Client(ClientError::NoAnswer(_)) | Self::Start(_) | Self::Servers(_) | Self::Unavailable(_) => 4,
             Self::Client(ClientError::Malformed(_)) | Self::Other(_) => 5,
         }

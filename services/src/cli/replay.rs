@@ -1,9 +1,9 @@
 //! `daybook replay PROJECTION`: a read model, rebuilt from the log.
 
 use super::{Failure, output, target};
-use crate::codec;
 use crate::config::Servers;
 use crate::replay::replay;
+use crate::{codec, readable};
 use projections::ReadModel;
 use store::Log;
 use store::connect::{self, Role};
@@ -22,8 +22,10 @@ fn parse(name: &str) -> Result<ReadModel, String> {
 
 pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<(), Failure> {
     let urls = target::urls(servers)?;
-    let log = Log::new(connect::pool(&urls.database_url, Role::Read, 1)?, codec::CATEGORIES);
+    let read = connect::pool(&urls.database_url, Role::Read, 1)?;
+    let log = Log::new(read.clone(), codec::CATEGORIES);
     log.identity().await?;
+    readable::check(&read).await?;
     let pool = connect::pool(&urls.database_url, Role::Project, 2)?;
     let bar = output::bar(0, args.projection.name());
     let replayed = replay(&log, &pool, args.projection, |position, target| {

@@ -3,6 +3,7 @@
 use super::{Failure, output, target};
 use crate::config::Servers;
 use crate::process::{connect_nats, jetstream};
+use crate::readable;
 use crate::verify::{Report, verify};
 use std::time::Duration;
 use store::connect::{self, Role};
@@ -17,6 +18,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<(), Failure> {
     let urls = target::urls(servers)?;
     let pool = connect::pool(&urls.database_url, Role::Read, 2)?;
+    readable::check(&pool).await?;
     let nats = connect_nats(&urls.nats_url, "daybook verify").await?;
     let report = verify(&pool, Some(&jetstream(&nats)), Duration::from_secs(args.wait)).await;
     print(&report.map_err(|e| Failure::Unavailable(e.to_string()))?, json)

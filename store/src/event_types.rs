@@ -1,0 +1,118 @@
+//! Which event types the log may hold, in which schema versions: registered before they are written, so that a build can
+//! ask before it starts whether it reads them all.
+
+use crate::{Append, Position};
+use sqlx::{PgConnection, PgPool};
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// An event type of a category, in one of its schema versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventType {
+    /// The category's id.
+    pub category: i16,
+    pub event_type: String,
+    pub schema_version: i16,
+}
+
+/// Whether the log holds an event of a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Its first one is at this position.
+    From(Position),
+    /// It was registered and never written.
+    Never,
+    /// That could not be found out in time.
+    Unknown,
+}
+
+/// All that were registered: those that the log holds, and perhaps others.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub async fn registered(pool: &PgPool) -> Result<Vec<EventType>, sqlx::Error> {
+    let registered = sqlx::query_as!(
+        EventType,
+        "SELECT category, event_type, schema_version FROM daybook.event_types
+         ORDER BY category, event_type, schema_version"
+    );
+    registered.fetch_all(pool).await
+}
+
+/// Looks for the first event of that type and version, for as long as `limit`: there is no index to look in.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub async fn held(pool: &PgPool, event_type: &EventType, limit: Duration) -> Result<Held, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    // The pool's limits are for short work.
+    let limits = sqlx::query!(
+        "SELECT set_config(name, value, true)
+         FROM (VALUES ('transaction_timeout', '0'), ('lock_timeout', '0'), ('statement_timeout', $1)) AS l(name, value)",
+        limit.as_millis().to_string()
+    );
+    limits.fetch_all(&mut *transaction).await?;
+    let first = sqlx::query_scalar!(
+        "SELECT position FROM daybook.events WHERE category = $1 AND event_type = $2 AND schema_version = $3
+         ORDER BY position LIMIT 1",
+        event_type.category,
+        event_type.event_type,
+        event_type.schema_version
+    );
+    match first.fetch_optional(&mut *transaction).await {
+        Ok(first) => Ok(first.map_or(Held::Never, Held::From)),
+        Err(sqlx::Error::Database(e)) if e.code().is_some_and(|code| code == QUERY_CANCELED) => Ok(Held::Unknown),
+        Err(e) => Err(e),
+    }
+}
+
+/// What Postgres calls the end of a statement's time.
+const QUERY_CANCELED: &str = "57014";
+
+/// What an appender has registered.
+#[derive(Debug, Default)]
+pub(crate) struct Registered(HashSet<(i16, Cow<'static, str>, i16)>);
+
+impl Registered {
+    /// Registers, durably, what `appends` are about to write and was not registered yet.
+    pub(crate) async fn register<'a>(
+        &mut self,
+        connection: &mut PgConnection,
+        appends: impl Iterator<Item = &'a Append>,
+    ) -> Result<(), sqlx::Error> {
+        let new = self.unregistered(appends);
+        if new.is_empty() {
+            return Ok(());
+        }
+        sqlx::query!(
+            "SELECT daybook.register_event_types($1, $2, $3)",
+            &new.iter().map(|(category, ..)| *category).collect::<Vec<_>>(),
+            &new.iter().map(|(_, event_type, _)| &**event_type).collect::<Vec<_>>() as &[&str],
+            &new.iter().map(|(.., version)| *version).collect::<Vec<_>>()
+        )
+        .fetch_one(connection)
+        .await?;
+        self.0.extend(
+            new.into_iter()
+                .map(|(category, event_type, version)| (category, Cow::Owned(event_type.into_owned()), version)),
+        );
+        Ok(())
+    }
+
+    /// Asked for every event that is written, and nearly always without an answer: so nothing is allocated for it.
+    fn unregistered<'a>(&self, appends: impl Iterator<Item = &'a Append>) -> Vec<(i16, Cow<'a, str>, i16)> {
+        // The same set, to be asked for names that live shorter than its own.
+        let registered: &HashSet<(i16, Cow<'a, str>, i16)> = &self.0;
+        let mut new = Vec::new();
+        for write in appends.flat_map(|append| &append.streams) {
+            for event in &write.events {
+                let of = (write.stream.category.id, Cow::Borrowed(&*event.event_type), event.schema_version);
+                if !registered.contains(&of) && !new.contains(&of) {
+                    new.push(of);
+                }
+            }
+        }
+        new
+    }
+}

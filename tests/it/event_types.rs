@@ -1,0 +1,276 @@
+//! What types of events a log holds, and what a build makes of one that it does not know: it does not start.
+
+use crate::harness::{database, daybook_on, empty_database, id, run, start_nats};
+use chrono::Utc;
+use services::codec::CATEGORIES;
+use services::config::{Role, Urls};
+use services::process::{Parts, Process, StartError};
+use services::readable::{Unreadable, check, check_within};
+use sqlx::{Connection, PgConnection, PgPool, query_as};
+use std::time::Duration;
+use store::event_types::EventType;
+use store::{
+    Append, AppendError, Appender, Category, ExpectedVersion, Fingerprint, MIGRATOR, Metadata, NewEvent, Origin,
+    StreamAppend, StreamId, connect,
+};
+use uuid::Uuid;
+
+/// A log that another build has appended to, too.
+struct Log {
+    url: String,
+    superuser: PgPool,
+    appender: Appender,
+}
+
+impl Log {
+    async fn new() -> Self {
+        let url = database().await;
+        let superuser = PgPool::connect(&url).await.unwrap();
+        let appender = Appender::start(&url).unwrap();
+        Self { url, superuser, appender }
+    }
+
+    /// Appends an event to a stream of its own.
+    async fn write(&self, category: Category, event_type: &'static str, version: i16) {
+        self.try_write(&[(category, event_type, version)], ExpectedVersion::NoStream).await.unwrap();
+    }
+
+    async fn try_write(
+        &self,
+        events: &[(Category, &'static str, i16)],
+        expected: ExpectedVersion,
+    ) -> Result<(), AppendError> {
+        self.appender.append(append(Uuid::now_v7(), events, expected)).await.map(|_| ())
+    }
+
+    /// Registers a type without writing it: the stream that the append expects is not there.
+    async fn register(&self, category: Category, event_type: &'static str, version: i16) {
+        let refused = self.try_write(&[(category, event_type, version)], ExpectedVersion::Exact(7)).await;
+        assert!(matches!(refused, Err(AppendError::VersionConflict { .. })), "{refused:?}");
+    }
+
+    async fn registered(&self) -> Vec<(i16, String, i16)> {
+        let registered = "SELECT category, event_type, schema_version FROM daybook.event_types ORDER BY 1, 2, 3";
+        query_as(registered).fetch_all(&self.superuser).await.unwrap()
+    }
+
+    async fn written(&self) -> Vec<(i16, String, i16)> {
+        let written = "SELECT DISTINCT category, event_type, schema_version FROM daybook.events ORDER BY 1, 2, 3";
+        query_as(written).fetch_all(&self.superuser).await.unwrap()
+    }
+
+    /// Why this build does not start on it.
+    async fn refusal(&self) -> Option<Unreadable> {
+        let read = connect::pool(&self.url, connect::Role::Read, 1).unwrap();
+        unreadable(check(&read).await)
+    }
+}
+
+fn append(command_id: Uuid, events: &[(Category, &'static str, i16)], expected: ExpectedVersion) -> Append {
+    let streams = events.iter().map(|&(category, event_type, schema_version)| StreamAppend {
+        stream: StreamId { category, id: Uuid::now_v7() },
+        expected,
+        events: vec![NewEvent { event_type: event_type.into(), schema_version, payload: "{}".into() }],
+    });
+    let metadata = Metadata {
+        correlation_id: id(1),
+        causation_id: None,
+        command_id,
+        fingerprint: Fingerprint([7; 16]),
+        actor: "test".into(),
+        origin: Origin::Live,
+        occurred_at: Utc::now(),
+        traceparent: None,
+    };
+    Append { metadata, streams: streams.collect() }
+}
+
+fn unreadable<T>(started: Result<T, StartError>) -> Option<Unreadable> {
+    match started {
+        Ok(_) => None,
+        Err(StartError::Unreadable(why)) => Some(why),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn of(category: Category, event_type: &str, schema_version: i16) -> EventType {
+    EventType { category: category.id, event_type: event_type.into(), schema_version }
+}
+
+const ORDER: Category = CATEGORIES[0];
+const PAYMENT: Category = CATEGORIES[1];
+/// Of another build.
+const CART: Category = Category { id: 9, name: "cart" };
+
+#[tokio::test]
+async fn what_is_written_was_registered_before() {
+    let log = Log::new().await;
+    log.write(ORDER, "Tested", 1).await;
+    log.write(ORDER, "Tested", 1).await;
+    let several = [(ORDER, "Tested", 2), (PAYMENT, "Tested", 1), (ORDER, "Tested", 1), (ORDER, "Tested", 2)];
+    log.try_write(&several, ExpectedVersion::NoStream).await.unwrap();
+    let expected = [(1, "Tested".to_owned(), 1), (1, "Tested".to_owned(), 2), (2, "Tested".to_owned(), 1)];
+    assert_eq!(log.written().await, expected);
+    assert_eq!(log.registered().await, expected);
+    // Another process registers what is there already.
+    let other = Log { appender: Appender::start(&log.url).unwrap(), ..log };
+    other.write(ORDER, "Tested", 1).await;
+    assert_eq!(other.registered().await, expected);
+}
+
+/// Nothing is written before it is registered; what is, is not registered again.
+#[tokio::test]
+async fn what_cannot_be_registered_is_not_written() {
+    let log = Log::new().await;
+    log.write(ORDER, "Tested", 1).await;
+    run(&log.url, "REVOKE EXECUTE ON FUNCTION daybook.register_event_types FROM daybook_append").await;
+    log.write(ORDER, "Tested", 1).await;
+    let refused = log.try_write(&[(ORDER, "Tested", 2)], ExpectedVersion::NoStream).await;
+    assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
+    assert_eq!(log.written().await, [(1, "Tested".to_owned(), 1)]);
+    // And the other way round: what then cannot be written has been registered.
+    run(&log.url, "GRANT EXECUTE ON FUNCTION daybook.register_event_types TO daybook_append").await;
+    run(&log.url, "REVOKE EXECUTE ON FUNCTION daybook.append_group FROM daybook_append").await;
+    let refused = log.try_write(&[(ORDER, "Tested", 2)], ExpectedVersion::NoStream).await;
+    assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
+    assert_eq!(log.written().await, [(1, "Tested".to_owned(), 1)]);
+    assert_eq!(log.registered().await, [(1, "Tested".to_owned(), 1), (1, "Tested".to_owned(), 2)]);
+}
+
+/// A server that comes back from a backup lacks what was registered since: who connects to it registers anew.
+#[tokio::test]
+async fn what_a_lost_connection_had_registered_is_registered_again() {
+    let log = Log::new().await;
+    log.write(ORDER, "Tested", 1).await;
+    run(&log.url, "DELETE FROM daybook.event_types").await;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name = 'daybook_append'";
+    run(&log.url, end).await;
+    // Until it has noticed.
+    while let Err(lost) = log.try_write(&[(ORDER, "Tested", 1)], ExpectedVersion::NoStream).await {
+        assert!(matches!(lost, AppendError::Unavailable(_)), "{lost}");
+    }
+    assert_eq!(log.registered().await, log.written().await);
+}
+
+/// What was registered in a transaction that held the log is registered again if that is rolled back.
+#[tokio::test]
+async fn what_was_registered_while_the_log_was_held_is_not_lost_with_it() {
+    let log = Log::new().await;
+    let spent = Uuid::now_v7();
+    let append_to = |command_id, version| append(command_id, &[(ORDER, "Tested", version)], ExpectedVersion::NoStream);
+    log.appender.append(append_to(spent, 1)).await.unwrap();
+    let hold = log.appender.hold().await.unwrap();
+    let written = log.appender.submit(append_to(Uuid::now_v7(), 2)).await.unwrap();
+    // It fails the whole group, which is then written anew without the hold.
+    let refused = log.appender.submit(append_to(spent, 3)).await.unwrap();
+    drop(hold);
+    written.written().await.unwrap();
+    assert!(matches!(refused.written().await, Err(AppendError::AlreadyRecorded { position: 1 })));
+    assert_eq!(log.written().await, [(1, "Tested".to_owned(), 1), (1, "Tested".to_owned(), 2)]);
+    let registered = log.registered().await;
+    assert!(log.written().await.iter().all(|written| registered.contains(written)), "{registered:?}");
+}
+
+/// What was in the log before there was anything to register in.
+#[tokio::test]
+async fn the_migration_registers_what_the_log_holds() {
+    let url = empty_database().await;
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    MIGRATOR.run_to(8, &mut connection).await.unwrap();
+    let events = "INSERT INTO daybook.events (position, version, recorded_at, occurred_at, category, schema_version,
+                      origin, stream_id, event_id, correlation_id, command_id, fingerprint, event_type, actor, payload)
+                  SELECT n, n, now(), now(), 1 + n % 2, 1 + n % 3 / 2, 0, gen_random_uuid(), gen_random_uuid(),
+                      gen_random_uuid(), gen_random_uuid(), '', 'Tested', 'test', '{}'
+                  FROM generate_series(1, 100) AS n";
+    run(&url, events).await;
+    MIGRATOR.run(&mut connection).await.unwrap();
+    let log = Log { superuser: PgPool::connect(&url).await.unwrap(), appender: Appender::start(&url).unwrap(), url };
+    assert_eq!(log.registered().await.len(), 4);
+    assert_eq!(log.registered().await, log.written().await);
+}
+
+/// A type, a version and a category that this build does not know.
+#[tokio::test]
+async fn a_log_that_holds_what_this_build_does_not_know_is_refused() {
+    for (category, event_type, version, shown) in [
+        (ORDER, "OrderTeleported", 1, "OrderTeleported of schema version 1 (order)"),
+        (PAYMENT, "OrderPlaced", 1, "OrderPlaced of schema version 1 (payment)"),
+        (ORDER, "OrderPlaced", i16::MAX, "OrderPlaced of schema version 32767 (order)"),
+        (ORDER, "OrderPlaced", 0, "OrderPlaced of schema version 0 (order)"),
+        (CART, "OrderPlaced", 1, "OrderPlaced of schema version 1 (category 9)"),
+    ] {
+        let log = Log::new().await;
+        log.write(ORDER, "OrderPlaced", 1).await;
+        log.write(PAYMENT, "PaymentVoided", 1).await;
+        assert_eq!(log.refusal().await, None);
+        log.write(category, event_type, version).await;
+        log.write(category, event_type, version).await;
+        let refusal = log.refusal().await.unwrap_or_else(|| panic!("{shown} is not refused"));
+        assert_eq!(refusal, Unreadable::Held { event_type: of(category, event_type, version), first: 3 });
+        assert_eq!(
+            refusal.to_string(),
+            format!(
+                "the log holds {shown}, first at position 3, which this build does not know: run a build that knows it"
+            )
+        );
+    }
+}
+
+/// The verbs that have to read what is in the log say so at once, with exit code 3; the one that shows it goes on.
+#[tokio::test]
+async fn no_verb_that_has_to_read_the_log_starts_on_one_that_it_cannot_read() {
+    let (log, nats) = (Log::new().await, start_nats().await);
+    log.write(ORDER, "OrderTeleported", 1).await;
+    let urls = Urls { database_url: log.url.clone(), nats_url: nats.url() };
+    let event_type = of(ORDER, "OrderTeleported", 1);
+    let refusal = unreadable(Parts::connect(&urls).await.map(|_| ()));
+    assert_eq!(refusal, Some(Unreadable::Held { event_type, first: 1 }));
+    for verb in ["serve", "serve --role relay", "replay stock_level", "verify"] {
+        let output = daybook_on(&urls).args(verb.split(' ')).output().await.unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{verb}: {stderr}");
+        let last = stderr.lines().last().unwrap();
+        assert_eq!(last, format!("daybook: {}", refusal.as_ref().unwrap()), "{verb}");
+        assert!(output.stdout.is_empty(), "{verb}");
+    }
+    let read = daybook_on(&urls).args(["events", "read"]).output().await.unwrap();
+    assert_eq!(read.status.code(), Some(0));
+    assert!(String::from_utf8(read.stdout).unwrap().contains("OrderTeleported"));
+}
+
+#[tokio::test]
+async fn a_type_that_was_registered_and_never_written_is_no_hindrance() {
+    let (log, nats) = (Log::new().await, start_nats().await);
+    log.write(ORDER, "Tested", 1).await;
+    run(&log.url, "DELETE FROM daybook.event_types").await;
+    log.register(ORDER, "OrderTeleported", 1).await;
+    log.register(CART, "CartFilled", 2).await;
+    assert_eq!(log.registered().await.len(), 2);
+    let urls = Urls { database_url: log.url.clone(), nats_url: nats.url() };
+    Process::start(&urls, &Role::ALL).await.unwrap().stop().await;
+    // Until it is.
+    log.write(CART, "CartFilled", 2).await;
+    let held = Unreadable::Held { event_type: of(CART, "CartFilled", 2), first: 2 };
+    assert_eq!(log.refusal().await, Some(held));
+}
+
+/// If the log cannot be looked through in time, it is not taken to be empty of it.
+#[tokio::test]
+async fn what_cannot_be_excluded_is_refused() {
+    let log = Log::new().await;
+    log.register(ORDER, "OrderTeleported", 1).await;
+    let read = connect::pool(&log.url, connect::Role::Read, 1).unwrap();
+    let mut lock = log.superuser.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE daybook.events IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let limit = Duration::from_millis(50);
+    let refusal = unreadable(check_within(&read, limit).await).expect("it is refused");
+    assert_eq!(refusal, Unreadable::NotExcluded { event_type: of(ORDER, "OrderTeleported", 1), limit });
+    assert_eq!(
+        refusal.to_string(),
+        "the log may hold OrderTeleported of schema version 1 (order), which this build does not know; whether it does \
+         could not be found out within 0.05 s: run a build that knows it"
+    );
+    lock.rollback().await.unwrap();
+    assert_eq!(unreadable(check_within(&read, limit.saturating_mul(100)).await), None);
+}
