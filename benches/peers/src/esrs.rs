@@ -74,6 +74,11 @@ impl Peer for Esrs {
         Ok(())
     }
 
+    /// Each client that waits for the lock holds a connection, and who has it needs another.
+    fn hot_pool(clients: u32) -> u32 {
+        clients + 16
+    }
+
     async fn append(&self, stream: Uuid) -> Result<Outcome> {
         outcome(self.store.persist(&mut AggregateState::with_id(stream), vec![NoteEvent::after(0, stream)]).await)
     }

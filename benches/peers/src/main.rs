@@ -7,6 +7,9 @@ mod event;
 mod postgres_es;
 mod report;
 
+use crate::disintegrate_postgres::DisintegratePostgres;
+use crate::esrs::Esrs;
+use crate::postgres_es::PostgresEs;
 use clap::{Parser, ValueEnum};
 use event::NoteEvent;
 use hdrhistogram::Histogram;
@@ -43,7 +46,7 @@ struct Args {
     /// How many send at once, each waiting for its answer. One reads.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     clients: u32,
-    /// Connections. By default 64, and for `hot` 16 more than clients: esrs' lock holds one for each that waits.
+    /// Connections. By default 64, and for `hot` what was measured to be best.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pool: Option<u32>,
     /// Of each run. Reading takes as long as it takes.
@@ -93,6 +96,11 @@ trait Peer: Sized + Send + Sync + 'static {
     /// Records whole streams, as fast as can be, as if they had been recorded one event at a time.
     fn seed(&self, events: Vec<NoteEvent>) -> impl Future<Output = Result<()>>;
 
+    /// How many connections are best for `hot`, with so many clients. Of few, fewer are in conflict.
+    fn hot_pool(_clients: u32) -> u32 {
+        4
+    }
+
     /// An id for `append`.
     fn new_stream() -> Uuid {
         Uuid::now_v7()
@@ -138,8 +146,16 @@ async fn in_a_new_database(args: &Args) -> Result<String> {
     let mut server = options.connect().await?;
     let database = format!("peers_{}", std::process::id());
     server.execute(&*format!("CREATE DATABASE {database}")).await?;
+    let database_options = options.database(&database);
+    let measured = async {
+        match args.library {
+            Library::PostgresEs => measure::<PostgresEs>(database_options, args).await,
+            Library::DisintegratePostgres => measure::<DisintegratePostgres>(database_options, args).await,
+            Library::Esrs => measure::<Esrs>(database_options, args).await,
+        }
+    };
     let report = tokio::select! {
-        report = measure_in(options.database(&database), args) => report,
+        report = measured => report,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
     };
     server.execute(&*format!("DROP DATABASE {database} WITH (FORCE)")).await?;
@@ -148,30 +164,22 @@ async fn in_a_new_database(args: &Args) -> Result<String> {
     Ok(if args.json { serde_json::to_string(&report)? } else { report.table() })
 }
 
-async fn measure_in(database: PgConnectOptions, args: &Args) -> Result<Report> {
-    let connections = args.pool.unwrap_or(if args.workload == Workload::Hot { args.clients + 16 } else { 64 });
+async fn measure<P: Peer>(database: PgConnectOptions, args: &Args) -> Result<Report> {
+    let connections = args.pool.unwrap_or(match args.workload {
+        Workload::Hot => P::hot_pool(args.clients),
+        _ => 64,
+    });
     // Asking each connection whether it still lives, before each use, would be one more round trip.
     let pool = PgPoolOptions::new().max_connections(connections).test_before_acquire(false);
     let pool = pool.connect_with(database).await?;
     for setting in ["fsync", "synchronous_commit"] {
         let value: String = sqlx::query_scalar(&format!("SHOW {setting}")).fetch_one(&pool).await?;
         if value != "on" {
-            return Err(
-                format!("{setting} is {value}: it must be on, as what is measured has to survive a crash").into()
-            );
+            return Err(format!("{setting} is {value}, but what is measured must survive a crash").into());
         }
     }
-    match args.library {
-        Library::PostgresEs => measure(postgres_es::PostgresEs::create(pool.clone()).await?, &pool, args).await,
-        Library::DisintegratePostgres => {
-            measure(disintegrate_postgres::DisintegratePostgres::create(pool.clone()).await?, &pool, args).await
-        }
-        Library::Esrs => measure(esrs::Esrs::create(pool.clone()).await?, &pool, args).await,
-    }
-}
+    let peer = Arc::new(P::create(pool.clone()).await?);
 
-async fn measure<P: Peer>(peer: P, pool: &PgPool, args: &Args) -> Result<Report> {
-    let peer = Arc::new(peer);
     let streams: Arc<[Uuid]> = (0..args.streams).map(|_| Uuid::now_v7()).collect();
     for some in streams.chunks(1_000) {
         let events = some.iter().flat_map(|stream| (0..SEEDED).map(|notes| NoteEvent::after(notes, *stream)));
@@ -201,7 +209,7 @@ async fn measure<P: Peer>(peer: P, pool: &PgPool, args: &Args) -> Result<Report>
         runs.push(run);
     }
     let lost_updates = check(&*peer, recorded).await?;
-    Ok(Report::new(P::PACKAGE, args, pool.options().get_max_connections(), &runs, lost_updates))
+    Ok(Report::new(P::PACKAGE, args, connections, &runs, lost_updates))
 }
 
 /// Where the clients of a run append.
