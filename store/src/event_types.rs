@@ -67,6 +67,21 @@ pub async fn held(pool: &PgPool, event_type: &EventType, limit: Duration) -> Res
     }
 }
 
+/// Registers all types that the log holds, as its owner: they came into it all at once.
+///
+/// # Errors
+/// When Postgres fails.
+pub(crate) async fn register_all(transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO daybook.event_types (category, event_type, schema_version)
+         SELECT DISTINCT category, event_type, schema_version FROM daybook.events
+         ON CONFLICT ON CONSTRAINT event_types_type_version DO NOTHING"
+    )
+    .execute(transaction)
+    .await
+    .map(drop)
+}
+
 /// What Postgres calls the end of a statement's time.
 const QUERY_CANCELED: &str = "57014";
 

@@ -6,6 +6,7 @@
 use crate::check::check;
 use crate::checkpoint::{self, AdvanceError};
 use crate::connect::{self, Role};
+use crate::event_types;
 use crate::{Append, ExpectedVersion, NewEvent, Position, RecordedEvent, StreamAppend};
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, Transaction};
@@ -115,6 +116,7 @@ impl Import {
     /// When `acts` is no longer at the beginning, or Postgres fails.
     pub async fn commit(mut self, acts: &'static str) -> Result<Position, ImportError> {
         sqlx::query!("UPDATE daybook.log SET imported_to = $1", self.position).execute(&mut *self.transaction).await?;
+        event_types::register_all(&mut self.transaction).await?;
         checkpoint::begin_after(&mut self.transaction, acts, self.position).await?;
         self.transaction.commit().await?;
         Ok(self.position)

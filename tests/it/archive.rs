@@ -156,6 +156,7 @@ async fn every_column_comes_back_as_it_was() {
         let copy = database().await;
         assert_eq!(import(&copy, file).await, Ok(events.len() as i64), "{arguments}");
         assert_eq!(columns(&copy).await, events, "{arguments}");
+        assert_eq!(registered(&copy).await, registered(&source).await);
         let head = events.len() as i64;
         assert_eq!(state(&copy).await, (head, head, head));
     }
@@ -432,6 +433,15 @@ async fn no_append_gets_in_between() {
     import.insert(&events[1..]).await.unwrap();
     assert_eq!(import.commit("follow_ups").await.unwrap(), events.len() as i64);
     assert_eq!(appending.await.unwrap(), events.len() as i64 + 1);
+}
+
+/// What a build has to read, before it may start on it.
+async fn registered(url: &str) -> Vec<(i16, String, i16)> {
+    let pool = PgPool::connect(url).await.unwrap();
+    sqlx::query_as("SELECT category, event_type, schema_version FROM daybook.event_types ORDER BY 1, 2, 3")
+        .fetch_all(&pool)
+        .await
+        .unwrap()
 }
 
 async fn rows(system: &System, model: ReadModel) -> Vec<String> {

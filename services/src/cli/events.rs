@@ -11,9 +11,9 @@ use domain::Event;
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use std::time::Duration;
 use store::connect::{self, Role};
 use store::{Category, Filter, Log, Position, RecordedEvent, StreamId, Version};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 #[derive(clap::Subcommand)]
@@ -85,8 +85,6 @@ impl Which {
 }
 
 const PAGE: i64 = 500;
-/// How often the log is looked at without a hint.
-const POLL: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
     let (Verb::Read(Read { which, .. }) | Verb::Tail(Tail { which, .. })) = &verb;
@@ -102,7 +100,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
         }
         Verb::Tail(args) => {
             let nats = connect_nats(&urls.nats_url, "daybook events tail").await?;
-            let tailed = tail(&log, &nats, &filter, args.from, json);
+            let tailed = tail(&log, &nats, filter, args.from, json);
             tokio::select! {
                 tailed = tailed => tailed,
                 () = shutdown::requested() => Ok(()),
@@ -126,23 +124,32 @@ async fn read(mut search: Search, mut left: i64, json: bool) -> Result<(), Failu
 async fn tail(
     log: &Log,
     nats: &async_nats::Client,
-    filter: &Filter,
+    filter: Filter,
     from: Option<Position>,
     json: bool,
 ) -> Result<(), Failure> {
     let hints = nats.subscribe(subject::HEAD_HINT).await;
     let mut hints = hints.map_err(|e| Failure::Unavailable(format!("NATS cannot be used: {e}")))?;
-    let mut after = match from {
+    let after = match from {
         Some(from) => from - 1,
         None => log.head().await?,
     };
-    loop {
-        let page = log.read_all(after, PAGE).await?;
-        page.iter().filter(|event| filter.matches(event)).try_for_each(|event| print(event, json))?;
-        match page.last() {
-            Some(last) => after = last.position,
-            None => _ = tokio::time::timeout(POLL, hints.next()).await,
+    let (grown, hint) = watch::channel(after);
+    let mut subscription = log.subscribe(after, filter, hint);
+    let hinting = async {
+        while hints.next().await.is_some() {
+            grown.send_modify(|_| {});
         }
+        std::future::pending().await
+    };
+    let printing = async {
+        loop {
+            subscription.next().await?.iter().try_for_each(|event| print(event, json))?;
+        }
+    };
+    tokio::select! {
+        ended = hinting => ended,
+        ended = printing => ended,
     }
 }
 
