@@ -34,6 +34,8 @@ pub enum ReadError {
     NotLoaded(String),
     #[error("the loader has ended")]
     Ended,
+    #[error("the log cannot be read: {0}")]
+    Copy(tokio::task::JoinError),
     #[error("the event at position {position} is of category {category}, which this build does not know")]
     UnknownCategory { position: Position, category: i16 },
     #[error("the event at position {position} is malformed: {what}")]
@@ -177,16 +179,24 @@ impl Log {
     /// # Errors
     /// When it cannot be read.
     pub async fn read_all(&self, after: Position, limit: i64) -> Result<Vec<RecordedEvent>, ReadError> {
+        // In a task of its own: a COPY that its reader gave up would leave the connection in the middle of it, and in
+        // the pool.
+        let copied = tokio::spawn(self.clone().copy(after, limit)).await;
+        copied.unwrap_or_else(|e| Err(ReadError::Copy(e)))
+    }
+
+    async fn copy(self, after: Position, limit: i64) -> Result<Vec<RecordedEvent>, ReadError> {
         let query = format!(
             "COPY (SELECT {COLUMNS} FROM daybook.events WHERE position > {after} ORDER BY position LIMIT {limit})
              TO STDOUT (FORMAT binary)"
         );
         let mut messages = self.pool.copy_out_raw(&query).await?;
-        let (mut decoder, mut events) = (Decoder::default(), Vec::new());
+        let (mut decoder, mut events, mut decoded) = (Decoder::default(), Vec::new(), Ok(()));
+        // To the end, whatever comes: the connection is used again.
         while let Some(message) = messages.try_next().await? {
-            decoder.take(message, self.categories, &mut events)?;
+            decoded = decoded.and_then(|()| decoder.take(message, self.categories, &mut events));
         }
-        Ok(events)
+        decoded.map(|()| events)
     }
 
     /// The events after `after` up to `to`, in order, page by page: the next page is read while one is worked on.
