@@ -3,7 +3,7 @@
 //! One task a process gathers the appends that wait and writes them in one call, on one connection. It never waits to
 //! fill a group: what queued up while one group was in flight is the next one, and a client alone pays nothing.
 
-use crate::check::{MAX_BYTES, check};
+use crate::check::check;
 use crate::event_types::Registered;
 use crate::group::Group;
 use crate::known::Known;
@@ -14,8 +14,6 @@ use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// How many appends one group has at most.
-const MAX_GROUP: usize = 256;
 /// How many appends may wait. Beyond it, senders wait to be let in.
 const QUEUE: usize = 4096;
 /// How long one call may take before the connection is given up: somewhat longer than Postgres' own limit.
@@ -24,6 +22,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(12);
 const HOLD: Duration = Duration::from_millis(20);
 /// What begins a transaction that holds the log. Should this process be stopped meanwhile, Postgres ends it.
 const BEGIN_HOLD: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '1s'; SELECT daybook.hold_log()";
+
+type Outcome = Result<Appended, AppendError>;
 
 /// A handle on the process's appender. Cheap to clone; the task ends with the last handle.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub struct Appender {
 /// An append that waits for its turn, behind those that were submitted before it.
 #[derive(Debug)]
 pub struct Submitted {
-    answer: oneshot::Receiver<Result<Appended, AppendError>>,
+    answer: oneshot::Receiver<Outcome>,
 }
 
 /// While it is kept, for 20 milliseconds at most, no other process appends: see [`Appender::hold`].
@@ -54,7 +54,7 @@ enum Job {
 #[derive(Debug)]
 struct Waiting {
     append: Append,
-    reply: oneshot::Sender<Result<Appended, AppendError>>,
+    reply: oneshot::Sender<Outcome>,
 }
 
 impl Appender {
@@ -134,26 +134,121 @@ struct Worker {
     moved: watch::Sender<Position>,
 }
 
+/// Appends that are written together, and who waits for what comes of each.
+#[derive(Default)]
+struct Batch {
+    group: Group,
+    replies: Vec<oneshot::Sender<Outcome>>,
+}
+
+impl Batch {
+    fn of(waiting: Waiting) -> Self {
+        let mut batch = Self::default();
+        batch.add(waiting);
+        batch
+    }
+
+    fn is_empty(&self) -> bool {
+        self.replies.is_empty()
+    }
+
+    fn add(&mut self, Waiting { append, reply }: Waiting) {
+        self.group.add(append);
+        self.replies.push(reply);
+    }
+}
+
+/// What came of the appends of a batch, to be told to who waits for it.
+#[derive(Default)]
+struct Answers(Vec<(oneshot::Sender<Outcome>, Outcome)>);
+
+impl Answers {
+    fn tell(&mut self) {
+        for (reply, outcome) in self.0.drain(..) {
+            _ = reply.send(outcome);
+        }
+    }
+}
+
+/// What was taken out of the queue, and not begun yet.
+#[derive(Default)]
+struct Gathered {
+    batch: Batch,
+    /// What the batch has no room for.
+    beyond: Option<Waiting>,
+    holds: Vec<oneshot::Sender<Hold>>,
+}
+
+impl Gathered {
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Append(waiting) if self.batch.group.has_room_for(&waiting.append) => self.batch.add(waiting),
+            Job::Append(waiting) => self.beyond = Some(waiting),
+            Job::Hold(reply) => self.holds.push(reply),
+        }
+    }
+
+    /// Takes jobs until the batch is full; else it goes on for ever.
+    async fn fill(&mut self, queue: &mut mpsc::Receiver<Job>) {
+        while self.beyond.is_none()
+            && let Some(job) = queue.recv().await
+        {
+            self.take(job);
+        }
+        std::future::pending().await
+    }
+
+    /// What is written next.
+    fn next_batch(&mut self) -> Batch {
+        let next = self.beyond.take().map(Batch::of).unwrap_or_default();
+        std::mem::replace(&mut self.batch, next)
+    }
+}
+
 impl Worker {
+    /// Writes batch after batch. While one is being written, the one before is answered and the next one gathered: so
+    /// Postgres waits for neither.
     async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        let (mut jobs, mut waiting, mut holds) = (Vec::with_capacity(MAX_GROUP), Vec::new(), Vec::new());
-        while queue.recv_many(&mut jobs, MAX_GROUP).await > 0 {
-            for job in jobs.drain(..) {
-                match job {
-                    Job::Append(append) => waiting.push(append),
-                    Job::Hold(reply) => holds.push(reply),
+        let (mut gathered, mut answers) = (Gathered::default(), Answers::default());
+        loop {
+            if gathered.batch.is_empty() && gathered.holds.is_empty() {
+                answers.tell();
+                match queue.recv().await {
+                    Some(job) => gathered.take(job),
+                    None => return,
                 }
             }
-            while !waiting.is_empty() || !holds.is_empty() {
-                match waiting.is_empty() {
-                    false => self.write(next_group(&mut waiting)).await,
-                    true => (waiting, holds) = self.write_held(holds, &mut queue).await,
+            while gathered.beyond.is_none()
+                && let Ok(job) = queue.try_recv()
+            {
+                gathered.take(job);
+            }
+            let batch = gathered.next_batch();
+            if gathered.holds.is_empty() {
+                let meanwhile = async {
+                    answers.tell();
+                    gathered.fill(&mut queue).await;
+                };
+                let written = tokio::select! {
+                    biased;
+                    written = self.write(batch) => written,
+                    () = meanwhile => unreachable!("it goes on for ever"),
+                };
+                // If Postgres was done before there was a meanwhile.
+                answers.tell();
+                answers = written;
+            } else {
+                answers.tell();
+                if !batch.is_empty() {
+                    self.write(batch).await.tell();
                 }
+                answers = self.write_held(&mut gathered, &mut queue).await;
             }
         }
     }
 
-    async fn write(&mut self, group: Vec<Waiting>) {
+    async fn write(&mut self, batch: Batch) -> Answers {
+        let Batch { group, replies } = batch;
         let connected = self.connection.is_some();
         let outcomes = match self.call(&group, false).await {
             // An event id or a stream that exists already fails the whole statement. Asked to check, it tells which.
@@ -163,86 +258,69 @@ impl Worker {
             outcomes => outcomes,
         };
         match outcomes {
-            Ok(outcomes) => self.answer(group, outcomes),
-            Err(e) if is_data_error(&e) && group.len() > 1 => {
-                for append in group {
-                    Box::pin(self.write(vec![append])).await;
+            Ok(outcomes) => Answers(replies.into_iter().zip(self.take_in(&group, outcomes)).collect()),
+            Err(e) if is_data_error(&e) && replies.len() > 1 => {
+                let mut answers = Answers::default();
+                for (append, reply) in group.into_appends().into_iter().zip(replies) {
+                    answers.0.extend(Box::pin(self.write(Batch::of(Waiting { append, reply }))).await.0);
                 }
+                answers
             }
-            Err(e) => refuse(group, &e),
+            Err(e) => refused(replies, &e),
         }
     }
 
-    /// Holds the log until all who asked for it have submitted what they came to, and writes that. Returns what came
-    /// beyond it.
-    async fn write_held(
-        &mut self,
-        holds: Vec<oneshot::Sender<Hold>>,
-        queue: &mut mpsc::Receiver<Job>,
-    ) -> (Vec<Waiting>, Vec<oneshot::Sender<Hold>>) {
+    /// Holds the log until all who asked for it have submitted what they came to, and writes that.
+    async fn write_held(&mut self, gathered: &mut Gathered, queue: &mut mpsc::Receiver<Job>) -> Answers {
+        let holds = std::mem::take(&mut gathered.holds);
         if let Err(e) = self.execute(BEGIN_HOLD).await {
             tracing::warn!(error = %e, "the log cannot be held");
-            return (vec![], vec![]);
+            return Answers::default();
         }
-        let mut waiting = Vec::new();
-        let mut late = Vec::new();
         let (held, mut all_let_go) = mpsc::channel(1);
         let another = held.downgrade();
         holds.into_iter().for_each(|reply| _ = reply.send(Hold { _held: held.clone() }));
         drop(held);
-        let mut take = |job| match job {
-            Job::Append(append) => waiting.push(append),
-            Job::Hold(reply) => match another.upgrade() {
-                Some(_held) => _ = reply.send(Hold { _held }),
-                None => late.push(reply),
-            },
-        };
-        let gathered = async {
-            loop {
+        let meanwhile = async {
+            while gathered.beyond.is_none() {
                 tokio::select! {
                     biased;
-                    Some(job) = queue.recv() => take(job),
+                    Some(job) = queue.recv() => match (job, another.upgrade()) {
+                        (Job::Hold(reply), Some(_held)) => _ = reply.send(Hold { _held }),
+                        (job, _) => gathered.take(job),
+                    },
                     _ = all_let_go.recv() => return,
                 }
             }
         };
-        _ = tokio::time::timeout(HOLD, gathered).await;
-        let group = next_group(&mut waiting);
-        match self.call(&group, false).await {
+        _ = tokio::time::timeout(HOLD, meanwhile).await;
+        let batch = gathered.next_batch();
+        match self.call(&batch.group, false).await {
             Ok(outcomes) => match self.execute("COMMIT").await {
-                Ok(()) => self.answer(group, outcomes),
-                Err(e) => refuse(group, &e),
+                Ok(()) => Answers(batch.replies.into_iter().zip(self.take_in(&batch.group, outcomes)).collect()),
+                Err(e) => refused(batch.replies, &e),
             },
             Err(_) => {
                 _ = self.execute("ROLLBACK").await;
-                self.write(group).await;
+                self.write(batch).await
             }
         }
-        (waiting, late)
     }
 
-    fn answer(&mut self, group: Vec<Waiting>, outcomes: Vec<Result<Appended, AppendError>>) {
-        self.known.take_in(group.iter().map(|waiting| &waiting.append), &outcomes);
+    fn take_in(&mut self, group: &Group, outcomes: Vec<Outcome>) -> Vec<Outcome> {
+        self.known.take_in(group.appends(), &outcomes);
         let last = outcomes.iter().flatten().map(|appended| appended.position).max();
-        // The hint goes out before the replies, so that what follows from it is under way.
+        // The hint goes out before the answers, so that what follows from it is under way.
         last.into_iter().for_each(|last| _ = self.moved.send_replace(last));
-        for (waiting, outcome) in group.into_iter().zip(outcomes) {
-            _ = waiting.reply.send(outcome);
-        }
+        outcomes
     }
 
     /// One call of `append_group`.
-    async fn call(
-        &mut self,
-        group: &[Waiting],
-        check: bool,
-    ) -> Result<Vec<Result<Appended, AppendError>>, sqlx::Error> {
-        let appends = group.iter().map(|waiting| &waiting.append);
-        let group = Group::of(appends.clone());
-        let known_head = self.known.vouches_for(&group);
+    async fn call(&mut self, group: &Group, check: bool) -> Result<Vec<Outcome>, sqlx::Error> {
+        let known_head = self.known.vouches_for(group);
         let mut connection = self.connected().await?;
         let called = async {
-            self.registered.register(&mut connection, appends).await?;
+            self.registered.register(&mut connection, group.appends()).await?;
             group.call(&mut connection, known_head, check).await
         };
         let rows = timed(called).await;
@@ -276,31 +354,14 @@ impl Worker {
     }
 }
 
-/// Takes as many of the first as fit into one group.
-fn next_group(waiting: &mut Vec<Waiting>) -> Vec<Waiting> {
-    let size = |waiting: &Waiting| {
-        waiting.append.streams.iter().flat_map(|s| &s.events).map(|e| e.payload.len()).sum::<usize>()
-    };
-    let mut bytes = 0;
-    let fits = |waiting: &&Waiting| {
-        bytes += size(waiting);
-        bytes <= MAX_BYTES
-    };
-    let length = waiting.iter().take(MAX_GROUP).take_while(fits).count().max(1).min(waiting.len());
-    let rest = waiting.split_off(length);
-    std::mem::replace(waiting, rest)
-}
-
-fn refuse(group: Vec<Waiting>, error: &sqlx::Error) {
+fn refused(replies: Vec<oneshot::Sender<Outcome>>, error: &sqlx::Error) -> Answers {
     let refused = if is_data_error(error) {
         AppendError::Refused(format!("the database refused the append: {error}"))
     } else {
         AppendError::Unavailable(error.to_string())
     };
-    tracing::warn!(appends = group.len(), error = %refused, "appends failed");
-    for waiting in group {
-        _ = waiting.reply.send(Err(refused.clone()));
-    }
+    tracing::warn!(appends = replies.len(), error = %refused, "appends failed");
+    Answers(replies.into_iter().map(|reply| (reply, Err(refused.clone()))).collect())
 }
 
 async fn timed<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {

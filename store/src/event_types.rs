@@ -91,10 +91,10 @@ pub(crate) struct Registered(HashSet<(i16, Cow<'static, str>, i16)>);
 
 impl Registered {
     /// Registers, durably, what `appends` are about to write and was not registered yet.
-    pub(crate) async fn register<'a>(
+    pub(crate) async fn register(
         &mut self,
         connection: &mut PgConnection,
-        appends: impl Iterator<Item = &'a Append>,
+        appends: &[Append],
     ) -> Result<(), sqlx::Error> {
         let new = self.unregistered(appends);
         if new.is_empty() {
@@ -116,11 +116,11 @@ impl Registered {
     }
 
     /// Asked for every event that is written, and nearly always without an answer: so nothing is allocated for it.
-    fn unregistered<'a>(&self, appends: impl Iterator<Item = &'a Append>) -> Vec<(i16, Cow<'a, str>, i16)> {
+    fn unregistered<'a>(&self, appends: &'a [Append]) -> Vec<(i16, Cow<'a, str>, i16)> {
         // The same set, to be asked for names that live shorter than its own.
         let registered: &HashSet<(i16, Cow<'a, str>, i16)> = &self.0;
         let mut new = Vec::new();
-        for write in appends.flat_map(|append| &append.streams) {
+        for write in appends.iter().flat_map(|append| &append.streams) {
             for event in &write.events {
                 let of = (write.stream.category.id, Cow::Borrowed(&*event.event_type), event.schema_version);
                 if !registered.contains(&of) && !new.contains(&of) {

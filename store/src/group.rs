@@ -1,5 +1,6 @@
 //! A group of appends as the arrays that the database function `append_group` takes, and its answer as outcomes.
 
+use crate::check::MAX_BYTES;
 use crate::event::event_id;
 use crate::{Append, AppendError, Appended, ExpectedVersion, Position, StreamId, Version};
 use chrono::{DateTime, Utc};
@@ -7,13 +8,17 @@ use sqlx::PgConnection;
 use std::collections::HashMap;
 use uuid::Uuid;
 
+/// How many appends one group has at most.
+const MAX_GROUP: usize = 256;
 /// How the function is told "at least one event".
 const MUST_EXIST: Version = -1;
 
 /// The appends of one call. What the arrays mean is written down in `migrations/0002_append_group.sql`.
 #[derive(Default)]
-pub(crate) struct Group<'a> {
-    appends: Vec<&'a Append>,
+pub(crate) struct Group {
+    appends: Vec<Append>,
+    /// Of payload.
+    bytes: usize,
     streams: Vec<StreamId>,
     numbers: HashMap<StreamId, i32>,
     /// The last event of each stream so far, for `event_previous`.
@@ -23,9 +28,7 @@ pub(crate) struct Group<'a> {
     event_version: Vec<Option<Version>>,
     event_previous: Vec<Option<i32>>,
     event_ids: Vec<Uuid>,
-    event_types: Vec<&'a str>,
     schema_versions: Vec<i16>,
-    payloads: Vec<&'a str>,
     expect_append: Vec<i32>,
     expect_stream: Vec<i32>,
     expect_version: Vec<Version>,
@@ -43,16 +46,22 @@ pub(crate) struct Row {
     actual_version: Option<Version>,
 }
 
-impl<'a> Group<'a> {
-    pub(crate) fn of(appends: impl Iterator<Item = &'a Append>) -> Self {
-        let mut group = Self::default();
-        appends.for_each(|append| group.add(append));
-        group
+impl Group {
+    pub(crate) fn appends(&self) -> &[Append] {
+        &self.appends
     }
 
-    fn add(&mut self, append: &'a Append) {
-        self.appends.push(append);
-        let number = self.appends.len() as i32;
+    pub(crate) fn into_appends(self) -> Vec<Append> {
+        self.appends
+    }
+
+    /// Whether the append may be added; one may always be, to an empty group.
+    pub(crate) fn has_room_for(&self, append: &Append) -> bool {
+        self.appends.is_empty() || self.appends.len() < MAX_GROUP && self.bytes + bytes(append) <= MAX_BYTES
+    }
+
+    pub(crate) fn add(&mut self, append: Append) {
+        let number = self.appends.len() as i32 + 1;
         let mut index = 0;
         for write in &append.streams {
             let stream = self.stream_number(write.stream);
@@ -70,12 +79,12 @@ impl<'a> Group<'a> {
                 self.event_version.push(claimed.map(|claimed| claimed + version));
                 self.event_previous.push(self.last_event.insert(stream, self.event_append.len() as i32));
                 self.event_ids.push(event_id(append.metadata.command_id, index));
-                self.event_types.push(&event.event_type);
                 self.schema_versions.push(event.schema_version);
-                self.payloads.push(&event.payload);
                 index += 1;
             }
         }
+        self.bytes += bytes(&append);
+        self.appends.push(append);
     }
 
     fn stream_number(&mut self, stream: StreamId) -> i32 {
@@ -100,6 +109,7 @@ impl<'a> Group<'a> {
         check: bool,
     ) -> Result<Vec<Row>, sqlx::Error> {
         let metadata = || self.appends.iter().map(|a| &a.metadata);
+        let events = || self.appends.iter().flat_map(|a| &a.streams).flat_map(|s| &s.events);
         sqlx::query_as!(
             Row,
             "SELECT append, outcome, first_position, group_recorded_at, event_versions, stream, expected_version,
@@ -121,9 +131,9 @@ impl<'a> Group<'a> {
             &self.event_version as &[Option<Version>],
             &self.event_previous as &[Option<i32>],
             &self.event_ids,
-            &self.event_types as &[&str],
+            &events().map(|e| &*e.event_type).collect::<Vec<_>>() as &[&str],
             &self.schema_versions,
-            &self.payloads as &[&str],
+            &events().map(|e| &*e.payload).collect::<Vec<_>>() as &[&str],
             &self.expect_append,
             &self.expect_stream,
             &self.expect_version,
@@ -162,7 +172,7 @@ impl<'a> Group<'a> {
     /// Every append is written as its versions claimed, from position `first` on.
     fn all_written(&self, first: Position, recorded_at: DateTime<Utc>) -> Vec<Result<Appended, AppendError>> {
         let mut position = first - 1;
-        let written = |append: &&Append| {
+        let written = |append: &Append| {
             position += append.streams.iter().map(|s| s.events.len() as Position).sum::<Position>();
             let version = |s: &crate::StreamAppend| s.expected.version().unwrap_or(0) + s.events.len() as Version;
             Ok(Appended { position, recorded_at, versions: append.streams.iter().map(version).collect() })
@@ -196,6 +206,11 @@ impl<'a> Group<'a> {
             _ => Err(unknown_answer()),
         }
     }
+}
+
+/// Of an append's payloads.
+fn bytes(append: &Append) -> usize {
+    append.streams.iter().flat_map(|s| &s.events).map(|e| e.payload.len()).sum()
 }
 
 fn unknown_answer() -> AppendError {

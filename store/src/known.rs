@@ -17,22 +17,19 @@ const KNOWN_STREAMS: usize = 200_000;
 
 impl Known {
     /// The head of the log at which all versions that the group claims are known to fit, if there is one.
-    pub(crate) fn vouches_for(&self, group: &Group<'_>) -> Option<Position> {
+    pub(crate) fn vouches_for(&self, group: &Group) -> Option<Position> {
         self.fits(group).then_some(self.head)
     }
 
-    fn fits(&self, group: &Group<'_>) -> bool {
+    fn fits(&self, group: &Group) -> bool {
         // Of a stream that does not exist, the first version is always the next one; if it does, a constraint says so.
         let fits = |(stream, claim): &(StreamId, Version)| *claim == 0 || self.versions.get(stream) == Some(claim);
         group.claims().is_some_and(|claims| claims.iter().all(fits))
     }
 
-    pub(crate) fn take_in<'a>(
-        &mut self,
-        appends: impl Iterator<Item = &'a Append>,
-        outcomes: &[Result<Appended, AppendError>],
-    ) {
-        let written = appends.zip(outcomes).filter_map(|(append, outcome)| Some((append, outcome.as_ref().ok()?)));
+    pub(crate) fn take_in(&mut self, appends: &[Append], outcomes: &[Result<Appended, AppendError>]) {
+        let written =
+            appends.iter().zip(outcomes).filter_map(|(append, outcome)| Some((append, outcome.as_ref().ok()?)));
         let written: Vec<_> =
             written.filter(|(append, _)| append.streams.iter().any(|s| !s.events.is_empty())).collect();
         let Some((append, appended)) = written.first() else { return };
