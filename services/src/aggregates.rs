@@ -213,17 +213,18 @@ impl Aggregates {
             count += events.len();
             fold_further(stream, &mut folded, events)?;
             after = Some(folded.version);
+            // Also on the way: who is cut off in the middle of a long stream finds a part of it folded the next time.
+            if count >= SNAPSHOT_AFTER
+                && let Ok(state) = folded.state.json()
+            {
+                let Folded { version, position, .. } = folded;
+                self.loader.keep(stream, Snapshot { position, version, state });
+                count = 0;
+            }
             if !more {
-                break;
+                return Ok(folded);
             }
         }
-        if count >= SNAPSHOT_AFTER
-            && let Ok(state) = folded.state.json()
-        {
-            let Folded { version, position, .. } = folded;
-            self.loader.keep(stream, Snapshot { position, version, state });
-        }
-        Ok(folded)
     }
 }
 

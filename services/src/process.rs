@@ -165,6 +165,22 @@ impl Process {
         let mut pools = vec![parts.read.clone(), parts.project.clone()];
         let executor = parts.executor();
         let written = Arc::new(Notify::new());
+        let (appender, loader) = (parts.appender.clone(), parts.loader.clone());
+        let (ending, broken) = (stopping.clone(), failed.clone());
+        loops.spawn(async move {
+            let ended = async {
+                tokio::select! {
+                    () = appender.ended() => {}
+                    () = loader.ended() => {}
+                }
+            };
+            if ending.run_until_cancelled(ended).await.is_some() {
+                tracing::error!(
+                    "the appender or the loader has ended by a defect: the process ends, to be started again"
+                );
+                broken.cancel();
+            }
+        });
         let hint = share_hints(&parts, &loops, &stopping).await?;
         if has(Role::Provider) {
             services.push(provider::start(&parts.client).await?);

@@ -142,7 +142,7 @@ impl Relay {
     /// The events from the stream's last one on.
     async fn read(&mut self, state: State) -> Result<Vec<RecordedEvent>, RelayError> {
         let page = match self.next_page.take() {
-            Some(page) => page.await.map_err(|e| RelayError::JetStream(format!("the page was not read: {e}")))?,
+            Some(page) => page.await.map_err(ReadError::Task)?,
             None => self.log.read_all(state.last - 1, PAGE).await,
         }?;
         if page.len() == PAGE as usize

@@ -57,7 +57,10 @@ impl Search {
         }
         let mut after = match since {
             // The last moment before it.
-            Some(since) => log.position_at(since - TimeDelta::nanoseconds(1)).await?,
+            Some(since) => match since.checked_sub_signed(TimeDelta::nanoseconds(1)) {
+                Some(before) => log.position_at(before).await?,
+                None => 0,
+            },
             None => 0,
         };
         let version = match direction {

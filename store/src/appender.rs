@@ -105,6 +105,11 @@ impl Appender {
         answer.await.map_err(|_| AppendError::Unavailable("the log cannot be held".into()))
     }
 
+    /// Returns when the appender can append no more, by a defect: the process has to be started again.
+    pub async fn ended(&self) {
+        self.queue.closed().await;
+    }
+
     /// The position of the last event that this appender wrote: a hint that there is more to read.
     pub fn head(&self) -> watch::Receiver<Position> {
         self.head.clone()
@@ -275,6 +280,8 @@ impl Worker {
         let holds = std::mem::take(&mut gathered.holds);
         if let Err(e) = self.execute(BEGIN_HOLD).await {
             tracing::warn!(error = %e, "the log cannot be held");
+            // It may be in a transaction that has begun, and failed.
+            self.connection = None;
             return Answers::default();
         }
         let (held, mut all_let_go) = mpsc::channel(1);

@@ -69,7 +69,8 @@ impl Loader {
     /// # Errors
     /// When `url` is no Postgres URL.
     pub fn start(url: &str, fold: i64) -> Result<Self, sqlx::Error> {
-        let options = connect::options(url, connect::Role::Project)?;
+        // A plan made while the log was a page long would scan it whole for every stream, until the next ANALYZE.
+        let options = connect::options(url, connect::Role::Project)?.options([("enable_seqscan", "off")]);
         let (queue, jobs) = mpsc::channel(QUEUE);
         tokio::spawn(Worker { options, connection: None, fold }.run(jobs));
         Ok(Self { queue })
@@ -83,6 +84,11 @@ impl Loader {
         let (reply, answer) = oneshot::channel();
         self.queue.send(Job::Load { stream, after, reply }).await.map_err(|_| ReadError::Ended)?;
         answer.await.map_err(|_| ReadError::Ended)?
+    }
+
+    /// Returns when the loader can load no more, by a defect: the process has to be started again.
+    pub async fn ended(&self) {
+        self.queue.closed().await;
     }
 
     /// Keeps a snapshot, in place of an older one. It is for speed alone: if it cannot be kept now, it is not.
@@ -224,7 +230,8 @@ impl Worker {
                  VALUES ($1, $2, $3, $4, $5, $6::text::json)
                  ON CONFLICT ON CONSTRAINT snapshots_stream DO UPDATE
                  SET version = excluded.version, position = excluded.position, fold = excluded.fold,
-                     state = excluded.state",
+                     state = excluded.state
+                 WHERE snapshots.fold <> excluded.fold OR snapshots.version < excluded.version",
                 stream.category.id,
                 stream.id,
                 snapshot.version,

@@ -8,8 +8,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
-use sqlx::postgres::PgPoolCopyExt;
-use sqlx::{ConnectOptions, Connection, PgPool};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
 /// The log, to read from. Cheap to clone.
@@ -35,7 +34,7 @@ pub enum ReadError {
     #[error("the loader has ended")]
     Ended,
     #[error("the log cannot be read: {0}")]
-    Copy(tokio::task::JoinError),
+    Task(tokio::task::JoinError),
     #[error("the event at position {position} is of category {category}, which this build does not know")]
     UnknownCategory { position: Position, category: i16 },
     #[error("the event at position {position} is malformed: {what}")]
@@ -182,7 +181,7 @@ impl Log {
         // In a task of its own: a COPY that its reader gave up would leave the connection in the middle of it, and in
         // the pool.
         let copied = tokio::spawn(self.clone().copy(after, limit)).await;
-        copied.unwrap_or_else(|e| Err(ReadError::Copy(e)))
+        copied.unwrap_or_else(|e| Err(ReadError::Task(e)))
     }
 
     async fn copy(self, after: Position, limit: i64) -> Result<Vec<RecordedEvent>, ReadError> {
@@ -190,7 +189,17 @@ impl Log {
             "COPY (SELECT {COLUMNS} FROM daybook.events WHERE position > {after} ORDER BY position LIMIT {limit})
              TO STDOUT (FORMAT binary)"
         );
-        let mut messages = self.pool.copy_out_raw(&query).await?;
+        let mut connection = self.pool.acquire().await?;
+        let copied = self.copied(&mut connection, &query).await;
+        if matches!(copied, Err(ReadError::Database(_))) {
+            // A COPY that is refused leaves an answer unread, which the next query would take for its own.
+            connection.close_on_drop();
+        }
+        copied
+    }
+
+    async fn copied(&self, connection: &mut PgConnection, query: &str) -> Result<Vec<RecordedEvent>, ReadError> {
+        let mut messages = connection.copy_out_raw(query).await?;
         let (mut decoder, mut events, mut decoded) = (Decoder::default(), Vec::new(), Ok(()));
         // To the end, whatever comes: the connection is used again.
         while let Some(message) = messages.try_next().await? {

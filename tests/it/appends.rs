@@ -366,3 +366,34 @@ async fn what_is_too_large_is_refused_before_it_reaches_the_database() {
     assert!(matches!(store.appender.append(blank).await, Err(AppendError::Refused(_))));
     assert!(store.all().await.is_empty());
 }
+
+/// Somebody has the log for longer than an appender waits: it appends again as soon as it can.
+#[tokio::test]
+async fn a_log_that_cannot_be_held_does_not_stop_the_appender() {
+    let store = Store::new().await;
+    store.appender.append(append(vec![to(stream(1), NoStream, 1)])).await.unwrap();
+    let mut other = PgConnection::connect(&store.url).await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT FROM daybook.log FOR UPDATE").execute(&mut other).await.unwrap();
+    assert!(store.appender.hold().await.is_err());
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    store.appender.append(append(vec![to(stream(1), Exact(1), 1)])).await.unwrap();
+    drop(store.appender.hold().await.unwrap());
+    store.appender.append(append(vec![to(stream(1), Exact(2), 1)])).await.unwrap();
+    store.assert_dense().await;
+}
+
+/// A page that is refused must not leave its answer to the next query on the same connection.
+#[tokio::test]
+async fn a_read_that_is_refused_leaves_nothing_to_the_next_one() {
+    let store = Store::new().await;
+    let command_id = Uuid::now_v7();
+    store.appender.append(append_as(command_id, vec![to(stream(1), NoStream, 1)])).await.unwrap();
+    let log = Log::new(connect::pool(&store.url, Role::Read, 1).unwrap(), CATEGORIES);
+    assert_eq!(log.read_command(command_id).await.unwrap().len(), 1);
+    let mut other = PgConnection::connect(&store.url).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE daybook.events").execute(&mut other).await.unwrap();
+    assert!(log.read_all(0, 10).await.is_err());
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    assert_eq!(log.read_command(command_id).await.unwrap().len(), 1);
+    assert_eq!(log.read_all(0, 10).await.unwrap().len(), 1);
+}

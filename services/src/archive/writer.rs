@@ -31,7 +31,7 @@ impl Writer {
         }
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".{}.new", std::process::id()));
-        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
         let unfinished = Unfinished { file, temporary: temporary.into(), path: path.to_owned() };
         let target = Box::new(unfinished.file.try_clone()?);
         Ok(Self { out: Out::to(target, zstd)?, file: Some(unfinished) })

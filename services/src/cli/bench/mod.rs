@@ -59,9 +59,9 @@ pub(super) struct Args {
     /// superuser's.
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// One of several processes: measure on this database once told to.
-    #[arg(long, value_name = "URL", hide = true)]
-    join: Option<String>,
+    /// One of several processes: measure once told to, on stdin.
+    #[arg(long, hide = true)]
+    join: bool,
 }
 
 impl Args {
@@ -82,8 +82,8 @@ struct Pair {
 }
 
 pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
-    if let Some(url) = &args.join {
-        return peer::join(&args, url).await;
+    if args.join {
+        return peer::join(&args).await;
     }
     let place = Place::prepare(args.server.as_deref()).await?;
     let measured = tokio::select! {

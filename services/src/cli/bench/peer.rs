@@ -1,4 +1,5 @@
-//! Several processes on one log: this program again, told by a line on its stdin when to begin.
+//! Several processes on one log: this program again, told by a line on its stdin on which database to
+//! begin: a URL may hold a password, and others see the arguments.
 
 use super::measure::{self, Run};
 use super::{Args, load};
@@ -18,11 +19,11 @@ struct Told {
 }
 
 /// Is one of several processes.
-pub(super) async fn join(args: &Args, url: &str) -> Result<(), Failure> {
+pub(super) async fn join(args: &Args) -> Result<(), Failure> {
     output::line("ready");
-    let mut go = String::new();
-    std::io::stdin().read_line(&mut go)?;
-    let run = load::one_process(args, url).await?;
+    let mut url = String::new();
+    std::io::stdin().read_line(&mut url)?;
+    let run = load::one_process(args, url.trim_end()).await?;
     let latencies = run.latencies.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect();
     output::line(&serde_json::to_string(&Told { operations: run.operations, latencies })?);
     Ok(())
@@ -32,7 +33,7 @@ pub(super) async fn join(args: &Args, url: &str) -> Result<(), Failure> {
 pub(super) async fn run(args: &Args, url: &str) -> Result<(Run, Option<f64>), Failure> {
     let mut peers = Vec::new();
     for _ in 0..args.processes {
-        let mut peer = start(args, url)?;
+        let mut peer = start(args)?;
         let stdout = peer.stdout.take().ok_or_else(|| Failure::Other("a process has no stdout".into()))?;
         let mut lines = BufReader::new(stdout).lines();
         lines.next_line().await?;
@@ -40,7 +41,7 @@ pub(super) async fn run(args: &Args, url: &str) -> Result<(Run, Option<f64>), Fa
     }
     for (peer, _) in &mut peers {
         if let Some(stdin) = &mut peer.stdin {
-            stdin.write_all(b"go\n").await?;
+            stdin.write_all(format!("{url}\n").as_bytes()).await?;
         }
     }
     let (mut total, mut least, mut latencies) = (0, u64::MAX, measure::histogram()?);
@@ -56,10 +57,10 @@ pub(super) async fn run(args: &Args, url: &str) -> Result<(Run, Option<f64>), Fa
     Ok((run, Some(least as f64 / total.max(1) as f64)))
 }
 
-fn start(args: &Args, url: &str) -> Result<Child, Failure> {
+fn start(args: &Args) -> Result<Child, Failure> {
     let mut command = Command::new(std::env::current_exe()?);
     let workload = args.workload.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
-    command.args(["bench", &workload, "--join", url]);
+    command.args(["bench", &workload, "--join"]);
     command.args(["--clients", &args.clients.to_string()]);
     command.args(["--seconds", &args.seconds.to_string(), "--warmup", &args.warmup.to_string()]);
     if let Some(size) = args.size {
