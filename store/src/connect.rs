@@ -9,7 +9,7 @@ use std::time::Duration;
 pub enum Role {
     /// Execute `append_group`, `hold_log` and `register_event_types`, and nothing else.
     Append,
-    /// Read the log, and write read models, follow-ups, checkpoints and leases.
+    /// Read the log, and write read models, follow-ups, snapshots, checkpoints and leases.
     Project,
     /// Read.
     Read,
