@@ -8,6 +8,7 @@ mod event_types;
 mod evolution;
 mod follow_ups;
 mod harness;
+mod hot;
 mod long_streams;
 mod orders;
 mod postgres_roles;
