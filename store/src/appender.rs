@@ -9,7 +9,7 @@ use crate::group::Group;
 use crate::known::Known;
 use crate::{Append, AppendError, Appended, Chain, Position, connect};
 use sqlx::ConnectOptions;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSeverity};
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -439,7 +439,7 @@ impl Worker {
             // A transaction that held the log took with it what was registered in it; a server that was restored, too.
             self.registered = Registered::default();
         }
-        if matches!(result, Ok(_) | Err(sqlx::Error::Database(_))) {
+        if is_usable_after(&result) {
             self.connection = Some(connection);
         }
         result
@@ -476,5 +476,19 @@ fn is_data_error(error: &sqlx::Error) -> bool {
 
 /// The connection is gone; not: nobody answers.
 pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(e) if e.kind() != std::io::ErrorKind::TimedOut)
+    matches!(error, sqlx::Error::Io(e) if e.kind() != std::io::ErrorKind::TimedOut) || is_farewell(error)
+}
+
+/// Whether the connection of a call that came to this may have another one.
+pub(crate) fn is_usable_after<T>(result: &Result<T, sqlx::Error>) -> bool {
+    match result {
+        Ok(_) => true,
+        Err(e) => e.as_database_error().is_some() && !is_farewell(e),
+    }
+}
+
+/// Postgres says that it ends the session: it is being stopped, or the session was idle for too long.
+fn is_farewell(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|e| matches!(e.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
