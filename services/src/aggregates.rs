@@ -2,7 +2,7 @@
 //!
 //! A kept state may be ahead of the log: it holds what has been submitted and not been written yet, so that commands
 //! about one stream are decided one after the other and written together. Or behind it, if others write. So whoever
-//! decides on it has the log confirm its version, and has it forgotten if that is refused.
+//! decides on it has the log confirm its version, and continues its chain: if that is broken, it is read anew.
 
 use crate::codec::{self, DecodeError};
 use crate::execute::ExecuteError;
@@ -14,7 +14,7 @@ use domain::{Aggregate, Event};
 use moka::sync::Cache;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
-use store::{Loaded, Loader, Position, Snapshot, StreamId, Version};
+use store::{Chain, Loaded, Loader, Position, Snapshot, StreamId, Version};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// How many aggregates are kept.
@@ -99,7 +99,6 @@ kept!(Order Payment Stock Shipment);
 /// A kept state, held by the command that decides on it. Others wait for their turn.
 pub(crate) struct Held {
     pub(crate) stream: StreamId,
-    slot: Arc<Mutex<Slot>>,
     guard: OwnedMutexGuard<Slot>,
     /// It was kept; else it was read this moment.
     pub(crate) was_kept: bool,
@@ -109,8 +108,8 @@ pub(crate) struct Held {
 #[derive(Default)]
 struct Slot {
     folded: Option<Folded>,
-    /// How often it was forgotten.
-    forgotten: u64,
+    /// Of what was submitted since it was read.
+    chain: Chain,
 }
 
 #[derive(Debug)]
@@ -119,12 +118,6 @@ struct Folded {
     version: Version,
     /// Of the last event that is known to be written.
     position: Position,
-}
-
-/// Says of a state that it was decided on, once it is no longer held.
-pub(crate) struct DecidedOn {
-    slot: Arc<Mutex<Slot>>,
-    forgotten: u64,
 }
 
 impl Held {
@@ -144,23 +137,16 @@ impl Held {
         self.folded().position
     }
 
+    /// What an append that is decided on it continues.
+    pub(crate) fn chain(&self) -> Chain {
+        self.guard.chain.clone()
+    }
+
     /// Lets the next command go on from what `events` make of the state, though they are not written yet.
-    pub(crate) fn take_in(mut self, events: &[Event]) -> DecidedOn {
+    pub(crate) fn take_in(mut self, events: &[Event]) {
         if let Some(folded) = &mut self.guard.folded {
             events.iter().for_each(|event| folded.state.evolve(event));
             folded.version += events.len() as Version;
-        }
-        DecidedOn { slot: self.slot, forgotten: self.guard.forgotten }
-    }
-}
-
-impl DecidedOn {
-    /// What was decided on it was not written: the state is not what the log comes to.
-    pub(crate) async fn forget(self) {
-        let mut slot = self.slot.lock().await;
-        // Somebody else's append may have failed with ours, and the state been read anew since.
-        if slot.forgotten == self.forgotten {
-            *slot = Slot { folded: None, forgotten: self.forgotten + 1 };
         }
     }
 }
@@ -180,18 +166,22 @@ impl Aggregates {
         Self { loader, slots: None }
     }
 
-    /// Waits until no other command holds the stream's state, and reads it if it is not kept.
+    /// Waits until no other command holds the stream's state, and reads it if none is kept that still counts.
     pub(crate) async fn hold(&self, stream: StreamId) -> Result<Held, ExecuteError> {
         let slot = match &self.slots {
             Some(slots) => slots.get_with(stream, Arc::default),
             None => Arc::default(),
         };
-        let mut guard = slot.clone().lock_owned().await;
+        let mut guard = slot.lock_owned().await;
+        if guard.chain.is_broken() {
+            // What was decided on it was not written: the state is not what the log comes to.
+            *guard = Slot::default();
+        }
         let was_kept = guard.folded.is_some();
         if !was_kept {
             guard.folded = Some(self.read(stream).await?);
         }
-        Ok(Held { stream, slot, guard, was_kept })
+        Ok(Held { stream, guard, was_kept })
     }
 
     async fn read(&self, stream: StreamId) -> Result<Folded, ExecuteError> {

@@ -3,7 +3,7 @@
 //! Every stream that is looked at is an expectation of the append, so no answer rests on a state that has passed: also
 //! a refusal, or "already so", that was decided on a cached state is confirmed by the log before it is given.
 
-use crate::aggregates::{Aggregates, DecidedOn, Held, Kept};
+use crate::aggregates::{Aggregates, Held, Kept};
 use crate::codec::{self, DecodeError};
 use bytestring::ByteString;
 use chrono::{DateTime, Utc};
@@ -17,8 +17,8 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{
-    Append, AppendError, Appended, Appender, ExpectedVersion, Fingerprint, Loader, Log, Metadata, Origin, Position,
-    ReadError, RecordedEvent, StreamAppend, StreamId, Version,
+    Append, AppendError, Appended, Appender, Chain, ExpectedVersion, Fingerprint, Loader, Log, Metadata, Origin,
+    Position, ReadError, RecordedEvent, StreamAppend, StreamId, Version,
 };
 use uuid::Uuid;
 
@@ -161,9 +161,13 @@ impl Session {
         Append { metadata, streams: self.looked_at.iter().map(stream).collect() }
     }
 
+    fn chains(&self) -> Vec<Chain> {
+        self.looked_at.iter().map(|l| l.held.chain()).collect()
+    }
+
     /// Gives the next command its turn, on what this one makes of the states.
-    fn let_go(self) -> Vec<DecidedOn> {
-        self.looked_at.into_iter().map(|l| l.held.take_in(&l.events)).collect()
+    fn let_go(self) {
+        self.looked_at.into_iter().for_each(|l| l.held.take_in(&l.events));
     }
 }
 
@@ -206,11 +210,12 @@ impl Executor {
                 drop(session);
                 return self.unrecorded(envelope, fingerprint, refused, position, looked_at).await;
             }
-            let submitted = self.appender.submit(session.append(envelope, fingerprint)).await;
-            let decided_on = session.let_go();
-            drop(hold.take());
-            let appended = match submitted {
-                Ok(submitted) => submitted.written().await,
+            let appended = match self.appender.submit(session.append(envelope, fingerprint), session.chains()).await {
+                Ok(submitted) => {
+                    session.let_go();
+                    drop(hold.take());
+                    submitted.written().await
+                }
                 Err(e) => Err(e),
             };
             let error = match appended {
@@ -222,15 +227,12 @@ impl Executor {
                 }
                 Err(error) => error,
             };
-            for decided_on in decided_on {
-                decided_on.forget().await;
-            }
             match error {
                 AppendError::AlreadyRecorded { .. } => {
                     return self.recorded(envelope, fingerprint).await?.ok_or(ExecuteError::IdSpent);
                 }
                 // Somebody else was faster, in another process, and would be again.
-                AppendError::VersionConflict { .. } => {
+                AppendError::VersionConflict { .. } | AppendError::Unfounded => {
                     hold = self.appender.hold().await.ok();
                     conflict = Some(error);
                 }

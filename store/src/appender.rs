@@ -7,9 +7,10 @@ use crate::check::check;
 use crate::event_types::Registered;
 use crate::group::Group;
 use crate::known::Known;
-use crate::{Append, AppendError, Appended, Position, connect};
+use crate::{Append, AppendError, Appended, Chain, Position, connect};
 use sqlx::ConnectOptions;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSeverity};
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -54,6 +55,8 @@ enum Job {
 #[derive(Debug)]
 struct Waiting {
     append: Append,
+    /// As many as the append has streams; or none.
+    chains: Vec<Chain>,
     reply: oneshot::Sender<Outcome>,
 }
 
@@ -77,18 +80,18 @@ impl Appender {
     /// # Errors
     /// See [`AppendError`]; of those that are not written nothing is, and no position is spent on them.
     pub async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.submit(append).await?.written().await
+        self.submit(append, vec![]).await?.written().await
     }
 
-    /// Puts `append` into the queue. What is submitted later is tried later: so an append may expect what one before it
-    /// will have written, and is refused if that is.
+    /// Puts `append` into the queue. What is submitted later is tried later: so an append may expect what those before
+    /// it will have written. `chains` are those that it continues, one for each of its streams, in their order; or none.
     ///
     /// # Errors
     /// `Refused`, if it can never be written, and `Unavailable`, if the appender has ended.
-    pub async fn submit(&self, append: Append) -> Result<Submitted, AppendError> {
+    pub async fn submit(&self, append: Append, chains: Vec<Chain>) -> Result<Submitted, AppendError> {
         check(&append)?;
         let (reply, answer) = oneshot::channel();
-        let job = Job::Append(Waiting { append, reply });
+        let job = Job::Append(Waiting { append, chains, reply });
         self.queue.send(job).await.map_err(|_| ended())?;
         Ok(Submitted { answer })
     }
@@ -143,6 +146,8 @@ struct Worker {
 #[derive(Default)]
 struct Batch {
     group: Group,
+    /// Of each append.
+    chains: Vec<Vec<Chain>>,
     replies: Vec<oneshot::Sender<Outcome>>,
 }
 
@@ -157,10 +162,71 @@ impl Batch {
         self.replies.is_empty()
     }
 
-    fn add(&mut self, Waiting { append, reply }: Waiting) {
-        self.group.add(append);
+    fn add(&mut self, Waiting { append, chains, reply }: Waiting) {
+        self.group.add(append, &chains);
+        self.chains.push(chains);
         self.replies.push(reply);
     }
+
+    fn has_room_for(&self, next: &Waiting) -> bool {
+        self.group.has_room_for(&next.append) && !self.bears(next)
+    }
+
+    /// Whether it writes to a stream that the next one was decided on, and that one only to others: in one call, nothing
+    /// would tie that to this.
+    fn bears(&self, next: &Waiting) -> bool {
+        let is_continued = |chain: &Chain| {
+            let mut batch = self.group.appends().iter().zip(&self.chains);
+            batch.any(|(append, chains)| continued(append, chains).any(|other| other.key() == chain.key()))
+        };
+        let mut chained = next.append.streams.iter().zip(&next.chains);
+        continued(&next.append, &next.chains).next().is_some()
+            && chained.any(|(to, chain)| to.events.is_empty() && is_continued(chain))
+    }
+
+    fn into_waiting(self) -> impl Iterator<Item = Waiting> {
+        let batch = self.group.into_appends().into_iter().zip(self.chains).zip(self.replies);
+        batch.map(|((append, chains), reply)| Waiting { append, chains, reply })
+    }
+
+    /// Takes those out that were decided on what was not written. They are to be answered after the others: their own
+    /// events were something to build on, too, but not for those before them.
+    fn founded(self) -> (Self, Vec<Waiting>) {
+        if !self.chains.iter().flatten().any(Chain::is_broken) {
+            return (self, vec![]);
+        }
+        let (mut batch, mut unfounded, mut unwritten) = (Self::default(), Vec::new(), HashSet::new());
+        for waiting in self.into_waiting() {
+            if waiting.chains.iter().any(|chain| chain.is_broken() || unwritten.contains(&chain.key())) {
+                unwritten.extend(continued(&waiting.append, &waiting.chains).map(Chain::key));
+                unfounded.push(waiting);
+            } else {
+                batch.add(waiting);
+            }
+        }
+        (batch, unfounded)
+    }
+}
+
+/// Of an append's chains, those that it adds to.
+fn continued<'a>(append: &'a Append, chains: &'a [Chain]) -> impl Iterator<Item = &'a Chain> {
+    append.streams.iter().zip(chains).filter(|(to, _)| !to.events.is_empty()).map(|(_, chain)| chain)
+}
+
+/// What an append is answered, in view of what came of those before it. If it was not written, no later one that was
+/// decided on what it was to write is.
+fn settled(append: &Append, chains: &[Chain], outcome: Outcome) -> Outcome {
+    // Of events that were decided on what was refused, append_group writes none. But what is merely expected may be so,
+    // by another's events.
+    let outcome = if chains.iter().any(Chain::is_broken) { Err(AppendError::Unfounded) } else { outcome };
+    if let Err(error) = &outcome {
+        continued(append, chains).for_each(Chain::cut);
+        if let AppendError::VersionConflict { stream, .. } = error {
+            let behind = append.streams.iter().zip(chains).filter(|(to, _)| to.stream == *stream);
+            behind.for_each(|(_, chain)| chain.cut());
+        }
+    }
+    outcome
 }
 
 /// What came of the appends of a batch, to be told to who waits for it.
@@ -168,6 +234,15 @@ impl Batch {
 struct Answers(Vec<(oneshot::Sender<Outcome>, Outcome)>);
 
 impl Answers {
+    /// Answers those that were not tried, for they were decided on what was not written.
+    fn and_unfounded(mut self, unfounded: Vec<Waiting>) -> Self {
+        let answered = |Waiting { append, chains, reply }: Waiting| {
+            (reply, settled(&append, &chains, Err(AppendError::Unfounded)))
+        };
+        self.0.extend(unfounded.into_iter().map(answered));
+        self
+    }
+
     fn tell(&mut self) {
         for (reply, outcome) in self.0.drain(..) {
             _ = reply.send(outcome);
@@ -187,7 +262,7 @@ struct Gathered {
 impl Gathered {
     fn take(&mut self, job: Job) {
         match job {
-            Job::Append(waiting) if self.batch.group.has_room_for(&waiting.append) => self.batch.add(waiting),
+            Job::Append(waiting) if self.batch.has_room_for(&waiting) => self.batch.add(waiting),
             Job::Append(waiting) => self.beyond = Some(waiting),
             Job::Hold(reply) => self.holds.push(reply),
         }
@@ -253,25 +328,32 @@ impl Worker {
     }
 
     async fn write(&mut self, batch: Batch) -> Answers {
-        let Batch { group, replies } = batch;
+        // Only now: what came of the batch before this one was not known when this one was gathered.
+        let (batch, unfounded) = batch.founded();
+        let answers = if batch.is_empty() { Answers::default() } else { self.write_founded(batch).await };
+        answers.and_unfounded(unfounded)
+    }
+
+    async fn write_founded(&mut self, batch: Batch) -> Answers {
+        let group = &batch.group;
         let connected = self.connection.is_some();
-        let outcomes = match self.call(&group, false).await {
+        let outcomes = match self.call(group, false).await {
             // An event id or a stream that exists already fails the whole statement. Asked to check, it tells which.
-            Err(e) if is_taken(&e) => self.call(&group, true).await,
+            Err(e) if is_taken(&e) => self.call(group, true).await,
             // A connection that had been kept was broken: perhaps long ago. What it did write after all is found.
-            Err(e) if connected && is_broken(&e) => self.call(&group, true).await,
+            Err(e) if connected && is_broken(&e) => self.call(group, true).await,
             outcomes => outcomes,
         };
         match outcomes {
-            Ok(outcomes) => Answers(replies.into_iter().zip(self.take_in(&group, outcomes)).collect()),
-            Err(e) if is_data_error(&e) && replies.len() > 1 => {
+            Ok(outcomes) => self.take_in(batch, outcomes),
+            Err(e) if is_data_error(&e) && batch.replies.len() > 1 => {
                 let mut answers = Answers::default();
-                for (append, reply) in group.into_appends().into_iter().zip(replies) {
-                    answers.0.extend(Box::pin(self.write(Batch::of(Waiting { append, reply }))).await.0);
+                for waiting in batch.into_waiting() {
+                    answers.0.extend(Box::pin(self.write(Batch::of(waiting))).await.0);
                 }
                 answers
             }
-            Err(e) => refused(replies, &e),
+            Err(e) => refused(batch, &e),
         }
     }
 
@@ -301,25 +383,28 @@ impl Worker {
             }
         };
         _ = tokio::time::timeout(HOLD, meanwhile).await;
-        let batch = gathered.next_batch();
-        match self.call(&batch.group, false).await {
+        let (batch, unfounded) = gathered.next_batch().founded();
+        let answers = match self.call(&batch.group, false).await {
             Ok(outcomes) => match self.execute("COMMIT").await {
-                Ok(()) => Answers(batch.replies.into_iter().zip(self.take_in(&batch.group, outcomes)).collect()),
-                Err(e) => refused(batch.replies, &e),
+                Ok(()) => self.take_in(batch, outcomes),
+                Err(e) => refused(batch, &e),
             },
             Err(_) => {
                 _ = self.execute("ROLLBACK").await;
                 self.write(batch).await
             }
-        }
+        };
+        answers.and_unfounded(unfounded)
     }
 
-    fn take_in(&mut self, group: &Group, outcomes: Vec<Outcome>) -> Vec<Outcome> {
+    fn take_in(&mut self, Batch { group, chains, replies }: Batch, outcomes: Vec<Outcome>) -> Answers {
         self.known.take_in(group.appends(), &outcomes);
         let last = outcomes.iter().flatten().map(|appended| appended.position).max();
         // The hint goes out before the answers, so that what follows from it is under way.
         last.into_iter().for_each(|last| _ = self.moved.send_replace(last));
-        outcomes
+        let appends = group.appends().iter().zip(&chains).zip(outcomes);
+        let outcomes = appends.map(|((append, chains), outcome)| settled(append, chains, outcome));
+        Answers(replies.into_iter().zip(outcomes).collect())
     }
 
     /// One call of `append_group`.
@@ -354,21 +439,23 @@ impl Worker {
             // A transaction that held the log took with it what was registered in it; a server that was restored, too.
             self.registered = Registered::default();
         }
-        if matches!(result, Ok(_) | Err(sqlx::Error::Database(_))) {
+        if is_usable_after(&result) {
             self.connection = Some(connection);
         }
         result
     }
 }
 
-fn refused(replies: Vec<oneshot::Sender<Outcome>>, error: &sqlx::Error) -> Answers {
+fn refused(Batch { group, chains, replies }: Batch, error: &sqlx::Error) -> Answers {
     let refused = if is_data_error(error) {
         AppendError::Refused(format!("the database refused the append: {error}"))
     } else {
         AppendError::Unavailable(error.to_string())
     };
     tracing::warn!(appends = replies.len(), error = %refused, "appends failed");
-    Answers(replies.into_iter().map(|reply| (reply, Err(refused.clone()))).collect())
+    let appends = group.appends().iter().zip(&chains);
+    let outcomes = appends.map(|(append, chains)| settled(append, chains, Err(refused.clone())));
+    Answers(replies.into_iter().zip(outcomes).collect())
 }
 
 async fn timed<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
@@ -389,5 +476,19 @@ fn is_data_error(error: &sqlx::Error) -> bool {
 
 /// The connection is gone; not: nobody answers.
 pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(e) if e.kind() != std::io::ErrorKind::TimedOut)
+    matches!(error, sqlx::Error::Io(e) if e.kind() != std::io::ErrorKind::TimedOut) || is_farewell(error)
+}
+
+/// Whether the connection of a call that came to this may have another one.
+pub(crate) fn is_usable_after<T>(result: &Result<T, sqlx::Error>) -> bool {
+    match result {
+        Ok(_) => true,
+        Err(e) => e.as_database_error().is_some() && !is_farewell(e),
+    }
+}
+
+/// Postgres says that it ends the session: it is being stopped, or the session was idle for too long.
+fn is_farewell(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|e| matches!(e.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }

@@ -1,7 +1,7 @@
 //! What is refused before it waits for its turn: all that would fail the group that it is in.
 
 use crate::event::NewEvent;
-use crate::{Append, AppendError};
+use crate::{Append, AppendError, ExpectedVersion, Version};
 use chrono::Datelike;
 
 /// The largest payload, in bytes: NATS carries it with its headers in a message of less than 1 MiB.
@@ -26,6 +26,11 @@ pub(crate) fn check(append: &Append) -> Result<(), AppendError> {
         if append.streams[..i].iter().any(|b| b.stream == a.stream) {
             return refuse(format!("{} is in the append twice", a.stream));
         }
+    }
+    let versions = 0..=Version::MAX - MAX_EVENTS as Version;
+    let is_one = |expected| !matches!(expected, ExpectedVersion::Exact(version) if !versions.contains(&version));
+    if !append.streams.iter().all(|s| is_one(s.expected)) {
+        return refuse("an expected version is 0 or more, and has one after it".to_owned());
     }
     if events().map(|e| e.payload.len()).sum::<usize>() > MAX_BYTES {
         return refuse(format!("the payloads of an append come to {MAX_BYTES} bytes at most"));

@@ -2,7 +2,7 @@
 
 use crate::check::MAX_BYTES;
 use crate::event::event_id;
-use crate::{Append, AppendError, Appended, ExpectedVersion, Position, StreamId, Version};
+use crate::{Append, AppendError, Appended, Chain, ExpectedVersion, Position, StreamId, Version};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::collections::HashMap;
@@ -21,8 +21,8 @@ pub(crate) struct Group {
     bytes: usize,
     streams: Vec<StreamId>,
     numbers: HashMap<StreamId, i32>,
-    /// The last event of each stream so far, for `event_previous`.
-    last_event: HashMap<i32, i32>,
+    /// The last event of each chain so far, for `event_previous`. (A chain is of one stream.)
+    last_event: HashMap<usize, i32>,
     event_append: Vec<i32>,
     event_stream: Vec<i32>,
     event_version: Vec<Option<Version>>,
@@ -60,10 +60,11 @@ impl Group {
         self.appends.is_empty() || self.appends.len() < MAX_GROUP && self.bytes + bytes(append) <= MAX_BYTES
     }
 
-    pub(crate) fn add(&mut self, append: Append) {
+    /// Adds an append with the chains of its streams, or with none.
+    pub(crate) fn add(&mut self, append: Append, chains: &[Chain]) {
         let number = self.appends.len() as i32 + 1;
         let mut index = 0;
-        for write in &append.streams {
+        for (n, write) in append.streams.iter().enumerate() {
             let stream = self.stream_number(write.stream);
             let claimed = write.expected.version();
             match (write.expected, claimed) {
@@ -73,14 +74,20 @@ impl Group {
                 (ExpectedVersion::Exists, None) => self.expect(number, stream, MUST_EXIST),
                 (_, None) => {}
             }
+            // Without a chain, it does not share the fate of an append before it.
+            let chain = chains.get(n).map(Chain::key);
+            let mut previous = chain.and_then(|chain| self.last_event.get(&chain).copied());
             for (version, event) in (1..).zip(&write.events) {
                 self.event_append.push(number);
                 self.event_stream.push(stream);
                 self.event_version.push(claimed.map(|claimed| claimed + version));
-                self.event_previous.push(self.last_event.insert(stream, self.event_append.len() as i32));
+                self.event_previous.push(previous.replace(self.event_append.len() as i32));
                 self.event_ids.push(event_id(append.metadata.command_id, index));
                 self.schema_versions.push(event.schema_version);
                 index += 1;
+            }
+            if let (Some(chain), Some(last)) = (chain, previous) {
+                self.last_event.insert(chain, last);
             }
         }
         self.bytes += bytes(&append);

@@ -5,6 +5,7 @@
 
 mod append;
 mod appender;
+mod chain;
 mod check;
 pub mod checkpoint;
 pub mod connect;
@@ -24,6 +25,7 @@ mod subscribe;
 
 pub use append::{Append, AppendError, Appended, StreamAppend};
 pub use appender::{Appender, Hold, Submitted};
+pub use chain::Chain;
 pub use event::{Fingerprint, Metadata, NewEvent, Origin, Payload, RecordedEvent, derive_id, event_id};
 pub use filter::Filter;
 pub use import::{Import, ImportError};

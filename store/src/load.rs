@@ -3,7 +3,7 @@
 //! One task a process gathers the loads that wait and reads them in one statement, on one connection, as the appender
 //! does for appends. A long stream comes with the last snapshot of it that the same fold has made.
 
-use crate::appender::is_broken;
+use crate::appender::{is_broken, is_usable_after};
 use crate::event::Payload;
 use crate::read::ReadError;
 use crate::{Position, StreamId, Version, connect};
@@ -257,7 +257,7 @@ impl Worker {
                 None => self.options.connect().await?,
             };
             let called = call(&mut connection).await;
-            if matches!(called, Ok(_) | Err(sqlx::Error::Database(_))) {
+            if is_usable_after(&called) {
                 self.connection = Some(connection);
             }
             called

@@ -1,15 +1,14 @@
 //! What the log promises to whoever appends, on a real Postgres.
 
-use crate::harness::{database, id, run};
+use crate::harness::{append, append_as, database, event, id, run, stream, to};
 use chrono::{DateTime, Utc};
-use services::codec::{self, CATEGORIES};
+use services::codec::CATEGORIES;
 use sqlx::{Connection, PgConnection};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use store::connect::{self, Role};
 use store::{
-    Append, AppendError, Appended, Appender, ExpectedVersion, Fingerprint, Log, Metadata, NewEvent, Origin,
-    RecordedEvent, StreamAppend, StreamId, event_id,
+    Append, AppendError, Appended, Appender, ExpectedVersion, Log, RecordedEvent, StreamAppend, StreamId, event_id,
 };
 use uuid::Uuid;
 
@@ -44,36 +43,6 @@ impl Store {
         assert!(events.windows(2).all(|pair| pair[0].recorded_at <= pair[1].recorded_at));
         events
     }
-}
-
-fn stream(n: u128) -> StreamId {
-    codec::stream::<domain::order::Order>(id(n))
-}
-
-fn event(payload: &str) -> NewEvent {
-    NewEvent { event_type: "Tested".into(), schema_version: 1, payload: payload.into() }
-}
-
-fn to(stream: StreamId, expected: ExpectedVersion, events: usize) -> StreamAppend {
-    StreamAppend { stream, expected, events: vec![event(r#"{"a": 1}"#); events] }
-}
-
-fn append(streams: Vec<StreamAppend>) -> Append {
-    append_as(Uuid::now_v7(), streams)
-}
-
-fn append_as(command_id: Uuid, streams: Vec<StreamAppend>) -> Append {
-    let metadata = Metadata {
-        correlation_id: id(1),
-        causation_id: None,
-        command_id,
-        fingerprint: Fingerprint([7; 16]),
-        actor: "test".into(),
-        origin: Origin::Live,
-        occurred_at: Utc::now(),
-        traceparent: None,
-    };
-    Append { metadata, streams }
 }
 
 use ExpectedVersion::{Any, Exact, Exists, NoStream};

@@ -6,6 +6,7 @@ use domain::order::{PaymentMethod, PlaceLine, PlaceOrder, PlacePayment, Rounding
 use domain::{Command, order, shipment, stock};
 use projections::Projection;
 use services::api::Service;
+use services::codec::{self, CATEGORIES};
 use services::config::Urls;
 use services::execute::{Envelope, ExecuteError, Executor, Outcome as Executed};
 use services::feed::Feed;
@@ -17,12 +18,16 @@ use services::servers::{Binaries, Nats, NatsOptions, Postgres, PostgresOptions, 
 use services::step::{Outcome, Step};
 use services::verify::{Report, verify};
 use services::{notifier, provider};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, query_scalar};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use store::MIGRATOR;
+use store::connect::{self, Role};
+use store::{
+    Append, Appender, ExpectedVersion, Fingerprint, Loader, Log, MIGRATOR, Metadata, NewEvent, Origin, StreamAppend,
+    StreamId,
+};
 use tokio::sync::{Notify, OnceCell, watch};
 use uuid::Uuid;
 
@@ -231,6 +236,102 @@ impl System {
     }
 }
 
+/// What executes commands in another process: with an appender, a connection and a cache of its own.
+pub(crate) fn executor(url: &str) -> Executor {
+    let log = Log::new(connect::pool(url, Role::Read, 4).unwrap(), CATEGORIES);
+    Executor::new(log, Loader::start(url, 0).unwrap(), Appender::start(url).unwrap())
+}
+
+/// The stream of that number.
+pub(crate) fn stream(n: u128) -> StreamId {
+    codec::stream::<domain::order::Order>(id(n))
+}
+
+pub(crate) fn event(payload: &str) -> NewEvent {
+    NewEvent { event_type: "Tested".into(), schema_version: 1, payload: payload.into() }
+}
+
+pub(crate) fn to(stream: StreamId, expected: ExpectedVersion, events: usize) -> StreamAppend {
+    StreamAppend { stream, expected, events: vec![event(r#"{"a": 1}"#); events] }
+}
+
+pub(crate) fn append(streams: Vec<StreamAppend>) -> Append {
+    append_as(Uuid::now_v7(), streams)
+}
+
+pub(crate) fn append_as(command_id: Uuid, streams: Vec<StreamAppend>) -> Append {
+    let metadata = Metadata {
+        correlation_id: id(1),
+        causation_id: None,
+        command_id,
+        fingerprint: Fingerprint([7; 16]),
+        actor: "test".into(),
+        origin: Origin::Live,
+        occurred_at: chrono::Utc::now(),
+        traceparent: None,
+    };
+    Append { metadata, streams }
+}
+
+/// Keeps every appender of a database waiting until it is opened.
+pub(crate) struct Gate {
+    holder: PgConnection,
+    watcher: PgConnection,
+}
+
+impl Gate {
+    pub(crate) async fn close(url: &str) -> Self {
+        let mut holder = PgConnection::connect(url).await.unwrap();
+        sqlx::raw_sql("BEGIN; SELECT FROM daybook.log FOR UPDATE").execute(&mut holder).await.unwrap();
+        Self { holder, watcher: PgConnection::connect(url).await.unwrap() }
+    }
+
+    /// Returns once so many appenders stand before it. They are let in in the order in which they came.
+    pub(crate) async fn waiting(&mut self, appenders: i64) {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while query_scalar::<_, i64>(waiting).fetch_one(&mut self.watcher).await.unwrap() < appenders {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(crate) async fn open(mut self) {
+        sqlx::raw_sql("COMMIT").execute(&mut self.holder).await.unwrap();
+    }
+}
+
+pub(crate) fn receipt(sku: &str, quantity: u32) -> Envelope {
+    let command = stock::Command::Receive { sku: Sku::new(sku).unwrap(), quantity };
+    envelope(Uuid::now_v7(), Command::Stock(command))
+}
+
+pub(crate) fn reserve(order: OrderId, sku: &str, quantity: u32) -> Envelope {
+    reserve_all(order, &[(sku, quantity)])
+}
+
+pub(crate) fn reserve_all(order: OrderId, wanted: &[(&str, u32)]) -> Envelope {
+    let command = stock::Command::Reserve { order_id: order, lines: stock_lines(wanted), hold_seconds: 60 };
+    envelope(Uuid::now_v7(), Command::Stock(command))
+}
+
+pub(crate) fn release(order: OrderId, sku: &str, quantity: u32) -> Envelope {
+    let command = stock::Command::Release { order_id: order, lines: stock_lines(&[(sku, quantity)]) };
+    envelope(Uuid::now_v7(), Command::Stock(command))
+}
+
+fn stock_lines(wanted: &[(&str, u32)]) -> Vec<order::StockLine> {
+    let line = |(line, (sku, quantity)): (_, &(&str, _))| order::StockLine {
+        line,
+        sku: Sku::new(*sku).unwrap(),
+        quantity: *quantity,
+    };
+    (1..).zip(wanted).map(line).collect()
+}
+
+pub(crate) fn new_order() -> OrderId {
+    OrderId(Uuid::now_v7())
+}
+
 pub(crate) fn envelope(command_id: Uuid, command: Command) -> Envelope {
     Envelope {
         command_id,
@@ -244,8 +345,7 @@ pub(crate) fn envelope(command_id: Uuid, command: Command) -> Envelope {
 }
 
 pub(crate) async fn receive(executor: &Executor, sku: &str, quantity: u32) {
-    let command = Command::Stock(stock::Command::Receive { sku: Sku::new(sku).unwrap(), quantity });
-    executor.execute(&envelope(Uuid::now_v7(), command)).await.unwrap();
+    executor.execute(&receipt(sku, quantity)).await.unwrap();
 }
 
 /// The same id for the same number, in every run.

@@ -1,6 +1,6 @@
 //! Commands that come twice, late, or to several processes at once.
 
-use crate::harness::{System, envelope, migrate, order_of, start_nats, start_postgres};
+use crate::harness::{System, envelope, migrate, new_order, order_of, release, reserve, start_nats, start_postgres};
 use domain::id::{OrderId, Sku};
 use domain::order::CancelReason;
 use domain::{Command, Rejection, order, stock};
@@ -12,21 +12,6 @@ use uuid::Uuid;
 fn place(order: order::PlaceOrder) -> Envelope {
     let id = OrderId(Uuid::now_v7());
     envelope(Uuid::now_v7(), Command::Order { id, command: order::Command::Place(order) })
-}
-
-fn reserve(order: OrderId, sku: &str, quantity: u32) -> Envelope {
-    let lines = vec![order::StockLine { line: 1, sku: Sku::new(sku).unwrap(), quantity }];
-    let command = stock::Command::Reserve { order_id: order, lines, hold_seconds: 60 };
-    envelope(Uuid::now_v7(), Command::Stock(command))
-}
-
-fn release(order: OrderId, sku: &str, quantity: u32) -> Envelope {
-    let lines = vec![order::StockLine { line: 1, sku: Sku::new(sku).unwrap(), quantity }];
-    envelope(Uuid::now_v7(), Command::Stock(stock::Command::Release { order_id: order, lines }))
-}
-
-fn new_order() -> OrderId {
-    OrderId(Uuid::now_v7())
 }
 
 fn out_of_stock(outcome: &Result<Outcome, ExecuteError>) -> bool {
