@@ -275,7 +275,7 @@ impl Gathered {
         {
             self.take(job);
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// What is written next.
