@@ -194,7 +194,7 @@ impl Executor {
     async fn execute_in_time(&self, envelope: &Envelope) -> Result<Outcome, ExecuteError> {
         let fingerprint = envelope.fingerprint();
         let (mut conflict, mut hold) = (None, None);
-        for _ in 0..MAX_ATTEMPTS {
+        for attempt in 1..=MAX_ATTEMPTS {
             let mut session = Session::default();
             let refused = match self.decide(&envelope.command, &mut session).await {
                 Ok(()) => None,
@@ -233,6 +233,13 @@ impl Executor {
                 }
                 // Somebody else was faster, in another process, and would be again.
                 AppendError::VersionConflict { .. } | AppendError::Unfounded => {
+                    // Or what was before it had been recorded already, and so may it itself: clients that were cut off
+                    // send everything again, and each would fail all that follow.
+                    if attempt > 1
+                        && let Some(recorded) = self.recorded(envelope, fingerprint).await?
+                    {
+                        return Ok(recorded);
+                    }
                     hold = self.appender.hold().await.ok();
                     conflict = Some(error);
                 }
@@ -245,7 +252,7 @@ impl Executor {
     }
 
     /// Looks at the streams that the command is about, and says what to write to them. Streams are held in one order
-    /// by all, that of their ids, so that no two commands wait for each other.
+    /// by all, so that no two commands wait for each other: that of their ids, and an order before its shipments.
     async fn decide(&self, command: &Command, session: &mut Session) -> Result<(), ExecuteError> {
         match command {
             Command::Order { id, command } => {
