@@ -27,7 +27,8 @@ pub struct Appended {
     pub position: Position,
     /// Of its events.
     pub recorded_at: DateTime<Utc>,
-    /// The streams' versions now, in the append's order.
+    /// The streams' versions now, in the append's order; 0 of one that is expected to exist or not expected to be
+    /// anything, and not written: nobody looked.
     pub versions: Vec<Version>,
 }
 

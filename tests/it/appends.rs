@@ -1,6 +1,6 @@
 //! What the log promises to whoever appends, on a real Postgres.
 
-use crate::harness::{append, append_as, database, event, id, run, stream, to};
+use crate::harness::{append, append_as, database, event, id, open_append, run, stream, to};
 use chrono::{DateTime, Utc};
 use services::codec::CATEGORIES;
 use sqlx::{Connection, PgConnection};
@@ -223,15 +223,7 @@ async fn a_poller_sees_every_event_once_and_in_order_while_two_processes_append(
 #[tokio::test]
 async fn an_appender_that_hangs_with_the_lock_does_not_stop_another() {
     let store = Store::new().await;
-    let options = connect::options(&store.url, Role::Append).unwrap();
-    let mut hung = PgConnection::connect_with(&options).await.unwrap();
-    // As append_group leaves it, were it not one statement of its own: the lock is held, nothing is committed.
-    let begun = "BEGIN; SELECT * FROM daybook.append_group(
-        '{1}', ARRAY[gen_random_uuid()], ARRAY[gen_random_uuid()], '{NULL}', ARRAY[gen_random_uuid()],
-        ARRAY['\\x00112233445566778899aabbccddeeff'::bytea], '{hung}', '{0}', ARRAY[now()], '{NULL}',
-        '{1}', '{1}', '{1}', '{NULL}', ARRAY[gen_random_uuid()], '{Tested}', '{1}', ARRAY['{}'],
-        '{}', '{}', '{}', NULL, false)";
-    sqlx::raw_sql(begun).execute(&mut hung).await.unwrap();
+    let mut hung = open_append(&store.url).await;
     // It waits for the lock until Postgres ends the session that is idle in its transaction.
     let mut appended = store.appender.append(append(vec![to(stream(1), NoStream, 1)])).await;
     if let Err(AppendError::Unavailable(_)) = appended {

@@ -273,26 +273,44 @@ pub(crate) fn append_as(command_id: Uuid, streams: Vec<StreamAppend>) -> Append 
     Append { metadata, streams }
 }
 
+/// An append as `append_group` leaves it, were it not one statement of its own: the log is held, nothing is committed.
+pub(crate) async fn open_append(url: &str) -> PgConnection {
+    let mut open = PgConnection::connect_with(&connect::options(url, Role::Append).unwrap()).await.unwrap();
+    let begun = "BEGIN; SELECT * FROM daybook.append_group(
+        '{1}', ARRAY[gen_random_uuid()], ARRAY[gen_random_uuid()], '{NULL}', ARRAY[gen_random_uuid()],
+        ARRAY['\\x00112233445566778899aabbccddeeff'::bytea], '{hung}', '{0}', ARRAY[now()], '{NULL}',
+        '{1}', '{1}', '{1}', '{NULL}', ARRAY[gen_random_uuid()], '{Tested}', '{1}', ARRAY['{}'],
+        '{}', '{}', '{}', NULL, false)";
+    sqlx::raw_sql(begun).execute(&mut open).await.unwrap();
+    open
+}
+
+/// Returns once so many appenders wait for the log. They are let in in the order in which they came.
+pub(crate) async fn appenders_waiting(url: &str, appenders: i64) {
+    let mut watcher = PgConnection::connect(url).await.unwrap();
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while query_scalar::<_, i64>(waiting).fetch_one(&mut watcher).await.unwrap() < appenders {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Keeps every appender of a database waiting until it is opened.
 pub(crate) struct Gate {
     holder: PgConnection,
-    watcher: PgConnection,
+    url: String,
 }
 
 impl Gate {
     pub(crate) async fn close(url: &str) -> Self {
         let mut holder = PgConnection::connect(url).await.unwrap();
         sqlx::raw_sql("BEGIN; SELECT FROM daybook.log FOR UPDATE").execute(&mut holder).await.unwrap();
-        Self { holder, watcher: PgConnection::connect(url).await.unwrap() }
+        Self { holder, url: url.to_owned() }
     }
 
-    /// Returns once so many appenders stand before it. They are let in in the order in which they came.
-    pub(crate) async fn waiting(&mut self, appenders: i64) {
-        let waiting = "SELECT count(*) FROM pg_stat_activity
-                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        while query_scalar::<_, i64>(waiting).fetch_one(&mut self.watcher).await.unwrap() < appenders {
-            tokio::task::yield_now().await;
-        }
+    /// Returns once so many appenders stand before it.
+    pub(crate) async fn waiting(&self, appenders: i64) {
+        appenders_waiting(&self.url, appenders).await;
     }
 
     pub(crate) async fn open(mut self) {

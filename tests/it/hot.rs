@@ -157,7 +157,7 @@ async fn what_was_decided_on_what_was_not_written_is_decided_again() {
             a.execute(&receipt("hat", 1)).await.unwrap();
             b.execute(&receipt("cup", 1)).await.unwrap();
 
-            let mut gate = Gate::close(&url).await;
+            let gate = Gate::close(&url).await;
             let of_b = spawned(&b, of_b.clone());
             gate.waiting(1).await;
             let ahead = in_one_group.then(|| spawned(&a, receipt("cap", 1)));
@@ -194,7 +194,7 @@ async fn no_answer_rests_on_what_postgres_has_lost() {
     migrate(&url).await;
     let process = executor(&url);
     process.execute(&receipt("mug", 1)).await.unwrap();
-    let mut gate = Gate::close(&url).await;
+    let gate = Gate::close(&url).await;
     let order = new_order();
     let (last, again, other) = (reserve(order, "mug", 1), reserve(order, "mug", 1), reserve(new_order(), "mug", 1));
     let kill = async {

@@ -4,10 +4,12 @@
 mod appends;
 mod archive;
 mod binary;
+mod crashing;
 mod event_types;
 mod evolution;
 mod follow_ups;
 mod harness;
+mod holding;
 mod hot;
 mod linearizable;
 mod long_streams;
