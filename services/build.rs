@@ -14,7 +14,7 @@ fn main() -> io::Result<()> {
             fs::read(&file)?.hash(&mut hash);
         }
     }
-    println!("cargo::rustc-env=DAYBOOK_FOLD={}", hash.finish());
+    println!("cargo::rustc-env=DAYBOOK_FOLD={}", hash.finish().cast_signed());
     Ok(())
 }
 

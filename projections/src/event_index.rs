@@ -139,6 +139,36 @@ pub async fn complete_to(pool: &PgPool) -> Result<Position, sqlx::Error> {
     Ok(live.into_iter().find(|(projection, _)| projection == name).map_or(0, |(_, position)| position))
 }
 
+/// Positions that are in any of the lists, in a direction.
+macro_rules! positions {
+    ($direction:literal, $keys:expr, $after:expr, $to:expr, $limit:expr) => {
+        sqlx::query_scalar!(
+            r#"SELECT p.position AS "position!"
+               FROM unnest($1::text[], $2::bigint[]) AS k (key, base)
+               CROSS JOIN LATERAL (
+                   SELECT i.base + o.value AS position
+                   FROM daybook.event_index AS i CROSS JOIN unnest(i.offsets) AS o (value)
+                   WHERE i.generation = (
+                             SELECT generation FROM daybook.checkpoints WHERE projection = 'event_index' AND live)
+                     AND i.key = k.key AND i.base BETWEEN k.base AND $4
+                     AND i.base + o.value > $3 AND i.base + o.value <= $4
+                   ORDER BY i.base "#
+                + $direction
+                + ", o.value "
+                + $direction
+                + " LIMIT $5) AS p
+               ORDER BY p.position "
+                + $direction
+                + " LIMIT $5",
+            &$keys.iter().map(Key::to_string).collect::<Vec<_>>(),
+            &$keys.iter().map(|key| key.base($after)).collect::<Vec<_>>(),
+            $after,
+            $to,
+            $limit
+        )
+    };
+}
+
 /// Up to `limit` positions that are in any of these lists, in order, from the one after `after` up to `to`; in the live
 /// generation.
 ///
@@ -151,28 +181,7 @@ pub async fn positions(
     to: Position,
     limit: i64,
 ) -> Result<Vec<Position>, sqlx::Error> {
-    let names: Vec<String> = keys.iter().map(Key::to_string).collect();
-    let bases: Vec<Position> = keys.iter().map(|key| key.base(after)).collect();
-    sqlx::query_scalar!(
-        r#"SELECT p.position AS "position!"
-           FROM unnest($1::text[], $2::bigint[]) AS k (key, base)
-           CROSS JOIN LATERAL (
-               SELECT i.base + o.value AS position
-               FROM daybook.event_index AS i CROSS JOIN unnest(i.offsets) AS o (value)
-               WHERE i.generation = (
-                         SELECT generation FROM daybook.checkpoints WHERE projection = 'event_index' AND live)
-                 AND i.key = k.key AND i.base BETWEEN k.base AND $4
-                 AND i.base + o.value > $3 AND i.base + o.value <= $4
-               ORDER BY i.base, o.value LIMIT $5) AS p
-           ORDER BY p.position LIMIT $5"#,
-        &names,
-        &bases,
-        after,
-        to,
-        limit
-    )
-    .fetch_all(pool)
-    .await
+    positions!("ASC", keys, after, to, limit).fetch_all(pool).await
 }
 
 /// The same positions, but the last `limit` of them, newest first.
@@ -186,26 +195,5 @@ pub async fn positions_backward(
     to: Position,
     limit: i64,
 ) -> Result<Vec<Position>, sqlx::Error> {
-    let names: Vec<String> = keys.iter().map(Key::to_string).collect();
-    let bases: Vec<Position> = keys.iter().map(|key| key.base(after)).collect();
-    sqlx::query_scalar!(
-        r#"SELECT p.position AS "position!"
-           FROM unnest($1::text[], $2::bigint[]) AS k (key, base)
-           CROSS JOIN LATERAL (
-               SELECT i.base + o.value AS position
-               FROM daybook.event_index AS i CROSS JOIN unnest(i.offsets) AS o (value)
-               WHERE i.generation = (
-                         SELECT generation FROM daybook.checkpoints WHERE projection = 'event_index' AND live)
-                 AND i.key = k.key AND i.base BETWEEN k.base AND $4
-                 AND i.base + o.value > $3 AND i.base + o.value <= $4
-               ORDER BY i.base DESC, o.value DESC LIMIT $5) AS p
-           ORDER BY p.position DESC LIMIT $5"#,
-        &names,
-        &bases,
-        after,
-        to,
-        limit
-    )
-    .fetch_all(pool)
-    .await
+    positions!("DESC", keys, after, to, limit).fetch_all(pool).await
 }

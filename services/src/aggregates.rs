@@ -22,7 +22,10 @@ const KEPT: u64 = 200_000;
 /// After how many folded events a snapshot is worth its writing.
 const SNAPSHOT_AFTER: usize = 500;
 /// The code that folds, as a number: what a snapshot of another one says is not taken.
-pub(crate) const FOLD: i64 = fold(env!("DAYBOOK_FOLD"));
+pub(crate) const FOLD: i64 = match i64::from_str_radix(env!("DAYBOOK_FOLD"), 10) {
+    Ok(number) => number,
+    Err(_) => panic!("the build script gives a number"),
+};
 
 /// The state of any aggregate.
 #[derive(Debug)]
@@ -188,7 +191,7 @@ impl Aggregates {
         let mut folded = Folded { state: State::new(stream), version: 0, position: 0 };
         let (mut count, mut after) = (0, None);
         loop {
-            let Loaded { snapshot, events } = self.loader.load(stream, after).await?;
+            let Loaded { snapshot, events, more } = self.loader.load(stream, after).await?;
             if let Some(Snapshot { position, version, state }) = snapshot {
                 match State::from_json(stream, &state) {
                     Ok(state) => folded = Folded { state, version, position },
@@ -199,7 +202,6 @@ impl Aggregates {
                     }
                 }
             }
-            let more = events.len() == store::PAGE;
             count += events.len();
             fold_further(stream, &mut folded, events)?;
             after = Some(folded.version);
@@ -232,14 +234,4 @@ fn fold_further(stream: StreamId, folded: &mut Folded, events: Vec<store::Stream
         folded.position = event.position;
     }
     Ok(())
-}
-
-/// The digits of a number, as the build script writes them.
-const fn fold(digits: &str) -> i64 {
-    let (bytes, mut number, mut at) = (digits.as_bytes(), 0_i64, 0);
-    while at < bytes.len() {
-        number = number.wrapping_mul(10).wrapping_add((bytes[at] - b'0') as i64);
-        at += 1;
-    }
-    number
 }

@@ -127,16 +127,11 @@ impl Session {
         all.extend(events.into_iter().map(|event| A::event(held.stream.id, event)));
     }
 
-    /// The versions that its streams come to, if it is written.
+    /// The versions that its streams come to: those that it writes to, or, if it writes nothing, all of them.
     fn versions(&self) -> Vec<(StreamId, Version)> {
-        let version = |l: &LookedAt| l.held.version() + l.events.len() as Version;
-        self.looked_at.iter().map(|l| (l.held.stream, version(l))).collect()
-    }
-
-    /// Those of the streams that it writes to.
-    fn written(&self) -> Vec<(StreamId, Version)> {
-        let versions = self.versions().into_iter().zip(&self.looked_at);
-        versions.filter(|(_, l)| !l.events.is_empty()).map(|(version, _)| version).collect()
+        let has_events = self.has_events();
+        let told = self.looked_at.iter().filter(|l| !has_events || !l.events.is_empty());
+        told.map(|l| (l.held.stream, l.held.version() + l.events.len() as Version)).collect()
     }
 
     fn append(&self, envelope: &Envelope, fingerprint: Fingerprint) -> Append {
@@ -204,11 +199,11 @@ impl Executor {
             if refused.is_some() {
                 session.looked_at.iter_mut().for_each(|l| l.events.clear());
             }
-            let (has_events, written, looked_at) = (session.has_events(), session.written(), session.versions());
+            let (has_events, streams) = (session.has_events(), session.versions());
             if !has_events && !session.needs_confirmation() {
                 let position = session.looked_at.first().map_or(0, |l| l.held.position());
                 drop(session);
-                return self.unrecorded(envelope, fingerprint, refused, position, looked_at).await;
+                return self.unrecorded(envelope, fingerprint, refused, position, streams).await;
             }
             let appended = match self.appender.submit(session.append(envelope, fingerprint), session.chains()).await {
                 Ok(submitted) => {
@@ -220,10 +215,10 @@ impl Executor {
             };
             let error = match appended {
                 Ok(Appended { position, .. }) if has_events => {
-                    return Ok(Outcome { recorded: true, position, streams: written });
+                    return Ok(Outcome { recorded: true, position, streams });
                 }
                 Ok(Appended { position, .. }) => {
-                    return self.unrecorded(envelope, fingerprint, refused, position, looked_at).await;
+                    return self.unrecorded(envelope, fingerprint, refused, position, streams).await;
                 }
                 Err(error) => error,
             };

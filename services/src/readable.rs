@@ -5,7 +5,7 @@ use crate::process::StartError;
 use sqlx::PgPool;
 use std::fmt;
 use std::time::Duration;
-use store::event_types::{EventType, Held, held, registered};
+use store::event_types::{EventType, Presence, held, registered};
 use store::{Position, ReadError};
 
 /// How long to look through the log for an event of a type that was registered, but that this build does not know.
@@ -67,9 +67,9 @@ pub async fn check_within(pool: &PgPool, limit: Duration) -> Result<(), StartErr
     let registered = registered(pool).await.map_err(ReadError::from)?;
     for event_type in registered.into_iter().filter(|event_type| !reads(event_type)) {
         match held(pool, &event_type, limit).await.map_err(ReadError::from)? {
-            Held::From(first) => return Err(Unreadable::Held { event_type, first }.into()),
-            Held::Unknown => return Err(Unreadable::NotExcluded { event_type, limit }.into()),
-            Held::Never => {
+            Presence::From(first) => return Err(Unreadable::Held { event_type, first }.into()),
+            Presence::Unknown => return Err(Unreadable::NotExcluded { event_type, limit }.into()),
+            Presence::Never => {
                 tracing::info!(unknown = %Shown(&event_type), "registered by another build, and never written");
             }
         }

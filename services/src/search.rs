@@ -127,20 +127,20 @@ impl Search {
         let keys = event_index::keys(&self.filter, self.log.categories());
         let (pool, after, to) = (&self.pool, self.after, self.to.min(self.indexed));
         let positions = match self.direction {
-            Direction::OldestFirst => event_index::positions(pool, &keys, after, to, limit).await?,
-            Direction::NewestFirst => event_index::positions_backward(pool, &keys, after, to, limit).await?,
+            Direction::OldestFirst => event_index::positions(pool, &keys, after, to, PAGE).await?,
+            Direction::NewestFirst => event_index::positions_backward(pool, &keys, after, to, PAGE).await?,
         };
-        let mut events = self.log.read_positions(&positions).await?;
-        events.retain(|event| self.filter.matches(event));
-        match (self.direction, positions.last()) {
-            (_, Some(last)) if positions.len() == limit as usize => self.pass(*last),
-            (Direction::OldestFirst, _) => self.pass(to),
-            (Direction::NewestFirst, _) => self.end(),
+        let mut page = self.log.read_positions(&positions).await?;
+        match self.direction {
+            // What is not in the index yet is in the log.
+            Direction::OldestFirst if page.is_empty() => {
+                self.pass(to);
+                return Ok(page);
+            }
+            Direction::OldestFirst => {}
+            Direction::NewestFirst => page.reverse(),
         }
-        if self.direction == Direction::NewestFirst {
-            events.reverse();
-        }
-        Ok(events)
+        Ok(self.keep(page, limit))
     }
 
     /// Keeps of a page what is looked for, up to `limit`, and leaves behind what was looked at for it.

@@ -3,28 +3,24 @@
 //! One task a process gathers the appends that wait and writes them in one call, on one connection. It never waits to
 //! fill a group: what queued up while one group was in flight is the next one, and a client alone pays nothing.
 
+use crate::batch::{Answers, Batch, Outcome, Waiting};
 use crate::check::check;
+use crate::connection::{Connection, is_broken};
 use crate::event_types::Registered;
 use crate::group::Group;
 use crate::known::Known;
 use crate::{Append, AppendError, Appended, Chain, Position, connect};
-use sqlx::ConnectOptions;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSeverity};
-use std::collections::HashSet;
+use sqlx::postgres::PgConnection;
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// How many appends may wait. Beyond it, senders wait to be let in.
 const QUEUE: usize = 4096;
-/// How long one call may take before the connection is given up: somewhat longer than Postgres' own limit.
-const CALL_TIMEOUT: Duration = Duration::from_secs(12);
 /// How long the log is held at most for those who decide again.
 const HOLD: Duration = Duration::from_millis(20);
 /// What begins a transaction that holds the log. Should this process be stopped meanwhile, Postgres ends it.
 const BEGIN_HOLD: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '1s'; SELECT daybook.hold_log()";
-
-type Outcome = Result<Appended, AppendError>;
 
 /// A handle on the process's appender. Cheap to clone; the task ends with the last handle.
 #[derive(Debug, Clone)]
@@ -52,14 +48,6 @@ enum Job {
     Hold(oneshot::Sender<Hold>),
 }
 
-#[derive(Debug)]
-struct Waiting {
-    append: Append,
-    /// As many as the append has streams; or none.
-    chains: Vec<Chain>,
-    reply: oneshot::Sender<Outcome>,
-}
-
 impl Appender {
     /// Starts the appender on the database of `url`, in the role that may only append. It connects when there is
     /// something to append.
@@ -71,7 +59,7 @@ impl Appender {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (moved, head) = watch::channel(0);
         let (known, registered) = (Known::default(), Registered::default());
-        tokio::spawn(Worker { options, connection: None, known, registered, moved }.run(jobs));
+        tokio::spawn(Worker { connection: Connection::new(options), known, registered, moved }.run(jobs));
         Ok(Self { queue, head })
     }
 
@@ -135,119 +123,10 @@ fn ended() -> AppendError {
 
 /// The task that owns the connection.
 struct Worker {
-    options: PgConnectOptions,
-    connection: Option<PgConnection>,
+    connection: Connection,
     known: Known,
     registered: Registered,
     moved: watch::Sender<Position>,
-}
-
-/// Appends that are written together, and who waits for what comes of each.
-#[derive(Default)]
-struct Batch {
-    group: Group,
-    /// Of each append.
-    chains: Vec<Vec<Chain>>,
-    replies: Vec<oneshot::Sender<Outcome>>,
-}
-
-impl Batch {
-    fn of(waiting: Waiting) -> Self {
-        let mut batch = Self::default();
-        batch.add(waiting);
-        batch
-    }
-
-    fn is_empty(&self) -> bool {
-        self.replies.is_empty()
-    }
-
-    fn add(&mut self, Waiting { append, chains, reply }: Waiting) {
-        self.group.add(append, &chains);
-        self.chains.push(chains);
-        self.replies.push(reply);
-    }
-
-    fn has_room_for(&self, next: &Waiting) -> bool {
-        self.group.has_room_for(&next.append) && !self.bears(next)
-    }
-
-    /// Whether it writes to a stream that the next one was decided on, and that one only to others: in one call, nothing
-    /// would tie that to this.
-    fn bears(&self, next: &Waiting) -> bool {
-        let is_continued = |chain: &Chain| {
-            let mut batch = self.group.appends().iter().zip(&self.chains);
-            batch.any(|(append, chains)| continued(append, chains).any(|other| other.key() == chain.key()))
-        };
-        let mut chained = next.append.streams.iter().zip(&next.chains);
-        continued(&next.append, &next.chains).next().is_some()
-            && chained.any(|(to, chain)| to.events.is_empty() && is_continued(chain))
-    }
-
-    fn into_waiting(self) -> impl Iterator<Item = Waiting> {
-        let batch = self.group.into_appends().into_iter().zip(self.chains).zip(self.replies);
-        batch.map(|((append, chains), reply)| Waiting { append, chains, reply })
-    }
-
-    /// Takes those out that were decided on what was not written. They are to be answered after the others: their own
-    /// events were something to build on, too, but not for those before them.
-    fn founded(self) -> (Self, Vec<Waiting>) {
-        if !self.chains.iter().flatten().any(Chain::is_broken) {
-            return (self, vec![]);
-        }
-        let (mut batch, mut unfounded, mut unwritten) = (Self::default(), Vec::new(), HashSet::new());
-        for waiting in self.into_waiting() {
-            if waiting.chains.iter().any(|chain| chain.is_broken() || unwritten.contains(&chain.key())) {
-                unwritten.extend(continued(&waiting.append, &waiting.chains).map(Chain::key));
-                unfounded.push(waiting);
-            } else {
-                batch.add(waiting);
-            }
-        }
-        (batch, unfounded)
-    }
-}
-
-/// Of an append's chains, those that it adds to.
-fn continued<'a>(append: &'a Append, chains: &'a [Chain]) -> impl Iterator<Item = &'a Chain> {
-    append.streams.iter().zip(chains).filter(|(to, _)| !to.events.is_empty()).map(|(_, chain)| chain)
-}
-
-/// What an append is answered, in view of what came of those before it. If it was not written, no later one that was
-/// decided on what it was to write is.
-fn settled(append: &Append, chains: &[Chain], outcome: Outcome) -> Outcome {
-    // Of events that were decided on what was refused, append_group writes none. But what is merely expected may be so,
-    // by another's events.
-    let outcome = if chains.iter().any(Chain::is_broken) { Err(AppendError::Unfounded) } else { outcome };
-    if let Err(error) = &outcome {
-        continued(append, chains).for_each(Chain::cut);
-        if let AppendError::VersionConflict { stream, .. } = error {
-            let behind = append.streams.iter().zip(chains).filter(|(to, _)| to.stream == *stream);
-            behind.for_each(|(_, chain)| chain.cut());
-        }
-    }
-    outcome
-}
-
-/// What came of the appends of a batch, to be told to who waits for it.
-#[derive(Default)]
-struct Answers(Vec<(oneshot::Sender<Outcome>, Outcome)>);
-
-impl Answers {
-    /// Answers those that were not tried, for they were decided on what was not written.
-    fn and_unfounded(mut self, unfounded: Vec<Waiting>) -> Self {
-        let answered = |Waiting { append, chains, reply }: Waiting| {
-            (reply, settled(&append, &chains, Err(AppendError::Unfounded)))
-        };
-        self.0.extend(unfounded.into_iter().map(answered));
-        self
-    }
-
-    fn tell(&mut self) {
-        for (reply, outcome) in self.0.drain(..) {
-            _ = reply.send(outcome);
-        }
-    }
 }
 
 /// What was taken out of the queue, and not begun yet.
@@ -335,25 +214,25 @@ impl Worker {
     }
 
     async fn write_founded(&mut self, batch: Batch) -> Answers {
-        let group = &batch.group;
-        let connected = self.connection.is_some();
+        let group = batch.group();
+        let kept = self.connection.is_kept();
         let outcomes = match self.call(group, false).await {
             // An event id or a stream that exists already fails the whole statement. Asked to check, it tells which.
             Err(e) if is_taken(&e) => self.call(group, true).await,
             // A connection that had been kept was broken: perhaps long ago. What it did write after all is found.
-            Err(e) if connected && is_broken(&e) => self.call(group, true).await,
+            Err(e) if kept && is_broken(&e) => self.call(group, true).await,
             outcomes => outcomes,
         };
         match outcomes {
             Ok(outcomes) => self.take_in(batch, outcomes),
-            Err(e) if is_data_error(&e) && batch.replies.len() > 1 => {
+            Err(e) if is_data_error(&e) && batch.len() > 1 => {
                 let mut answers = Answers::default();
                 for waiting in batch.into_waiting() {
-                    answers.0.extend(Box::pin(self.write(Batch::of(waiting))).await.0);
+                    answers.extend(Box::pin(self.write(Batch::of(waiting))).await);
                 }
                 answers
             }
-            Err(e) => refused(batch, &e),
+            Err(e) => failed(batch, &e),
         }
     }
 
@@ -363,7 +242,7 @@ impl Worker {
         if let Err(e) = self.execute(BEGIN_HOLD).await {
             tracing::warn!(error = %e, "the log cannot be held");
             // It may be in a transaction that has begun, and failed.
-            self.connection = None;
+            self.connection.give_up();
             return Answers::default();
         }
         let (held, mut all_let_go) = mpsc::channel(1);
@@ -384,10 +263,10 @@ impl Worker {
         };
         _ = tokio::time::timeout(HOLD, meanwhile).await;
         let (batch, unfounded) = gathered.next_batch().founded();
-        let answers = match self.call(&batch.group, false).await {
+        let answers = match self.call(batch.group(), false).await {
             Ok(outcomes) => match self.execute("COMMIT").await {
                 Ok(()) => self.take_in(batch, outcomes),
-                Err(e) => refused(batch, &e),
+                Err(e) => failed(batch, &e),
             },
             Err(_) => {
                 _ = self.execute("ROLLBACK").await;
@@ -397,70 +276,52 @@ impl Worker {
         answers.and_unfounded(unfounded)
     }
 
-    fn take_in(&mut self, Batch { group, chains, replies }: Batch, outcomes: Vec<Outcome>) -> Answers {
-        self.known.take_in(group.appends(), &outcomes);
+    fn take_in(&mut self, batch: Batch, outcomes: Vec<Outcome>) -> Answers {
+        self.known.take_in(batch.group().appends(), &outcomes);
         let last = outcomes.iter().flatten().map(|appended| appended.position).max();
         // The hint goes out before the answers, so that what follows from it is under way.
         last.into_iter().for_each(|last| _ = self.moved.send_replace(last));
-        let appends = group.appends().iter().zip(&chains).zip(outcomes);
-        let outcomes = appends.map(|((append, chains), outcome)| settled(append, chains, outcome));
-        Answers(replies.into_iter().zip(outcomes).collect())
+        batch.settled(outcomes)
     }
 
     /// One call of `append_group`.
     async fn call(&mut self, group: &Group, check: bool) -> Result<Vec<Outcome>, sqlx::Error> {
         let known_head = self.known.vouches_for(group);
-        let mut connection = self.connected().await?;
-        let called = async {
-            self.registered.register(&mut connection, group.appends()).await?;
-            group.call(&mut connection, known_head, check).await
-        };
-        let rows = timed(called).await;
-        Ok(group.outcomes(self.keep(connection, rows)?))
+        let registered = &mut self.registered;
+        let called = self.connection.call(async |connection: &mut PgConnection| {
+            registered.register(connection, group.appends()).await?;
+            group.call(connection, known_head, check).await
+        });
+        let rows = called.await;
+        Ok(group.outcomes(self.heed(rows)?))
     }
 
     async fn execute(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
-        let mut connection = self.connected().await?;
-        let executed = timed(sqlx::raw_sql(sql).execute(&mut connection)).await;
-        self.keep(connection, executed).map(drop)
+        let executed =
+            self.connection.call(async |connection: &mut PgConnection| sqlx::raw_sql(sql).execute(connection).await);
+        let executed = executed.await;
+        self.heed(executed).map(drop)
     }
 
-    async fn connected(&mut self) -> Result<PgConnection, sqlx::Error> {
-        match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => timed(self.options.connect()).await,
-        }
-    }
-
-    /// Keeps the connection for the next call, unless it failed: closing it could wait for what does not answer.
-    fn keep<T>(&mut self, connection: PgConnection, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+    /// After an error nothing is known any more.
+    fn heed<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         if result.is_err() {
             self.known = Known::default();
             // A transaction that held the log took with it what was registered in it; a server that was restored, too.
             self.registered = Registered::default();
         }
-        if is_usable_after(&result) {
-            self.connection = Some(connection);
-        }
         result
     }
 }
 
-fn refused(Batch { group, chains, replies }: Batch, error: &sqlx::Error) -> Answers {
+fn failed(batch: Batch, error: &sqlx::Error) -> Answers {
     let refused = if is_data_error(error) {
         AppendError::Refused(format!("the database refused the append: {error}"))
     } else {
         AppendError::Unavailable(error.to_string())
     };
-    tracing::warn!(appends = replies.len(), error = %refused, "appends failed");
-    let appends = group.appends().iter().zip(&chains);
-    let outcomes = appends.map(|(append, chains)| settled(append, chains, Err(refused.clone())));
-    Answers(replies.into_iter().zip(outcomes).collect())
-}
-
-async fn timed<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    let late = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-    tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(late()))
+    tracing::warn!(appends = batch.len(), error = %refused, "appends failed");
+    batch.refused(&refused)
 }
 
 fn is_taken(error: &sqlx::Error) -> bool {
@@ -472,23 +333,4 @@ fn is_taken(error: &sqlx::Error) -> bool {
 fn is_data_error(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|e| e.code());
     code.is_some_and(|code| ["22", "23", "54"].contains(&&code[..2]))
-}
-
-/// The connection is gone; not: nobody answers.
-pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(e) if e.kind() != std::io::ErrorKind::TimedOut) || is_farewell(error)
-}
-
-/// Whether the connection of a call that came to this may have another one.
-pub(crate) fn is_usable_after<T>(result: &Result<T, sqlx::Error>) -> bool {
-    match result {
-        Ok(_) => true,
-        Err(e) => e.as_database_error().is_some() && !is_farewell(e),
-    }
-}
-
-/// Postgres says that it ends the session: it is being stopped, or the session was idle for too long.
-fn is_farewell(error: &sqlx::Error) -> bool {
-    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
-    error.is_some_and(|e| matches!(e.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }

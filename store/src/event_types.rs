@@ -18,7 +18,7 @@ pub struct EventType {
 
 /// Whether the log holds an event of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub enum Presence {
     /// Its first one is at this position.
     From(Position),
     /// It was registered and never written.
@@ -44,7 +44,7 @@ pub async fn registered(pool: &PgPool) -> Result<Vec<EventType>, sqlx::Error> {
 ///
 /// # Errors
 /// When Postgres cannot be asked.
-pub async fn held(pool: &PgPool, event_type: &EventType, limit: Duration) -> Result<Held, sqlx::Error> {
+pub async fn held(pool: &PgPool, event_type: &EventType, limit: Duration) -> Result<Presence, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     // The pool's limits are for short work.
     let limits = sqlx::query!(
@@ -61,8 +61,8 @@ pub async fn held(pool: &PgPool, event_type: &EventType, limit: Duration) -> Res
         event_type.schema_version
     );
     match first.fetch_optional(&mut *transaction).await {
-        Ok(first) => Ok(first.map_or(Held::Never, Held::From)),
-        Err(sqlx::Error::Database(e)) if e.code().is_some_and(|code| code == QUERY_CANCELED) => Ok(Held::Unknown),
+        Ok(first) => Ok(first.map_or(Presence::Never, Presence::From)),
+        Err(sqlx::Error::Database(e)) if e.code().is_some_and(|code| code == QUERY_CANCELED) => Ok(Presence::Unknown),
         Err(e) => Err(e),
     }
 }

@@ -5,10 +5,12 @@
 
 mod append;
 mod appender;
+mod batch;
 mod chain;
 mod check;
 pub mod checkpoint;
 pub mod connect;
+mod connection;
 mod copy;
 mod event;
 pub mod event_types;
@@ -29,7 +31,7 @@ pub use chain::Chain;
 pub use event::{Fingerprint, Metadata, NewEvent, Origin, Payload, RecordedEvent, derive_id, event_id};
 pub use filter::Filter;
 pub use import::{Import, ImportError};
-pub use load::{Loaded, Loader, PAGE, Snapshot, StreamEvent};
+pub use load::{Loaded, Loader, Snapshot, StreamEvent};
 pub use read::{Log, LogIdentity, ReadError, begin_epoch};
 pub use scan::Scan;
 pub use stream::{Category, ExpectedVersion, Position, StreamId, Version};

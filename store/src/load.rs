@@ -3,24 +3,20 @@
 //! One task a process gathers the loads that wait and reads them in one statement, on one connection, as the appender
 //! does for appends. A long stream comes with the last snapshot of it that the same fold has made.
 
-use crate::appender::{is_broken, is_usable_after};
+use crate::connection::{Connection, is_broken};
 use crate::event::Payload;
 use crate::read::ReadError;
 use crate::{Position, StreamId, Version, connect};
 use bytestring::ByteString;
-use sqlx::ConnectOptions;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
-use std::time::Duration;
+use sqlx::postgres::PgConnection;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 /// How many streams are loaded at once.
 const MAX_BATCH: usize = 128;
-/// How many events of a stream are loaded at once; there may be more.
-pub const PAGE: usize = 1000;
+/// How many events of a stream are loaded at once.
+const PAGE: usize = 1000;
 const QUEUE: usize = 4096;
-/// How long one statement may take before the connection is given up: somewhat longer than Postgres' own limit.
-const CALL_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// An event, as far as folding needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +42,10 @@ pub struct Snapshot {
 pub struct Loaded {
     /// What to begin with, if it was not said after which version.
     pub snapshot: Option<Snapshot>,
-    /// What follows, in order; [`PAGE`] at most.
+    /// What follows, in order.
     pub events: Vec<StreamEvent>,
+    /// There may be more after them.
+    pub more: bool,
 }
 
 /// A handle on the process's loader. Cheap to clone; the task ends with the last handle.
@@ -72,7 +70,7 @@ impl Loader {
         // A plan made while the log was a page long would scan it whole for every stream, until the next ANALYZE.
         let options = connect::options(url, connect::Role::Project)?.options([("enable_seqscan", "off")]);
         let (queue, jobs) = mpsc::channel(QUEUE);
-        tokio::spawn(Worker { options, connection: None, fold }.run(jobs));
+        tokio::spawn(Worker { connection: Connection::new(options), fold }.run(jobs));
         Ok(Self { queue })
     }
 
@@ -98,8 +96,7 @@ impl Loader {
 }
 
 struct Worker {
-    options: PgConnectOptions,
-    connection: Option<PgConnection>,
+    connection: Connection,
     fold: i64,
 }
 
@@ -160,9 +157,9 @@ impl Worker {
 
     /// A connection that had been kept may have broken long ago: then it is tried with a new one.
     async fn load(&mut self, wanted: &[Wanted]) -> Result<Vec<Loaded>, sqlx::Error> {
-        let connected = self.connection.is_some();
+        let kept = self.connection.is_kept();
         match self.load_once(wanted).await {
-            Err(e) if connected && is_broken(&e) => self.load_once(wanted).await,
+            Err(e) if kept && is_broken(&e) => self.load_once(wanted).await,
             loaded => loaded,
         }
     }
@@ -173,6 +170,7 @@ impl Worker {
         let after: Vec<Option<Version>> = wanted.iter().map(|w| w.after).collect();
         let fold = self.fold;
         let rows = self
+            .connection
             .call(async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     Row,
@@ -219,50 +217,32 @@ impl Worker {
                 }),
             }
         }
+        loaded.iter_mut().for_each(|loaded| loaded.more = loaded.events.len() == PAGE);
         Ok(loaded)
     }
 
     async fn keep(&mut self, stream: StreamId, snapshot: Snapshot) -> Result<(), sqlx::Error> {
         let fold = self.fold;
-        self.call(async |connection: &mut PgConnection| {
-            sqlx::query!(
-                "INSERT INTO daybook.snapshots (category, stream_id, version, position, fold, state)
+        self.connection
+            .call(async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    "INSERT INTO daybook.snapshots (category, stream_id, version, position, fold, state)
                  VALUES ($1, $2, $3, $4, $5, $6::text::json)
                  ON CONFLICT ON CONSTRAINT snapshots_stream DO UPDATE
                  SET version = excluded.version, position = excluded.position, fold = excluded.fold,
                      state = excluded.state
-                 WHERE snapshots.fold <> excluded.fold OR snapshots.version < excluded.version",
-                stream.category.id,
-                stream.id,
-                snapshot.version,
-                snapshot.position,
-                fold,
-                snapshot.state
-            )
-            .execute(connection)
+                 WHERE snapshots.fold <> excluded.fold OR snapshots.version <= excluded.version",
+                    stream.category.id,
+                    stream.id,
+                    snapshot.version,
+                    snapshot.position,
+                    fold,
+                    snapshot.state
+                )
+                .execute(connection)
+                .await
+            })
             .await
-        })
-        .await
-        .map(drop)
-    }
-
-    /// Calls with the connection, which is kept for the next call unless it failed.
-    async fn call<T>(
-        &mut self,
-        call: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
-    ) -> Result<T, sqlx::Error> {
-        let called = async {
-            let mut connection = match self.connection.take() {
-                Some(connection) => connection,
-                None => self.options.connect().await?,
-            };
-            let called = call(&mut connection).await;
-            if is_usable_after(&called) {
-                self.connection = Some(connection);
-            }
-            called
-        };
-        let late = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-        tokio::time::timeout(CALL_TIMEOUT, called).await.unwrap_or_else(|_| Err(late()))
+            .map(drop)
     }
 }

@@ -45,14 +45,14 @@ pub(super) async fn measure(args: &Args, place: &Place) -> Result<(&'static str,
         let bound = match args.workload {
             Workload::Command => {
                 let streams = Arc::new(skus(args).iter().map(stream_of).collect());
-                measure::run(vec![Loading { bare, rows, streams, event }], args.window()).await?.0
+                measure::run(vec![Loading { bare, rows, streams, event }], args.window()).await?
             }
             _ => {
                 let streams = match args.workload {
                     Workload::Hot => new_streams(1),
                     _ => new_streams(args.size.unwrap_or(STREAMS) as usize),
                 };
-                measure::run(vec![Inserting { bare, rows, streams, next: 0, event }], args.window()).await?.0
+                measure::run(vec![Inserting { bare, rows, streams, next: 0, event }], args.window()).await?
             }
         };
         pairs.push(Pair { run, bound, least_share });
@@ -85,7 +85,7 @@ pub(super) async fn one_process(args: &Args, url: &str) -> Result<Run, Failure> 
         let client =
             || Appending { appender: appender.clone(), streams: new_streams(each), next: 0, event: event.clone() };
         let clients: Vec<_> = std::iter::repeat_with(client).take(args.clients.into()).collect();
-        return Ok(measure::run(clients, args.window()).await?.0);
+        return measure::run(clients, args.window()).await;
     }
     let log = Log::new(connect::pool(url, Role::Read, 4)?, codec::CATEGORIES);
     let loader = Loader::start(url, FOLD)?;
@@ -114,7 +114,7 @@ pub(super) async fn one_process(args: &Args, url: &str) -> Result<Run, Failure> 
     }
     let client = || Commanding { executor: executor.clone(), skus: skus.clone() };
     let clients: Vec<_> = std::iter::repeat_with(client).take(args.clients.into()).collect();
-    Ok(measure::run(clients, args.window()).await?.0)
+    measure::run(clients, args.window()).await
 }
 
 fn new_streams(count: usize) -> Vec<(StreamId, Version)> {

@@ -22,7 +22,7 @@ pub(super) struct Window {
 pub(super) struct Run {
     pub(super) operations: u64,
     pub(super) elapsed: Duration,
-    /// Of each question, in microseconds.
+    /// Of each question, in microseconds; empty where nobody asks and waits.
     pub(super) latencies: Histogram<u64>,
 }
 
@@ -37,8 +37,8 @@ pub(super) fn histogram() -> Result<Histogram<u64>, Failure> {
     Histogram::new_with_bounds(1, 60_000_000, 3).map_err(|e| Failure::Other(format!("no histogram: {e}")))
 }
 
-/// Has all clients ask at once, for as long as `window` says, and gives them back.
-pub(super) async fn run<C: Client>(clients: Vec<C>, window: Window) -> Result<(Run, Vec<C>), Failure> {
+/// Has all clients ask at once, for as long as `window` says.
+pub(super) async fn run<C: Client>(clients: Vec<C>, window: Window) -> Result<Run, Failure> {
     let begin = Instant::now() + window.warmup;
     let end = begin + window.measured;
     let mut tasks = JoinSet::new();
@@ -48,7 +48,7 @@ pub(super) async fn run<C: Client>(clients: Vec<C>, window: Window) -> Result<(R
             loop {
                 let asked = Instant::now();
                 if asked >= end {
-                    return Ok::<_, Failure>((client, operations, latencies));
+                    return Ok::<_, Failure>((operations, latencies));
                 }
                 let done = client.once().await?;
                 let answered = Instant::now();
@@ -60,15 +60,14 @@ pub(super) async fn run<C: Client>(clients: Vec<C>, window: Window) -> Result<(R
             }
         });
     }
-    let (mut clients, mut operations, mut latencies) = (Vec::new(), 0, histogram()?);
+    let (mut operations, mut latencies) = (0, histogram()?);
     while let Some(ended) = tasks.join_next().await {
-        let (client, own_operations, own_latencies) =
+        let (own_operations, own_latencies) =
             ended.map_err(|e| Failure::Other(format!("a client has ended: {e}")))??;
-        clients.push(client);
         operations += own_operations;
         latencies.add(own_latencies).map_err(|e| Failure::Other(format!("histograms do not add up: {e}")))?;
     }
-    Ok((Run { operations, elapsed: window.measured, latencies }, clients))
+    Ok(Run { operations, elapsed: window.measured, latencies })
 }
 
 /// The middle one; of an even number, the lower of the two.

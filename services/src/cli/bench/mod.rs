@@ -37,18 +37,18 @@ enum Workload {
 #[derive(clap::Args, Clone)]
 pub(super) struct Args {
     workload: Workload,
-    /// How many ask at once, in each process.
+    /// How many ask at once, in each process (append, command, warm, hot: nobody asks the other two).
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     clients: u16,
     /// How many processes share the log (append, command, warm, hot).
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     processes: u16,
-    /// How long each run is measured.
-    #[arg(long, default_value_t = 5.0)]
-    seconds: f64,
+    /// How long each run is measured (append, command, warm, hot; the other two go through all events).
+    #[arg(long, default_value = "5", value_parser = seconds)]
+    seconds: Duration,
     /// How long each run goes on before it is measured.
-    #[arg(long, default_value_t = 1.0)]
-    warmup: f64,
+    #[arg(long, default_value = "1", value_parser = seconds)]
+    warmup: Duration,
     /// How many runs; of what they come to, the median is told.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
@@ -66,11 +66,15 @@ pub(super) struct Args {
 
 impl Args {
     fn window(&self) -> Window {
-        Window {
-            warmup: Duration::from_secs_f64(self.warmup.max(0.0)),
-            measured: Duration::from_secs_f64(self.seconds.max(0.001)),
-        }
+        Window { warmup: self.warmup, measured: self.seconds }
     }
+}
+
+/// Up to an hour.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let wanted = || "a number of seconds, from 0.001 to 3600".to_owned();
+    let seconds: f64 = text.parse().map_err(|_| wanted())?;
+    if (0.001..=3600.0).contains(&seconds) { Ok(Duration::from_secs_f64(seconds)) } else { Err(wanted()) }
 }
 
 /// A run of the workload and one of the bound, one right after the other.
@@ -84,6 +88,9 @@ struct Pair {
 pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
     if args.join {
         return peer::join(&args).await;
+    }
+    if args.processes > 1 && matches!(args.workload, Workload::Read | Workload::Relay) {
+        return Err(Failure::Usage("read and relay are measured in one process: leave --processes out".into()));
     }
     let place = Place::prepare(args.server.as_deref()).await?;
     let measured = tokio::select! {
@@ -110,9 +117,10 @@ struct Report {
     clients: u16,
     processes: u16,
     ops_per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    p999_ms: f64,
+    /// None where nobody asks and waits.
+    p50_ms: Option<f64>,
+    p99_ms: Option<f64>,
+    p999_ms: Option<f64>,
     bound: &'static str,
     bound_per_second: f64,
     /// The median of the runs' ratios.
@@ -132,11 +140,14 @@ impl Report {
             added.map_err(|e| Failure::Other(format!("histograms do not add up: {e}")))?;
         }
         let of_all = |figure: fn(&Pair) -> f64| median(pairs.iter().map(figure).collect());
-        let percentile = |percent| round(latencies.value_at_percentile(percent) as f64 / 1000.0, 3);
+        let percentile = |percent| {
+            let micros = latencies.value_at_percentile(percent) as f64;
+            (!latencies.is_empty()).then(|| round(micros / 1000.0, 3))
+        };
         let shares: Vec<f64> = pairs.iter().filter_map(|pair| pair.least_share).collect();
         Ok(Self {
             workload: args.workload.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default(),
-            clients: args.clients,
+            clients: if latencies.is_empty() { 1 } else { args.clients },
             processes: args.processes,
             ops_per_second: round(of_all(|pair| pair.run.per_second()), 0),
             p50_ms: percentile(50.0),
@@ -147,7 +158,7 @@ impl Report {
             ratio: round(of_all(|pair| pair.run.per_second() / pair.bound.per_second()), 3),
             least_share: (!shares.is_empty()).then(|| round(median(shares), 3)),
             runs: args.runs,
-            seconds: args.seconds,
+            seconds: args.seconds.as_secs_f64(),
             version: env!("CARGO_PKG_VERSION"),
         })
     }
@@ -159,14 +170,15 @@ impl Report {
         }
         let headings =
             ["workload", "clients", "processes", "ops/s", "p50 ms", "p99 ms", "p99.9 ms", "bound/s", "ratio"];
+        let percentile = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| ms.to_string());
         let row = vec![
             self.workload.clone(),
             self.clients.to_string(),
             self.processes.to_string(),
             self.ops_per_second.to_string(),
-            self.p50_ms.to_string(),
-            self.p99_ms.to_string(),
-            self.p999_ms.to_string(),
+            percentile(self.p50_ms),
+            percentile(self.p99_ms),
+            percentile(self.p999_ms),
             self.bound_per_second.to_string(),
             self.ratio.to_string(),
         ];

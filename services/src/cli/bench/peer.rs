@@ -62,7 +62,12 @@ fn start(args: &Args) -> Result<Child, Failure> {
     let workload = args.workload.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
     command.args(["bench", &workload, "--join"]);
     command.args(["--clients", &args.clients.to_string()]);
-    command.args(["--seconds", &args.seconds.to_string(), "--warmup", &args.warmup.to_string()]);
+    command.args([
+        "--seconds",
+        &args.seconds.as_secs_f64().to_string(),
+        "--warmup",
+        &args.warmup.as_secs_f64().to_string(),
+    ]);
     if let Some(size) = args.size {
         command.args(["--size", &size.to_string()]);
     }
