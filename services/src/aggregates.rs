@@ -11,16 +11,23 @@ use domain::payment::Payment;
 use domain::shipment::Shipment;
 use domain::stock::Stock;
 use domain::{Aggregate, Event};
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use serde::de::DeserializeOwned;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use store::{Chain, Loaded, Loader, Position, Snapshot, StreamId, Version};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use uuid::Uuid;
 
 /// How many aggregates are kept.
-const KEPT: u64 = 200_000;
+const KEPT: usize = 200_000;
 /// After how many folded events a snapshot is worth its writing.
 const SNAPSHOT_AFTER: usize = 500;
+/// How long a stream is left to the process that won it, if that happens again and again.
+const TURN: Duration = Duration::from_millis(5);
+/// Within which time losing a stream is losing it again.
+const CONTENDED: Duration = Duration::from_millis(100);
 /// The code that folds, as a number: what a snapshot of another one says is not taken.
 pub(crate) const FOLD: i64 = match i64::from_str_radix(env!("DAYBOOK_FOLD"), 10) {
     Ok(number) => number,
@@ -28,7 +35,7 @@ pub(crate) const FOLD: i64 = match i64::from_str_radix(env!("DAYBOOK_FOLD"), 10)
 };
 
 /// The state of any aggregate.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum State {
     Order(Order),
     Payment(Payment),
@@ -109,18 +116,42 @@ pub(crate) struct Held {
 
 /// Where the state of a stream is kept.
 #[derive(Default)]
-struct Slot {
+pub(crate) struct Slot {
     folded: Option<Folded>,
     /// Of what was submitted since it was read.
     chain: Chain,
+    /// When another process was last faster.
+    lost: Option<Instant>,
+    /// Until when the stream is theirs.
+    theirs_until: Option<Instant>,
+    /// What the stream came to when it was last read, if others write to it, too: from there it is read on.
+    base: Option<Folded>,
 }
 
-#[derive(Debug)]
+impl Slot {
+    /// Lets go of the state if what was decided on it was not written: it is not what the log comes to.
+    fn look_back(&mut self) {
+        if self.chain.is_broken() {
+            let now = Instant::now();
+            let again = self.lost.is_some_and(|lost| now - lost < CONTENDED);
+            self.theirs_until = again.then(|| now + TURN);
+            self.lost = Some(now);
+            self.folded = None;
+            self.chain = Chain::default();
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
 struct Folded {
     state: State,
     version: Version,
-    /// Of the last event that is known to be written.
+    /// Of the last event that was read.
     position: Position,
+    /// The same event; none before the first, and after a snapshot.
+    event_id: Option<Uuid>,
+    /// How many events after the last snapshot it comes to.
+    after_snapshot: usize,
 }
 
 impl Held {
@@ -171,51 +202,91 @@ impl Aggregates {
 
     /// Waits until no other command holds the stream's state, and reads it if none is kept that still counts.
     pub(crate) async fn hold(&self, stream: StreamId) -> Result<Held, ExecuteError> {
-        let slot = match &self.slots {
-            Some(slots) => slots.get_with(stream, Arc::default),
-            None => Arc::default(),
-        };
-        let mut guard = slot.lock_owned().await;
-        if guard.chain.is_broken() {
-            // What was decided on it was not written: the state is not what the log comes to.
-            *guard = Slot::default();
-        }
+        let mut guard = self.turn(stream).await;
         let was_kept = guard.folded.is_some();
         if !was_kept {
-            guard.folded = Some(self.read(stream).await?);
+            let folded = match guard.base.take() {
+                Some(base) => self.read_on(stream, base).await?,
+                None => None,
+            };
+            let folded = match folded {
+                Some(folded) => folded,
+                None => self.read(stream).await?,
+            };
+            guard.base = guard.lost.map(|_| folded.clone());
+            guard.folded = Some(folded);
         }
         Ok(Held { stream, guard, was_kept })
     }
 
-    async fn read(&self, stream: StreamId) -> Result<Folded, ExecuteError> {
-        let mut folded = Folded { state: State::new(stream), version: 0, position: 0 };
-        let (mut count, mut after) = (0, None);
-        loop {
-            let Loaded { snapshot, events, more } = self.loader.load(stream, after).await?;
-            if let Some(Snapshot { position, version, state }) = snapshot {
-                match State::from_json(stream, &state) {
-                    Ok(state) => folded = Folded { state, version, position },
-                    Err(e) => {
-                        tracing::warn!(%stream, column = e.column(), "a snapshot is not one: all events are read");
-                        after = Some(0);
-                        continue;
-                    }
-                }
+    /// Waits while the stream is another process's. Two that lose it to each other group by group would do little else:
+    /// each keeps it for a while.
+    pub(crate) async fn turn(&self, stream: StreamId) -> OwnedMutexGuard<Slot> {
+        let slot = match &self.slots {
+            Some(slots) => {
+                let Ok(slot) = slots.get_or_insert_with(&stream, || Ok::<_, Infallible>(Arc::default()));
+                slot
             }
-            count += events.len();
-            fold_further(stream, &mut folded, events)?;
-            after = Some(folded.version);
+            None => Arc::default(),
+        };
+        loop {
+            let mut guard = slot.clone().lock_owned().await;
+            guard.look_back();
+            match guard.theirs_until {
+                Some(until) if until > Instant::now() => {
+                    drop(guard);
+                    tokio::time::sleep_until(until.into()).await;
+                }
+                _ => return guard,
+            }
+        }
+    }
+
+    async fn read(&self, stream: StreamId) -> Result<Folded, ExecuteError> {
+        let mut folded =
+            Folded { state: State::new(stream), version: 0, position: 0, event_id: None, after_snapshot: 0 };
+        let loaded = self.loader.load(stream, None).await?;
+        match loaded.snapshot.as_ref().map(|snapshot| (snapshot, State::from_json(stream, &snapshot.state))) {
+            Some((Snapshot { position, version, .. }, Ok(state))) => {
+                folded = Folded { state, version: *version, position: *position, event_id: None, after_snapshot: 0 };
+            }
+            Some((_, Err(e))) => {
+                tracing::warn!(%stream, column = e.column(), "a snapshot is not one: all events are read");
+                let loaded = self.loader.load(stream, Some(0)).await?;
+                return self.fold(stream, folded, loaded).await;
+            }
+            None => {}
+        }
+        self.fold(stream, folded, loaded).await
+    }
+
+    /// Reads what has come after `base`. `None` if the stream does not go on from there: the log was restored.
+    async fn read_on(&self, stream: StreamId, base: Folded) -> Result<Option<Folded>, ExecuteError> {
+        let mut loaded = self.loader.load(stream, Some(base.version - 1)).await?;
+        if loaded.events.first().map(|event| event.event_id) != base.event_id {
+            return Ok(None);
+        }
+        loaded.events.remove(0);
+        self.fold(stream, base, loaded).await.map(Some)
+    }
+
+    /// Folds what was loaded, and what follows it.
+    async fn fold(&self, stream: StreamId, mut folded: Folded, mut loaded: Loaded) -> Result<Folded, ExecuteError> {
+        loop {
+            folded.after_snapshot += loaded.events.len();
+            fold_further(stream, &mut folded, loaded.events)?;
             // Also on the way: who is cut off in the middle of a long stream finds a part of it folded the next time.
-            if count >= SNAPSHOT_AFTER
+            if folded.after_snapshot >= SNAPSHOT_AFTER
                 && let Ok(state) = folded.state.json()
             {
                 let Folded { version, position, .. } = folded;
                 self.loader.keep(stream, Snapshot { position, version, state });
-                count = 0;
+                folded.after_snapshot = 0;
             }
-            if !more {
+            if !loaded.more {
                 return Ok(folded);
             }
+            loaded = self.loader.load(stream, Some(folded.version)).await?;
         }
     }
 }
@@ -232,6 +303,7 @@ fn fold_further(stream: StreamId, folded: &mut Folded, events: Vec<store::Stream
         folded.state.evolve(&codec::decode_stored(stored)?);
         folded.version = event.version;
         folded.position = event.position;
+        folded.event_id = Some(event.event_id);
     }
     Ok(())
 }

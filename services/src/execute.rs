@@ -235,6 +235,9 @@ impl Executor {
                     {
                         return Ok(recorded);
                     }
+                    for (stream, _) in &streams {
+                        drop(self.aggregates.turn(*stream).await);
+                    }
                     hold = self.appender.hold().await.ok();
                     conflict = Some(error);
                 }

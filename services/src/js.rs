@@ -6,23 +6,24 @@ use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytestring::ByteString;
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::str::FromStr;
 use store::{LogIdentity, Metadata, Origin, Position, RecordedEvent};
 
-const POSITION: &str = "Daybook-Position";
-const EPOCH: &str = "Daybook-Epoch";
-const VERSION: &str = "Daybook-Version";
-pub(crate) const EVENT_ID: &str = "Daybook-Event-Id";
-const SCHEMA_VERSION: &str = "Daybook-Schema-Version";
-const RECORDED_AT: &str = "Daybook-Recorded-At";
-const OCCURRED_AT: &str = "Daybook-Occurred-At";
-const CORRELATION_ID: &str = "Daybook-Correlation-Id";
-const CAUSATION_ID: &str = "Daybook-Causation-Id";
-const COMMAND_ID: &str = "Daybook-Command-Id";
-const FINGERPRINT: &str = "Daybook-Fingerprint";
-const ACTOR: &str = "Daybook-Actor";
-const ORIGIN: &str = "Daybook-Origin";
-pub(crate) const TRACEPARENT: &str = "traceparent";
+const POSITION: HeaderName = HeaderName::from_static("Daybook-Position");
+const EPOCH: HeaderName = HeaderName::from_static("Daybook-Epoch");
+const VERSION: HeaderName = HeaderName::from_static("Daybook-Version");
+pub(crate) const EVENT_ID: HeaderName = HeaderName::from_static("Daybook-Event-Id");
+const SCHEMA_VERSION: HeaderName = HeaderName::from_static("Daybook-Schema-Version");
+const RECORDED_AT: HeaderName = HeaderName::from_static("Daybook-Recorded-At");
+const OCCURRED_AT: HeaderName = HeaderName::from_static("Daybook-Occurred-At");
+const CORRELATION_ID: HeaderName = HeaderName::from_static("Daybook-Correlation-Id");
+const CAUSATION_ID: HeaderName = HeaderName::from_static("Daybook-Causation-Id");
+const COMMAND_ID: HeaderName = HeaderName::from_static("Daybook-Command-Id");
+const FINGERPRINT: HeaderName = HeaderName::from_static("Daybook-Fingerprint");
+const ACTOR: HeaderName = HeaderName::from_static("Daybook-Actor");
+const ORIGIN: HeaderName = HeaderName::from_static("Daybook-Origin");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 const LOG_ID_KEY: &str = "daybook_log_id";
 const EPOCH_KEY: &str = "daybook_epoch";
@@ -67,7 +68,7 @@ fn time(at: DateTime<Utc>) -> String {
 pub fn headers(event: &RecordedEvent, epoch: i64) -> HeaderMap {
     let metadata = &event.metadata;
     let mut headers = HeaderMap::new();
-    let mut add = |name: &'static str, value: String| headers.insert(HeaderName::from_static(name), value);
+    let mut add = |name: HeaderName, value: String| headers.insert(name, value);
     add(POSITION, event.position.to_string());
     add(EPOCH, epoch.to_string());
     add(VERSION, event.version.to_string());
@@ -94,7 +95,7 @@ pub fn headers(event: &RecordedEvent, epoch: i64) -> HeaderMap {
 #[error("a message on {subject} is no event of the log: its {what} is missing or malformed")]
 pub struct BadMessage {
     subject: String,
-    what: &'static str,
+    what: String,
 }
 
 /// The event that a message of the stream carries.
@@ -102,20 +103,20 @@ pub struct BadMessage {
 /// # Errors
 /// When the message is none of the relay's.
 pub fn recorded(message: &async_nats::Message) -> Result<RecordedEvent, BadMessage> {
-    let bad = |what| BadMessage { subject: message.subject.to_string(), what };
+    let bad = |what: &dyn Display| BadMessage { subject: message.subject.to_string(), what: what.to_string() };
     let none = HeaderMap::new();
     let headers = message.headers.as_ref().unwrap_or(&none);
-    let given = |name: &'static str| headers.get(HeaderName::from_static(name)).map(HeaderValue::as_str);
-    let text = |name: &'static str| given(name).ok_or_else(|| bad(name));
+    let given = |name: HeaderName| headers.get(name).map(HeaderValue::as_str);
+    let text = |name: HeaderName| given(name.clone()).ok_or_else(|| bad(&name));
     fn parsed<T: FromStr>(text: &str) -> Option<T> {
         text.parse().ok()
     }
     macro_rules! header {
         ($name:expr) => {
-            text($name).and_then(|text| parsed(text).ok_or_else(|| bad($name)))?
+            text($name).and_then(|text| parsed(text).ok_or_else(|| bad(&$name)))?
         };
     }
-    let (stream, event_type) = subject::parse_event(message.subject.as_str()).ok_or_else(|| bad("subject"))?;
+    let (stream, event_type) = subject::parse_event(message.subject.as_str()).ok_or_else(|| bad(&"subject"))?;
     Ok(RecordedEvent {
         position: header!(POSITION),
         stream,
@@ -133,10 +134,10 @@ pub fn recorded(message: &async_nats::Message) -> Result<RecordedEvent, BadMessa
             command_id: header!(COMMAND_ID),
             fingerprint: header!(FINGERPRINT),
             actor: text(ACTOR)?.into(),
-            origin: Origin::from_name(text(ORIGIN)?).ok_or_else(|| bad(ORIGIN))?,
+            origin: Origin::from_name(text(ORIGIN)?).ok_or_else(|| bad(&ORIGIN))?,
             occurred_at: header!(OCCURRED_AT),
             traceparent: given(TRACEPARENT).map(ByteString::from),
         },
-        payload: ByteString::try_from(message.payload.clone()).map_err(|_| bad("body"))?.into(),
+        payload: ByteString::try_from(message.payload.clone()).map_err(|_| bad(&"body"))?.into(),
     })
 }

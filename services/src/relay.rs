@@ -1,14 +1,16 @@
 //! From the log to JetStream: the event at position P becomes the message with sequence P.
 //!
 //! Each message says which sequence must be the last before it, so nothing is published twice or out of order, whatever
-//! is retried and however many relays run. JetStream's last sequence is the only checkpoint.
+//! is retried and however many relays run. JetStream's last sequence is the only checkpoint. It also makes each
+//! acknowledgement one of all messages before it: so only some of them are asked for.
 
 use crate::step::{Outcome, Step};
 use crate::{js, subject};
-use async_nats::HeaderMap;
+use async_nats::header::NATS_EXPECTED_LAST_SEQUENCE;
 use async_nats::jetstream::context::{GetStreamErrorKind, PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{Context, ErrorCode, stream};
+use async_nats::{Client, HeaderMap};
 use sqlx::PgPool;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,8 +21,10 @@ use uuid::Uuid;
 
 /// How many events are read at a time.
 const PAGE: i64 = 500;
-/// How many messages may wait for their acknowledgement: the next page is read and sent while they do.
-const IN_FLIGHT: usize = 1000;
+/// How many messages an acknowledgement is asked for.
+const ACKED_AT_ONCE: usize = 100;
+/// How many acknowledgements may be waited for: the next page is read and sent while they are.
+const IN_FLIGHT: usize = 10;
 /// How often the stream is looked at while there is nothing to publish.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long to wait for a hint before looking.
@@ -47,10 +51,13 @@ pub struct Relay {
     log: Log,
     /// For the checkpoints, when the stream has to be made.
     pool: PgPool,
+    client: Client,
     jetstream: Context,
     hint: watch::Receiver<Position>,
     state: Option<State>,
-    /// Messages that were sent and not acknowledged yet, each with the position before it.
+    /// Something has been acknowledged since the stream was looked at.
+    stores: bool,
+    /// The acknowledgements that are waited for, each with the position after which something went wrong if it is none.
     in_flight: VecDeque<(Position, PublishAckFuture)>,
     /// The page after the one that was sent last, if that was a full one.
     next_page: Option<JoinHandle<Result<Vec<RecordedEvent>, ReadError>>>,
@@ -71,7 +78,17 @@ struct State {
 impl Relay {
     /// `hint` changes when the log has grown.
     pub fn new(log: Log, pool: PgPool, jetstream: Context, hint: watch::Receiver<Position>) -> Self {
-        Self { log, pool, jetstream, hint, state: None, in_flight: VecDeque::new(), next_page: None }
+        Self {
+            log,
+            pool,
+            client: jetstream.client(),
+            jetstream,
+            hint,
+            state: None,
+            stores: false,
+            in_flight: VecDeque::new(),
+            next_page: None,
+        }
     }
 
     /// Whether JetStream carries another history than the log; and why it must be one.
@@ -156,22 +173,35 @@ impl Relay {
 
     /// Sends a page, and waits for no more acknowledgements than it must.
     async fn publish(&mut self, state: State, page: &[RecordedEvent]) -> Result<(), RelayError> {
-        for event in page {
+        let mut unsent = page;
+        loop {
+            // What is wrong with one message does not show in the acknowledgement of a later one, which says no more
+            // than that it does not follow. Then the stream is looked at, and each acknowledged until one is stored.
+            let at_once = if self.stores { ACKED_AT_ONCE } else { 1 };
+            let (events, rest) = unsent.split_at(at_once.min(unsent.len()));
+            let Some((last, others)) = events.split_last() else { return Ok(()) };
+            unsent = rest;
+            let after = last.position - events.len() as Position;
+            for event in others {
+                let (subject, headers) = (subject::event(event.stream, &event.event_type), headers(event, state));
+                let sent = self.client.publish_with_headers(subject, headers, event.payload.clone().into()).await;
+                sent.map_err(|e| RelayError::JetStream(e.to_string()))?;
+            }
             if self.in_flight.len() >= IN_FLIGHT {
                 self.acknowledged().await?;
             }
-            let after = event.position - 1;
-            let subject = subject::event(event.stream, &event.event_type);
-            let sent = self.jetstream.send_publish(subject, message(event, state.identity.epoch)).await;
+            let subject = subject::event(last.stream, &last.event_type);
+            let message = PublishMessage::build().headers(headers(last, state)).payload(last.payload.clone().into());
+            let sent = self.jetstream.send_publish(subject, message).await;
             self.in_flight.push_back((after, sent.map_err(|source| RelayError::Publish { after, source })?));
         }
-        Ok(())
     }
 
-    /// Waits for the oldest message to be stored; says whether there was one.
+    /// Waits for the oldest acknowledgement; says whether there was one to wait for.
     async fn acknowledged(&mut self) -> Result<bool, RelayError> {
         let Some((after, ack)) = self.in_flight.pop_front() else { return Ok(false) };
         ack.await.map_err(|source| RelayError::Publish { after, source })?;
+        self.stores = true;
         Ok(true)
     }
 
@@ -186,11 +216,11 @@ impl Relay {
             None => &page,
         };
         let Some(end) = page.last() else {
-            let mut stored = 0;
-            while self.acknowledged().await? {
-                stored += 1;
+            if self.in_flight.is_empty() {
+                return Ok((Outcome::Idle, state));
             }
-            return Ok((if stored > 0 { Outcome::Worked(stored) } else { Outcome::Idle }, state));
+            while self.acknowledged().await? {}
+            return Ok((Outcome::Worked(0), state));
         };
         self.publish(state, page).await?;
         let state = State { last: end.position, last_event: Some(end.event_id), ..state };
@@ -203,12 +233,10 @@ fn diverged(at: Position, published: Option<Uuid>, recorded: Option<Uuid>) -> Re
     RelayError::Diverged(format!("at {at} it has {}, the log {}", event(published), event(recorded)))
 }
 
-fn message(event: &RecordedEvent, epoch: i64) -> PublishMessage {
-    let headers: HeaderMap = js::headers(event, epoch);
-    PublishMessage::build()
-        .headers(headers)
-        .payload(event.payload.clone().into())
-        .expected_last_sequence((event.position - 1) as u64)
+fn headers(event: &RecordedEvent, State { identity, .. }: State) -> HeaderMap {
+    let mut headers = js::headers(event, identity.epoch);
+    headers.insert(NATS_EXPECTED_LAST_SEQUENCE, (event.position - 1).to_string());
+    headers
 }
 
 impl Step for Relay {
@@ -225,6 +253,7 @@ impl Step for Relay {
             None => {
                 // Also after a step that was given up.
                 self.in_flight.clear();
+                self.stores = false;
                 self.next_page = None;
                 self.resume().await?
             }

@@ -23,6 +23,7 @@ const QUEUE: usize = 4096;
 pub struct StreamEvent {
     pub position: Position,
     pub version: Version,
+    pub event_id: Uuid,
     pub event_type: ByteString,
     pub schema_version: i16,
     pub payload: Payload,
@@ -106,11 +107,12 @@ struct Wanted {
     reply: oneshot::Sender<Result<Loaded, ReadError>>,
 }
 
-/// An event, or the snapshot before the events: then there is no type.
+/// An event, or the snapshot before the events: then there is no id and no type.
 struct Row {
     number: i64,
     version: Version,
     position: Position,
+    event_id: Option<Uuid>,
     event_type: Option<String>,
     schema_version: i16,
     payload: String,
@@ -175,19 +177,19 @@ impl Worker {
                 sqlx::query_as!(
                     Row,
                     r#"SELECT wanted.number AS "number!", found.version AS "version!", found.position AS "position!",
-                              found.event_type AS "event_type?", found.schema_version AS "schema_version!",
-                              found.payload AS "payload!"
+                              found.event_id AS "event_id?", found.event_type AS "event_type?",
+                              found.schema_version AS "schema_version!", found.payload AS "payload!"
                        FROM unnest($1::smallint[], $2::uuid[], $3::bigint[])
                             WITH ORDINALITY AS wanted(category, stream_id, after, number)
                        LEFT JOIN daybook.snapshots AS s
                               ON s.category = wanted.category AND s.stream_id = wanted.stream_id
                              AND s.fold = $4 AND wanted.after IS NULL
                        CROSS JOIN LATERAL (
-                           SELECT s.version, s.position, NULL AS event_type, 0::smallint AS schema_version,
-                                  s.state::text AS payload
+                           SELECT s.version, s.position, NULL AS event_id, NULL AS event_type,
+                                  0::smallint AS schema_version, s.state::text AS payload
                            WHERE s.version IS NOT NULL
                            UNION ALL
-                           (SELECT e.version, e.position, e.event_type, e.schema_version, e.payload::text
+                           (SELECT e.version, e.position, e.event_id, e.event_type, e.schema_version, e.payload::text
                             FROM daybook.events AS e
                             WHERE e.category = wanted.category AND e.stream_id = wanted.stream_id
                               AND e.version > coalesce(s.version, wanted.after, 0)
@@ -204,13 +206,14 @@ impl Worker {
             })
             .await?;
         let mut loaded = vec![Loaded::default(); wanted.len()];
-        for Row { number, version, position, event_type, schema_version, payload } in rows {
+        for Row { number, version, position, event_id, event_type, schema_version, payload } in rows {
             let Some(loaded) = loaded.get_mut(number as usize - 1) else { continue };
-            match event_type {
+            match event_id.zip(event_type) {
                 None => loaded.snapshot = Some(Snapshot { position, version, state: payload }),
-                Some(event_type) => loaded.events.push(StreamEvent {
+                Some((event_id, event_type)) => loaded.events.push(StreamEvent {
                     position,
                     version,
+                    event_id,
                     event_type: event_type.into(),
                     schema_version,
                     payload: payload.into(),

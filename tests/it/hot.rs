@@ -211,3 +211,30 @@ async fn no_answer_rests_on_what_postgres_has_lost() {
     assert!(process.execute(&other).await.unwrap().recorded);
     assert_eq!(stocks(&url, "mug").await, [(1, 0), (1, 1)]);
 }
+
+/// The fault: Postgres restored to an older state under services that go on. Two processes write to one stream, so each
+/// reads on from what it last read; of a stream that has become another, it reads all.
+#[tokio::test]
+async fn a_stream_that_has_become_another_is_not_read_on() {
+    let url = database().await;
+    let [a, b] = [executor(&url), executor(&url)];
+    for process in [&a, &b, &a, &b, &a] {
+        process.execute(&receipt("mug", 1)).await.unwrap();
+    }
+    run(
+        &url,
+        "ALTER TABLE daybook.events DISABLE TRIGGER events_append_only;
+         DELETE FROM daybook.events WHERE position > 1;
+         ALTER TABLE daybook.events ENABLE ALWAYS TRIGGER events_append_only",
+    )
+    .await;
+    // What takes the place of what was lost has the same positions and versions.
+    let restored = executor(&url);
+    for _ in 0..6 {
+        restored.execute(&receipt("mug", 100)).await.unwrap();
+    }
+    // As it was, there were no more than five.
+    a.execute(&reserve(new_order(), "mug", 601)).await.unwrap();
+    b.execute(&receipt("mug", 1)).await.unwrap();
+    assert_eq!(stocks(&url, "mug").await.last(), Some(&(602, 601)));
+}

@@ -1,7 +1,7 @@
 //! The log in JetStream: at the sequence that is its position, whatever happens to either.
 
-use crate::harness::{System, envelope, run};
-use async_nats::jetstream::stream::Stream;
+use crate::harness::{System, envelope, order_of, run};
+use async_nats::jetstream::stream::{Config, Stream};
 use services::execute::Outcome as Executed;
 use services::process::jetstream;
 use services::relay::{Relay, RelayError};
@@ -63,6 +63,39 @@ async fn two_relays_at_once_publish_nothing_twice() {
     }
     system.relay().await;
     assert_eq!(window(&system).await, (1, 100, 100));
+    system.project().await;
+    system.assert_verified().await;
+}
+
+/// Only every hundredth message is acknowledged. What is wrong with one in between is told all the same.
+#[tokio::test]
+async fn a_message_that_jetstream_refuses_is_named() {
+    let mut system = System::start().await;
+    receive(&system, 1).await;
+    system.relay().await;
+    let limit = async |system: &System, bytes| {
+        let config = Config { max_message_size: bytes, ..stream(system).await.cached_info().config.clone() };
+        jetstream(&system.parts.client).update_stream(config).await.unwrap();
+    };
+    limit(&system, 2000).await;
+    receive(&system, 150).await;
+    let lines: Vec<(String, u32, u128)> = (0..30).map(|n| (format!("mug-{n}"), 1, 1)).collect();
+    let lines: Vec<(&str, u32, u128)> = lines.iter().map(|(sku, count, seller)| (&**sku, *count, *seller)).collect();
+    system.place(order_of(&lines)).await;
+    receive(&system, 150).await;
+    let refused = loop {
+        match system.relay.step().await {
+            Ok(Outcome::Worked(_)) => {}
+            other => break other,
+        }
+    };
+    assert!(
+        matches!(&refused, Err(RelayError::Publish { after: 151, source }) if source.to_string().contains("exceeds")),
+        "{refused:?}"
+    );
+    limit(&system, -1).await;
+    system.relay().await;
+    assert_eq!(window(&system).await, (1, 302, 302));
     system.project().await;
     system.assert_verified().await;
 }
