@@ -27,8 +27,6 @@ use uuid::Uuid;
 
 /// How long an orderly end may take.
 const STOP: Duration = Duration::from_secs(25);
-/// How many messages of the relay may wait for their acknowledgement.
-const RELAY_IN_FLIGHT: usize = 1000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -63,12 +61,8 @@ pub async fn connect_nats(url: &str, name: &str) -> Result<Client, StartError> {
     Ok(options.reconnect_delay_callback(|_| Duration::from_millis(250)).connect(url).await?)
 }
 
-/// A JetStream context that holds `RELAY_IN_FLIGHT` publishes back at most.
 pub fn jetstream(client: &Client) -> jetstream::Context {
-    jetstream::context::ContextBuilder::new()
-        .max_ack_inflight(RELAY_IN_FLIGHT)
-        .backpressure_on_inflight(true)
-        .build(client.clone())
+    jetstream::new(client.clone())
 }
 
 /// What every service is made from.
