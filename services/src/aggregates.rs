@@ -129,6 +129,21 @@ struct Slot {
 }
 
 impl Slot {
+    /// Lets go of the state if what was decided on it was not written: it is not what the log comes to. If another process
+    /// was faster, again and again, the stream is left to them for a while: two that took it from each other group by
+    /// group would do little else.
+    fn look_back(&mut self) {
+        if !self.chain.is_broken() {
+            return;
+        }
+        if self.chain.is_overtaken() {
+            self.theirs_until = self.was_lost_just_now().then(|| Instant::now() + TURN);
+            self.lost = Some(Instant::now());
+        }
+        self.folded = None;
+        self.chain = Chain::default();
+    }
+
     fn was_lost_just_now(&self) -> bool {
         self.lost.is_some_and(|lost| lost.elapsed() < CONTENDED)
     }
@@ -199,11 +214,6 @@ impl Aggregates {
         if guard.base.is_some() && !guard.was_lost_just_now() {
             guard.base = None;
         }
-        if guard.chain.is_broken() {
-            // What was decided on it was not written: the state is not what the log comes to.
-            guard.folded = None;
-            guard.chain = Chain::default();
-        }
         let was_kept = guard.folded.is_some();
         if !was_kept {
             let folded = match guard.base.take() {
@@ -214,14 +224,6 @@ impl Aggregates {
             guard.folded = Some(folded);
         }
         Ok(Held { stream, guard, was_kept })
-    }
-
-    /// Another process was faster. If that happens again and again, the stream is left to them for a while: two that took
-    /// it from each other group by group would do little else.
-    pub(crate) async fn lose(&self, stream: StreamId) {
-        let mut guard = self.lock(stream, false).await;
-        guard.theirs_until = guard.was_lost_just_now().then(|| Instant::now() + TURN);
-        guard.lost = Some(Instant::now());
     }
 
     /// Waits while the stream is another process's.
@@ -238,7 +240,8 @@ impl Aggregates {
             None => Arc::default(),
         };
         loop {
-            let guard = slot.clone().lock_owned().await;
+            let mut guard = slot.clone().lock_owned().await;
+            guard.look_back();
             match guard.theirs_until {
                 Some(until) if waits_for_turn && until > Instant::now() => {
                     drop(guard);

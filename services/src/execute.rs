@@ -238,9 +238,6 @@ impl Executor {
                     {
                         return Ok(recorded);
                     }
-                    if let AppendError::VersionConflict { stream, .. } = &error {
-                        self.aggregates.lose(*stream).await;
-                    }
                     for stream in looked_at {
                         self.aggregates.wait_for_turn(stream).await;
                     }
