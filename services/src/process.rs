@@ -5,6 +5,7 @@ use crate::api::Service;
 use crate::config::{Role, Urls};
 use crate::execute::Executor;
 use crate::feed::Feed;
+use crate::policy::Pace;
 use crate::projector::Projector;
 use crate::readable::{self, Unreadable};
 use crate::relay::Relay;
@@ -150,7 +151,7 @@ impl Process {
     ///
     /// # Errors
     /// As those of [`Parts::connect`].
-    pub async fn start(urls: &Urls, roles: &[Role]) -> Result<Self, StartError> {
+    pub async fn start(urls: &Urls, roles: &[Role], pace: Pace) -> Result<Self, StartError> {
         let parts = Parts::connect(urls).await?;
         let (loops, stopping, failed) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let start = Loops { loops: &loops, stopping: &stopping, failed: &failed };
@@ -177,7 +178,9 @@ impl Process {
         });
         let hint = share_hints(&parts, &loops, &stopping).await?;
         if has(Role::Provider) {
-            services.push(provider::start(&parts.client).await?);
+            // What is late comes when the sender has given up.
+            let late = pace.answer.mul_f64(1.5);
+            services.push(provider::start(&parts.client, parts.project.clone(), late).await?);
         }
         if has(Role::Notifier) {
             services.push(notifier::start(&parts.client, parts.project.clone()).await?);
@@ -197,7 +200,7 @@ impl Process {
         }
         if has(Role::Sender) {
             let (pool, client) = (parts.project.clone(), parts.client.clone());
-            let sender = Sender::new(pool, executor.clone(), client, parts.owner, written);
+            let sender = Sender::new(pool, executor.clone(), client, parts.owner, written, pace);
             start.run(sender);
         }
         if has(Role::Queries) {
