@@ -8,6 +8,8 @@ use domain::order::{CancelReason, PlaceOrder};
 use domain::payment::{Call, Outcome};
 use domain::reaction::{LookupAnswer, Operation, ProviderCall};
 use domain::{Command, payment};
+use serde_json::json;
+use services::command_api;
 use services::execute::{Envelope, ExecuteError, Outcome as Executed};
 use services::policy::Pace;
 use services::provider::{self, Moved, moved};
@@ -18,7 +20,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// Gives up soon, and tries again at once.
-const IMPATIENT: Pace = Pace { answer: Duration::from_millis(150), longest_wait: Duration::ZERO };
+const IMPATIENT: Pace = Pace { answer: Duration::from_millis(400), longest_wait: Duration::ZERO };
 
 /// Two mugs for 22.50, by a card of this token.
 fn paid_by(token: &str) -> PlaceOrder {
@@ -250,6 +252,52 @@ async fn what_is_unknown_stays_unknown_until_the_provider_says_what_it_is() {
     assert_eq!(system.status(order).await, "confirmed");
     assert_moved(&system, order, TOTAL, 0, 0).await;
     system.assert_verified().await;
+}
+
+/// A webhook may be faster than the answer, come twice, or tell what nobody asked for.
+#[tokio::test]
+async fn a_notice_of_the_provider_says_what_its_answer_would_have_said() {
+    let mut system = System::start().await;
+    system.receive("mug", 10).await;
+    let api = command_api::start(&system.parts.client, system.executor.clone()).await.unwrap();
+    system.parts.client.flush().await.unwrap();
+    stop_the_outside(&mut system).await;
+    let order = system.place(paid_by("tok_approve")).await;
+    system.settle().await;
+    let told = async |n: u128, call: serde_json::Value| -> serde_json::Value {
+        let outcome = json!({ "approved": { "reference": format!("ref{}", "\u{7}é".repeat(300)) } });
+        let payment_id = PaymentId::of_order(order, 0);
+        let notice_id = Uuid::from_u128(n);
+        let data = json!({ "payment_id": payment_id, "notice_id": notice_id, "call": call, "outcome": outcome });
+        let body = json!({ "command_id": Uuid::now_v7(), "actor": "webhook", "data": data }).to_string();
+        let answer = system.parts.client.request("daybook.cmd.v1.payment.record_notice", body.into()).await.unwrap();
+        serde_json::from_slice(&answer.payload).unwrap()
+    };
+    assert_eq!(told(1, json!("authorise")).await["recorded"], true);
+    assert_eq!(told(1, json!("authorise")).await["recorded"], false);
+    assert_eq!(told(2, json!({ "capture": { "capture_id": order } })).await["detail"]["reason"], "unknown_capture");
+    assert_eq!(told(3, json!({ "capture": { "capture_id": 7 } })).await["code"], "invalid");
+    let event = system.parts.log.read_all(0, 100).await.unwrap();
+    let event = event.iter().find(|e| e.event_type == "PaymentAuthorised").unwrap();
+    assert_eq!(event.metadata.correlation_id, order.0);
+    assert!(event.payload.ends_with(&format!("\"ref{}\"}}", "é".repeat(197))), "{}", &*event.payload);
+    system.settle().await;
+    assert_eq!(system.status(order).await, "confirmed");
+    // The answer comes after all.
+    start_the_provider(&mut system).await;
+    run(&system, "UPDATE daybook.follow_ups SET due_at = '-infinity'").await;
+    system.settle().await;
+    assert_eq!(of(&system.events_of(order).await, "PaymentAuthorised"), 1);
+    assert_eq!(
+        count(
+            &system,
+            "SELECT count(*) FROM daybook.follow_ups WHERE reaction = 'call_authorise' AND state = 'accepted'"
+        )
+        .await,
+        1
+    );
+    system.assert_verified().await;
+    api.stop().await;
 }
 
 #[tokio::test]
