@@ -22,5 +22,6 @@ mod relaying;
 mod replaying;
 mod retrying;
 mod subscribing;
+mod timers;
 mod verifying;
 mod wire;
