@@ -33,6 +33,8 @@ ids! {
     ShipmentId,
     /// One capture of an authorised payment; its idempotency key at the provider.
     CaptureId,
+    /// One refund of what is captured; its idempotency key at the provider.
+    RefundId,
     /// A customer; who that is, is personal data and kept elsewhere.
     CustomerId,
     /// A postal address; what it says is personal data and kept elsewhere.
@@ -80,6 +82,23 @@ impl RestockId {
     /// The way back of a shipment that was not delivered.
     pub fn of_shipment(shipment: ShipmentId) -> Self {
         Self(Uuid::new_v5(&shipment.0, b"restock"))
+    }
+}
+
+impl RefundId {
+    /// The refund of `payment` for what came back of an order's return of that number.
+    pub fn of_return(payment: PaymentId, return_no: u32) -> Self {
+        Self(Uuid::new_v5(&payment.0, format!("refund return {return_no}").as_bytes()))
+    }
+
+    /// The refund of `payment` for a shipment that was lost, or came back to the sender.
+    pub fn of_shipment(payment: PaymentId, shipment: ShipmentId) -> Self {
+        Self(Uuid::new_v5(&payment.0, format!("refund {shipment}").as_bytes()))
+    }
+
+    /// The refund of what was captured of a payment that is let go.
+    pub fn of_void(payment: PaymentId) -> Self {
+        Self(Uuid::new_v5(&payment.0, b"refund void"))
     }
 }
 

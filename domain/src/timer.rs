@@ -78,14 +78,21 @@ fn after_payment(id: PaymentId, event: &payment::Event) -> Vec<TimerChange> {
             after_seconds: AUTHORISATION_EXPIRY_SECONDS,
             command: Command::Payment { id, command: payment::Command::Expire },
         }],
-        E::PaymentCaptured(_) | E::PaymentVoided(_) => vec![TimerChange::Clear(expiry())],
+        E::PaymentCaptured(_) | E::PaymentVoided(_) | E::AuthorisationExpired(_) => vec![TimerChange::Clear(expiry())],
         E::PaymentRequested(_)
         | E::PaymentDeclined(_)
         | E::CaptureRequested(_)
         | E::CaptureDeclined(_)
         | E::VoidDeferred(_)
         | E::VoidRequested(_)
-        | E::VoidDeclined(_) => vec![],
+        | E::VoidDeclined(_)
+        | E::RefundDeferred(_)
+        | E::RefundRequested(_)
+        | E::PaymentRefunded(_)
+        | E::RefundDeclined(_)
+        | E::RefundDropped(_)
+        | E::OutcomeUnknown(_)
+        | E::CallRetried(_) => vec![],
     }
 }
 

@@ -15,6 +15,7 @@ pub mod feed;
 pub mod js;
 pub mod notifier;
 pub mod olist;
+pub mod policy;
 pub mod process;
 pub mod projector;
 pub mod provider;

@@ -1,4 +1,4 @@
-//! The appender: the only way into the log.
+//! The appender: the way into a log that is in use. (An import fills one that is empty.)
 //!
 //! One task a process gathers the appends that wait and writes them in one call, on one connection. It never waits to
 //! fill a group: what queued up while one group was in flight is the next one, and a client alone pays nothing.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 /// An event type of a category, in one of its schema versions.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Name {
+pub(crate) struct Name {
     category: String,
     event_type: String,
     version: i16,
@@ -44,7 +44,7 @@ fn files(folder: &str, extension: &str) -> BTreeMap<Name, String> {
 }
 
 /// The stored payloads of every type and version there ever was.
-fn fixtures() -> BTreeMap<Name, Vec<String>> {
+pub(crate) fn fixtures() -> BTreeMap<Name, Vec<String>> {
     let files = files("it/fixtures", ".jsonl");
     files.into_iter().map(|(name, lines)| (name, lines.lines().map(str::to_owned).collect())).collect()
 }
@@ -74,7 +74,7 @@ fn versions() -> BTreeSet<Name> {
 }
 
 /// The event that today's build makes of a stored payload, if it can.
-fn read(name: &Name, payload: &str) -> Option<Event> {
+pub(crate) fn read(name: &Name, payload: &str) -> Option<Event> {
     let category = *CATEGORIES.iter().find(|c| c.name == name.category).unwrap();
     let stored = Stored {
         position: 1,

@@ -6,6 +6,7 @@ use domain::order::{CancelReason, StockLine};
 use domain::reaction::{Act, react_to_rejection};
 use domain::{Command, Rejection, stock};
 use projections::follow_up::{self, Due, Settlement};
+use services::policy::Pace;
 use services::process::Parts;
 use services::provider;
 use services::sender::Sender;
@@ -13,6 +14,7 @@ use services::step::{Outcome, Step};
 use sqlx::types::Json;
 use sqlx::{Row, query_as, query_scalar};
 use std::sync::Arc;
+use std::time::Duration;
 use store::lease;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -58,7 +60,9 @@ async fn a_provider_that_does_not_answer_is_asked_again() {
     let waiting = "SELECT count(*) FROM daybook.follow_ups
         WHERE state = 'due' AND reaction = 'call_authorise' AND attempts > 0 AND reason IS NOT NULL";
     assert_eq!(count(&system, waiting).await, 1);
-    system.outside.push(provider::start(&system.parts.client).await.unwrap());
+    system
+        .outside
+        .push(provider::start(&system.parts.client, system.parts.project.clone(), Duration::ZERO).await.unwrap());
     run_as_superuser(&system, "UPDATE daybook.follow_ups SET due_at = '-infinity'").await;
     system.settle().await;
     assert_eq!(system.status(order).await, "confirmed");
@@ -144,7 +148,7 @@ async fn one_sender_at_a_time_and_the_next_goes_on() {
     assert!(matches!(system.sender.step().await.unwrap(), Outcome::Worked(_)));
     let parts = Parts::connect(&system.urls).await.unwrap();
     let (pool, executor, client) = (parts.project.clone(), parts.executor(), parts.client.clone());
-    let mut standby = Sender::new(pool, executor, client, parts.owner, Arc::new(Notify::new()));
+    let mut standby = Sender::new(pool, executor, client, parts.owner, Arc::new(Notify::new()), Pace::default());
     system.project().await;
     assert_eq!(standby.step().await.unwrap(), Outcome::Idle);
     system.sender.end().await;

@@ -10,6 +10,7 @@ use services::codec::{self, CATEGORIES};
 use services::config::Urls;
 use services::execute::{Envelope, ExecuteError, Executor, Outcome as Executed};
 use services::feed::Feed;
+use services::policy::Pace;
 use services::process::{Parts, jetstream};
 use services::projector::Projector;
 use services::relay::Relay;
@@ -121,11 +122,19 @@ pub(crate) struct System {
 
 impl System {
     pub(crate) async fn start() -> Self {
+        Self::start_at(Pace::default()).await
+    }
+
+    pub(crate) async fn start_at(pace: Pace) -> Self {
         let (database_url, nats) = tokio::join!(database(), start_nats());
-        Self::on(Urls { database_url, nats_url: nats.url() }, nats).await
+        Self::on_at(Urls { database_url, nats_url: nats.url() }, nats, pace).await
     }
 
     pub(crate) async fn on(urls: Urls, nats: Nats) -> Self {
+        Self::on_at(urls, nats, Pace::default()).await
+    }
+
+    async fn on_at(urls: Urls, nats: Nats, pace: Pace) -> Self {
         let parts = Parts::connect(&urls).await.unwrap();
         let executor = parts.executor();
         let written = Arc::new(Notify::new());
@@ -137,9 +146,9 @@ impl System {
         let projectors = Projection::ALL.into_iter().map(projector).collect();
         let client = parts.client.clone();
         let sweeper = Sweeper::new(parts.project.clone(), written.clone());
-        let sender = Sender::new(parts.project.clone(), executor.clone(), client, parts.owner, written);
+        let sender = Sender::new(parts.project.clone(), executor.clone(), client, parts.owner, written, pace);
         let outside = vec![
-            provider::start(&parts.client).await.unwrap(),
+            provider::start(&parts.client, parts.project.clone(), pace.answer.mul_f64(1.5)).await.unwrap(),
             notifier::start(&parts.client, parts.project.clone()).await.unwrap(),
         ];
         parts.client.flush().await.unwrap();

@@ -4,6 +4,8 @@
 mod appends;
 mod archive;
 mod binary;
+mod buyers;
+mod choreography;
 mod crashing;
 mod event_types;
 mod evolution;
