@@ -41,8 +41,13 @@ struct Upcaster {
     upcast: fn(Value) -> Value,
 }
 
-/// One for each version of an event type that is no longer written. None yet: every type is at its first version.
-const UPCASTERS: &[Upcaster] = &[];
+/// One for each version of an event type that is no longer written.
+const UPCASTERS: &[Upcaster] = &[
+    // Version 2 knows more reasons.
+    Upcaster { category: "order", event_type: "OrderCancelled", from: 1, upcast: |v| v },
+    // Version 2 says what else it is for than the order as placed: an edit, a line that had to wait.
+    Upcaster { category: "stock", event_type: "StockReserved", from: 1, upcast: |v| v },
+];
 
 /// Why a stored event cannot be read by this build.
 #[derive(Debug, thiserror::Error)]

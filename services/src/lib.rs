@@ -32,5 +32,6 @@ pub mod subject;
 pub mod subscription;
 pub mod telemetry;
 pub mod time_travel;
+pub mod timers;
 pub mod verify;
 pub mod wire;

@@ -56,7 +56,7 @@ impl Policy {
                 | payment::Command::Expire
                 | payment::Command::RecordNotice { .. } => INSIDE,
             },
-            Act::Command(Command::Stock(stock::Command::Commit { .. })) => OWED,
+            Act::Command(Command::Stock(stock::Command::Commit { .. } | stock::Command::Restock { .. })) => OWED,
             Act::Command(
                 Command::Stock(_) | Command::Order { .. } | Command::CancelOrder { .. } | Command::Shipment { .. },
             ) => INSIDE,

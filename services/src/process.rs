@@ -11,6 +11,7 @@ use crate::readable::{self, Unreadable};
 use crate::relay::Relay;
 use crate::sender::Sender;
 use crate::step::{Step, run};
+use crate::timers::Sweeper;
 use crate::{codec, command_api, notifier, provider, query_api, subject};
 use async_nats::Client;
 use async_nats::jetstream;
@@ -200,6 +201,7 @@ impl Process {
         }
         if has(Role::Sender) {
             let (pool, client) = (parts.project.clone(), parts.client.clone());
+            start.run(Sweeper::new(pool.clone(), written.clone()));
             let sender = Sender::new(pool, executor.clone(), client, parts.owner, written, pace);
             start.run(sender);
         }

@@ -25,5 +25,6 @@ mod relaying;
 mod replaying;
 mod retrying;
 mod subscribing;
+mod timers;
 mod verifying;
 mod wire;
