@@ -9,6 +9,9 @@ use crate::id::{CaptureId, LineNo, OrderId, PaymentId, ShipmentId};
 use crate::money::Amount;
 use std::collections::BTreeSet;
 
+#[cfg(test)]
+mod tests;
+
 impl Order {
     /// Whether `events` can be the whole history of the order `id`.
     ///

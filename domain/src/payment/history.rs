@@ -7,6 +7,9 @@ use crate::id::{CaptureId, OrderId};
 use crate::money::{Amount, Currency};
 use std::collections::BTreeMap;
 
+#[cfg(test)]
+mod tests;
+
 impl Payment {
     /// Whether `events` can be the whole history of a payment.
     ///

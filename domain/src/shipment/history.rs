@@ -4,6 +4,9 @@
 use super::{Event, Shipment};
 use crate::Fault;
 
+#[cfg(test)]
+mod tests;
+
 impl Shipment {
     /// Whether `events` can be the whole history of a shipment.
     ///
