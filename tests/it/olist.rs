@@ -18,7 +18,6 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
-use uuid::Uuid;
 
 fn import(url: &str, dir: &Path) -> tokio::process::Command {
     let mut command = daybook();
@@ -299,9 +298,8 @@ async fn what_was_paid_is_captured_to_the_centavo_whatever_was_owed() {
 #[tokio::test]
 async fn orders_without_items_or_payments_are_history_too() {
     let mut system = System::start().await;
-    let order =
-        format!("#1,#2,shipped,2017-10-02 10:56:33,2017-10-02 11:07:15,2017-10-04 19:55:00,,2017-10-18 00:00:00");
-    let dir = of(&[&order], &[], &["#1,1,boleto,1,12.50"]).await;
+    let order = "#1,#2,shipped,2017-10-02 10:56:33,2017-10-02 11:07:15,2017-10-04 19:55:00,,2017-10-18 00:00:00";
+    let dir = of(&[order], &[], &["#1,1,boleto,1,12.50"]).await;
     // Nothing of it can be shipped, so nothing is captured.
     assert_eq!(captured(&mut system, &dir).await, (0, vec![("boleto".to_owned(), 1250, 0)]));
     let report = imported(&system.urls.database_url, &dir, 0).await;
@@ -400,7 +398,7 @@ async fn what_the_log_has_already_is_neither_changed_nor_doubled() {
     let report = imported(url, &dir, 1).await;
     let why = format!(
         "the log has something else of it: version conflict on order-{}: expected no stream, found 1",
-        Uuid::from(order_id(1).0)
+        order_id(1)
     );
     assert_eq!(report["left_out"][0]["why"], why);
     assert_eq!(count(url).await, 1);

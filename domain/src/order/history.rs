@@ -121,7 +121,8 @@ impl OrderPlaced {
             }
             // Nobody has said yet what of the others is right by itself: no history has them.
             other => {
-                faults.push(Fault::new(at, format!("an event that a history may have, not {}", other.event_type())))
+                let expected = format!("an event that a history may have, not {}", other.event_type());
+                faults.push(Fault::new(at, expected));
             }
         }
     }

@@ -58,51 +58,47 @@ fn as_json(report: &Report, table: &Table) -> Result<Value, Failure> {
 }
 
 fn print(report: &Report, table: &Table) {
-    let rows = |what: &str, r: &Rows| {
+    let rows = |(what, r): (&str, &Rows)| {
         let counts = [r.in_file, r.recorded, r.found, r.left_out].map(|n| n.to_string());
         [vec![what.to_owned()], counts.to_vec()].concat()
     };
-    section(
-        &["of the files", "rows", "recorded", "recorded before", "left out"],
-        vec![rows("orders", &report.orders), rows("items", &report.items), rows("payments", &report.payments)],
-    );
+    let files = [("orders", &report.orders), ("items", &report.items), ("payments", &report.payments)];
+    section(&["of the files", "rows", "recorded", "recorded before", "left out"], files.into_iter().map(rows));
     output::line(&format!("{} events recorded\n", report.events));
     let left_out = report.left_out.iter();
     section(
         &["left out", "order", "why", "what to do"],
-        left_out.map(|l| vec![l.what.as_str().into(), l.order.clone(), l.why.clone(), l.remedy.into()]).collect(),
+        left_out.map(|l| vec![l.what.as_str().into(), l.order.clone(), l.why.clone(), l.remedy.into()]),
     );
     section(
         &["untidy, recorded as it is", "orders"],
-        report.untidy.iter().map(|(what, n)| vec![what.as_str().into(), n.to_string()]).collect(),
+        report.untidy.iter().map(|(what, n)| vec![what.as_str().into(), n.to_string()]),
     );
     section(
         &["order", "what its events do not show"],
-        report.notes.iter().map(|n| vec![n.order.clone(), n.note.clone()]).collect(),
+        report.notes.iter().map(|n| vec![n.order.clone(), n.note.clone()]),
     );
     section(
         &["not taken from", "columns"],
-        report.not_taken.iter().map(|n| vec![n.file.clone(), n.columns.join(", ")]).collect(),
+        report.not_taken.iter().map(|n| vec![n.file.clone(), n.columns.join(", ")]),
     );
-    let orders = table.orders.iter();
     section(
         &["status", "month", "orders"],
-        orders.map(|((status, month), n)| vec![status.clone(), month.clone(), n.to_string()]).collect(),
+        table.orders.iter().map(|((status, month), n)| vec![status.clone(), month.clone(), n.to_string()]),
     );
-    let revenue = table.revenue.iter();
     section(
         &["month", "payment type", "revenue"],
-        revenue.map(|((month, kind), amount)| vec![month.clone(), kind.clone(), reais(*amount)]).collect(),
+        table.revenue.iter().map(|((month, kind), amount)| vec![month.clone(), kind.clone(), reais(*amount)]),
     );
-    let sellers = table.sellers.iter();
     section(
         &["seller", "items", "price"],
-        sellers.map(|(id, i)| vec![id.0.simple().to_string(), i.items.to_string(), reais(i.price)]).collect(),
+        table.sellers.iter().map(|(id, i)| vec![id.0.simple().to_string(), i.items.to_string(), reais(i.price)]),
     );
 }
 
 /// A table and an empty line; nothing, if it has no rows.
-fn section(headings: &[&str], rows: Vec<Vec<String>>) {
+fn section(headings: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+    let rows: Vec<Vec<String>> = rows.collect();
     if !rows.is_empty() {
         output::line(&format!("{}\n", output::table(headings, &rows)));
     }
