@@ -154,7 +154,8 @@ fn after_order(id: OrderId, event: &order::Event) -> Vec<FollowUp> {
         | E::StockSecured(_)
         | E::LinesShort(_)
         | E::LinesDelivered(_)
-        | E::OrderCompleted(_) => vec![],
+        | E::OrderCompleted(_)
+        | E::HistoryRecorded(_) => vec![],
     }
 }
 

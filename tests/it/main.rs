@@ -16,6 +16,7 @@ mod hot;
 mod linearizable;
 mod long_streams;
 mod model;
+mod olist;
 mod orders;
 mod payments;
 mod postgres_roles;

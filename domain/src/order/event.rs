@@ -23,7 +23,7 @@ events! {
     OrderConfirmed = 1,
     /// There is too little stock for these lines, so none is reserved.
     LinesShort = 1,
-    /// The order ended before anything was dispatched.
+    /// The order ended before anything was dispatched; in a history, whenever that tells.
     OrderCancelled = 2,
     /// Stock was reserved after the order had ended, and goes back.
     ReservationReturned = 1,
@@ -31,6 +31,8 @@ events! {
     LinesDelivered = 1,
     /// All lines have arrived.
     OrderCompleted = 1,
+    /// What stands before it in its stream is the order's history in another system, as far as that tells it.
+    HistoryRecorded = 1,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,6 +229,15 @@ pub struct LinesDelivered {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OrderCompleted {}
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct HistoryRecorded {
+    /// Which system.
+    pub source: String,
+    /// What it called the order's status last.
+    pub status: String,
+}
+
 /// Why an order was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -240,6 +251,8 @@ pub enum CancelReason {
     PaymentExpired,
     ReservationExpired,
     Fraud,
+    // The history that it stands in does not tell.
+    NotTold,
 }
 
 impl CancelReason {
@@ -254,6 +267,7 @@ impl CancelReason {
             Self::PaymentExpired => "payment_expired",
             Self::ReservationExpired => "reservation_expired",
             Self::Fraud => "fraud",
+            Self::NotTold => "not_told",
         }
     }
 }

@@ -3,6 +3,7 @@
 mod command;
 mod decide;
 mod event;
+mod history;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -84,7 +84,7 @@ impl Aggregate for Order {
             Event::LinesDelivered(e) => self.delivered.extend(&e.lines),
             Event::OrderCompleted(_) => self.status = Status::Completed,
             Event::ReservationReturned(_) => self.reservation_known = true,
-            Event::PaymentRefused(_) | Event::LinesShort(_) => {}
+            Event::PaymentRefused(_) | Event::LinesShort(_) | Event::HistoryRecorded(_) => {}
         }
     }
 
