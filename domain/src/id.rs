@@ -41,6 +41,8 @@ ids! {
     SellerId,
     /// The id of a SKU's stock stream.
     StockId,
+    /// What brought pieces of an order back into stock: a receipt of a return, or a parcel that came back.
+    RestockId,
 }
 
 impl PaymentId {
@@ -66,6 +68,18 @@ impl CaptureId {
     /// The capture of `payment` for `shipment`.
     pub fn of_shipment(payment: PaymentId, shipment: ShipmentId) -> Self {
         Self(Uuid::new_v5(&payment.0, format!("capture {shipment}").as_bytes()))
+    }
+}
+
+impl RestockId {
+    /// The `n`th receipt of a return of an order, from 1.
+    pub fn of_return(order: OrderId, return_no: u32, n: u32) -> Self {
+        Self(Uuid::new_v5(&order.0, format!("restock {return_no} {n}").as_bytes()))
+    }
+
+    /// The way back of a shipment that was not delivered.
+    pub fn of_shipment(shipment: ShipmentId) -> Self {
+        Self(Uuid::new_v5(&shipment.0, b"restock"))
     }
 }
 

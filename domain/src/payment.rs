@@ -48,6 +48,8 @@ pub enum Command {
     RecordVoid {
         outcome: Outcome,
     },
+    /// The provider holds the money no longer: its time is over.
+    Expire,
 }
 
 /// What the provider answers.
@@ -165,6 +167,7 @@ impl Payment {
                 self.capture_outcome(id, self.request(id)?, *capture_id, outcome)
             }
             Command::Void { order_id } => self.void(id, *order_id),
+            Command::Expire => Err(Rejection::NotAuthorised { payment_id: id, status: self.status }),
             Command::RecordVoid { outcome } => self.void_outcome(id, self.request(id)?, outcome),
         }
     }

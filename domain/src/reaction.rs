@@ -91,7 +91,11 @@ fn after_order(id: OrderId, event: &order::Event) -> Vec<FollowUp> {
         }
         E::PaymentsSecured(e) => {
             let (lines, hold_seconds) = (e.lines.clone(), e.hold_seconds);
-            vec![to_stock("reserve_stock", id, stock::Command::Reserve { order_id: id, lines, hold_seconds })]
+            vec![to_stock(
+                "reserve_stock",
+                id,
+                stock::Command::Reserve { order_id: id, lines, hold_seconds, edit: None },
+            )]
         }
         E::OrderConfirmed(e) => {
             let plan = |s: &order::ShipmentOrder| FollowUp {
@@ -160,10 +164,27 @@ fn after_payment(id: PaymentId, event: &payment::Event) -> Vec<FollowUp> {
 fn after_stock(event: &stock::Event) -> Vec<FollowUp> {
     use stock::Event as E;
     match event {
-        E::StockReserved(e) if e.part == e.parts => {
-            vec![to_order("record_reserved", e.order_id, order::Command::RecordStockReserved)]
+        E::StockReserved(e) if e.backorder => {
+            let lines = e.lines.iter().map(|l| l.line).collect();
+            vec![to_order("record_backorder_filled", e.order_id, order::Command::RecordBackorderFilled { lines })]
         }
-        E::StockReserved(_) | E::StockReceived(_) | E::StockCommitted(_) | E::StockReleased(_) => vec![],
+        E::StockReserved(e) if e.part == e.parts => vec![match e.edit {
+            None => to_order("record_reserved", e.order_id, order::Command::RecordStockReserved),
+            Some(edit) => to_order("record_edit_reserved", e.order_id, order::Command::RecordEditReserved { edit }),
+        }],
+        E::StockExpired(e) => vec![FollowUp {
+            reaction: "cancel_expired",
+            target: e.order_id.0,
+            act: Act::Command(Command::CancelOrder { id: e.order_id, reason: CancelReason::ReservationExpired }),
+        }],
+        E::StockReserved(_)
+        | E::StockReceived(_)
+        | E::StockBackordered(_)
+        | E::BackorderDropped(_)
+        | E::StockCommitted(_)
+        | E::StockReleased(_)
+        | E::StockAdjusted(_)
+        | E::StockRestocked(_) => vec![],
     }
 }
 
@@ -194,11 +215,17 @@ fn after_shipment(id: ShipmentId, event: &shipment::Event) -> Vec<FollowUp> {
 pub fn react_to_rejection(command: &Command, rejection: &Rejection) -> Option<FollowUp> {
     match (command, rejection) {
         (
-            Command::Stock(stock::Command::Reserve { order_id, .. }),
+            Command::Stock(stock::Command::Reserve { order_id, edit, .. }),
             Rejection::Stock(stock::Rejection::OutOfStock { short }),
         ) => {
             let short: Vec<LineNo> = short.iter().map(|s| s.line).collect();
-            Some(to_order("record_shortage", *order_id, order::Command::RecordShortage { short }))
+            Some(match *edit {
+                None => to_order("record_shortage", *order_id, order::Command::RecordShortage { short }),
+                Some(edit) => {
+                    let command = order::Command::RecordEditShortage { edit, short };
+                    to_order("record_edit_shortage", *order_id, command)
+                }
+            })
         }
         _ => None,
     }

@@ -26,6 +26,25 @@ pub enum Command {
     RecordShortage {
         short: Vec<LineNo>,
     },
+    /// These lines waited for stock, and are reserved now.
+    RecordBackorderFilled {
+        lines: Vec<LineNo>,
+    },
+    /// All lines of an edit are reserved.
+    RecordEditReserved {
+        edit: u32,
+    },
+    /// The lines of an edit could not be reserved, for these were short.
+    RecordEditShortage {
+        edit: u32,
+        short: Vec<LineNo>,
+    },
+    /// Nobody has decided on an approval in time.
+    TimeOutApproval {
+        approval: u32,
+    },
+    /// Nobody has tried to pay for the order in time.
+    Expire,
     /// A shipment of the order has arrived.
     RecordDelivery {
         shipment_id: ShipmentId,

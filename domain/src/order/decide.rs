@@ -30,6 +30,8 @@ pub enum Rejection {
     UnknownPayment { order_id: OrderId, payment_id: PaymentId },
     #[error("order {order_id} is not confirmed: nothing of it can have been delivered")]
     NotConfirmed { order_id: OrderId },
+    #[error("order {order_id} does not wait for that")]
+    NotOpen { order_id: OrderId },
     #[error("the payments of order {order_id} are not secured: nothing can have been reserved for it")]
     PaymentsNotSecured { order_id: OrderId },
 }
@@ -55,6 +57,11 @@ impl Order {
             }
             Command::RecordStockReserved => self.stock_reserved(id, placed),
             Command::RecordShortage { short } => self.shortage(id, placed, short),
+            Command::RecordBackorderFilled { .. }
+            | Command::RecordEditReserved { .. }
+            | Command::RecordEditShortage { .. }
+            | Command::TimeOutApproval { .. }
+            | Command::Expire => Err(Rejection::NotOpen { order_id: id }),
             Command::RecordDelivery { shipment_id, lines } => self.delivery(id, placed, *shipment_id, lines),
         }
     }

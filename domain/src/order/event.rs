@@ -24,7 +24,7 @@ events! {
     /// There is too little stock for these lines, so none is reserved.
     LinesShort = 1,
     /// The order ended before anything was dispatched.
-    OrderCancelled = 1,
+    OrderCancelled = 2,
     /// Stock was reserved after the order had ended, and goes back.
     ReservationReturned = 1,
     /// These lines have arrived.
@@ -235,6 +235,11 @@ pub enum CancelReason {
     CustomerRequest,
     SellerRequest,
     OutOfStock,
+    ApprovalDenied,
+    ApprovalTimedOut,
+    PaymentExpired,
+    ReservationExpired,
+    Fraud,
 }
 
 impl CancelReason {
@@ -244,6 +249,11 @@ impl CancelReason {
             Self::CustomerRequest => "customer_request",
             Self::SellerRequest => "seller_request",
             Self::OutOfStock => "out_of_stock",
+            Self::ApprovalDenied => "approval_denied",
+            Self::ApprovalTimedOut => "approval_timed_out",
+            Self::PaymentExpired => "payment_expired",
+            Self::ReservationExpired => "reservation_expired",
+            Self::Fraud => "fraud",
         }
     }
 }

@@ -100,7 +100,7 @@ fn a_placed_order_asks_for_each_of_its_payments() {
 
 #[test]
 fn secured_payments_reserve_all_lines_at_once() {
-    let reserve = stock::Command::Reserve { order_id: ORDER, lines: lines(), hold_seconds: 60 };
+    let reserve = stock::Command::Reserve { order_id: ORDER, lines: lines(), hold_seconds: 60, edit: None };
     assert_eq!(
         after_order(order::PaymentsSecured { lines: lines(), hold_seconds: 60 }),
         [stock_command("reserve_stock", reserve)]
@@ -205,9 +205,41 @@ fn the_order_is_told_of_its_reservation_once_at_the_last_part() {
         hold_seconds: 60,
         part,
         parts: 2,
+        edit: None,
+        backorder: false,
     };
     assert_eq!(after_stock(part(1)), []);
     assert_eq!(after_stock(part(2)), [order_command("record_reserved", order::Command::RecordStockReserved)]);
+    // Of an edit, it is told which one.
+    let of_edit = |n| stock::StockReserved { edit: Some(3), ..part(n) };
+    assert_eq!(after_stock(of_edit(1)), []);
+    let reserved = order::Command::RecordEditReserved { edit: 3 };
+    assert_eq!(after_stock(of_edit(2)), [order_command("record_edit_reserved", reserved)]);
+}
+
+#[test]
+fn the_order_is_told_which_of_its_lines_need_not_wait_any_more() {
+    let filled = stock::StockReserved {
+        sku: sku("MUG"),
+        order_id: ORDER,
+        lines: vec![stock::LineQuantity { line: 2, quantity: 1 }, stock::LineQuantity { line: 4, quantity: 3 }],
+        hold_seconds: 60,
+        part: 1,
+        parts: 1,
+        edit: None,
+        backorder: true,
+    };
+    let told = order::Command::RecordBackorderFilled { lines: vec![2, 4] };
+    assert_eq!(after_stock(filled), [order_command("record_backorder_filled", told)]);
+}
+
+#[test]
+fn a_reservation_whose_time_is_over_cancels_the_order() {
+    let cancel = Command::CancelOrder { id: ORDER, reason: CancelReason::ReservationExpired };
+    assert_eq!(
+        after_stock(stock::StockExpired { sku: sku("MUG"), order_id: ORDER, lines: vec![] }),
+        [follow_up("cancel_expired", ORDER.0, Act::Command(cancel))]
+    );
 }
 
 #[test]
@@ -246,18 +278,26 @@ fn the_order_is_told_of_a_delivery() {
 
 #[test]
 fn a_reservation_that_is_refused_for_a_shortage_tells_the_order_every_short_line() {
-    let reserve = Command::Stock(stock::Command::Reserve { order_id: ORDER, lines: lines(), hold_seconds: 60 });
+    let reserve =
+        Command::Stock(stock::Command::Reserve { order_id: ORDER, lines: lines(), hold_seconds: 60, edit: None });
     let short = |line| stock::ShortLine { line, sku: sku("MUG"), wanted: 2, available: 1 };
     let out_of_stock = stock::Rejection::OutOfStock { short: vec![short(1), short(4)] }.into();
     assert_eq!(
         react_to_rejection(&reserve, &out_of_stock),
         Some(order_command("record_shortage", order::Command::RecordShortage { short: vec![1, 4] }))
     );
+    let of_edit = stock::Command::Reserve { order_id: ORDER, lines: lines(), hold_seconds: 60, edit: Some(3) };
+    let shortage = order::Command::RecordEditShortage { edit: 3, short: vec![1, 4] };
+    assert_eq!(
+        react_to_rejection(&Command::Stock(of_edit), &out_of_stock),
+        Some(order_command("record_edit_shortage", shortage))
+    );
 }
 
 #[test]
 fn nothing_follows_from_another_refusal() {
-    let reserve = Command::Stock(stock::Command::Reserve { order_id: ORDER, lines: lines(), hold_seconds: 60 });
+    let reserve =
+        Command::Stock(stock::Command::Reserve { order_id: ORDER, lines: lines(), hold_seconds: 60, edit: None });
     let malformed = stock::Rejection::Invalid { faults: vec![] }.into();
     let authorise = Command::Payment { id: PAYMENT, command: void() };
     let captured = payment::Rejection::AlreadyCaptured { payment_id: PAYMENT }.into();

@@ -142,8 +142,7 @@ impl World {
 
     fn command(&mut self, id: &str, command: &Command) {
         // All that a repetition could do twice; everything else is decided again, and has to know.
-        let adds_up =
-            matches!(command, Command::Stock(stock::Command::Receive { .. } | stock::Command::Reserve { .. }));
+        let adds_up = matches!(command, Command::Stock(stock::Command::Receive { .. }));
         if adds_up && self.spent.contains(id) {
             return;
         }
@@ -201,10 +200,7 @@ impl World {
             Event::Payment(id, e) => self.payments.entry(*id).or_default().evolve(e),
             Event::Shipment(id, e) => Arc::make_mut(self.shipments.entry(*id).or_default()).evolve(e),
             Event::Stock(_, e) => {
-                let (stock::Event::StockReceived(stock::StockReceived { sku, .. })
-                | stock::Event::StockReserved(stock::StockReserved { sku, .. })
-                | stock::Event::StockCommitted(stock::StockCommitted { sku, .. })
-                | stock::Event::StockReleased(stock::StockReleased { sku, .. })) = e;
+                let sku = e.sku();
                 let stock = Arc::make_mut(self.stocks.entry(sku.clone()).or_default());
                 stock.evolve(e);
                 assert!(stock.reserved() <= stock.on_hand(), "{sku}: {stock:?}");
