@@ -33,6 +33,8 @@ ids! {
     ShipmentId,
     /// One capture of an authorised payment; its idempotency key at the provider.
     CaptureId,
+    /// One refund of what is captured; its idempotency key at the provider.
+    RefundId,
     /// A customer; who that is, is personal data and kept elsewhere.
     CustomerId,
     /// A postal address; what it says is personal data and kept elsewhere.
@@ -68,6 +70,18 @@ impl CaptureId {
     /// The capture of `payment` for `shipment`.
     pub fn of_shipment(payment: PaymentId, shipment: ShipmentId) -> Self {
         Self(Uuid::new_v5(&payment.0, format!("capture {shipment}").as_bytes()))
+    }
+}
+
+impl RefundId {
+    /// The refund of `payment` for what came back of a shipment, with the `n`th receipt of a return, from 1.
+    pub fn of_return(payment: PaymentId, shipment: ShipmentId, return_no: u32, n: u32) -> Self {
+        Self(Uuid::new_v5(&payment.0, format!("refund return {return_no} {n} {shipment}").as_bytes()))
+    }
+
+    /// The refund of `payment` for a shipment that was lost, or came back to the sender.
+    pub fn of_shipment(payment: PaymentId, shipment: ShipmentId) -> Self {
+        Self(Uuid::new_v5(&payment.0, format!("refund {shipment}").as_bytes()))
     }
 }
 

@@ -3,7 +3,7 @@
 //! What the provider is to do is an event first, with the key that makes it happen once; what came of it is another.
 
 use crate::Aggregate;
-use crate::id::{CaptureId, OrderId, PaymentId};
+use crate::id::{CaptureId, OrderId, PaymentId, RefundId};
 use crate::money::{Amount, Currency};
 use crate::order::PaymentMethod;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,12 @@ pub enum Command {
     RecordCapture {
         capture_id: CaptureId,
         outcome: Outcome,
+    },
+    /// Gives a part of what is captured back; what it is for is its id.
+    Refund {
+        order_id: OrderId,
+        refund_id: RefundId,
+        amount: Amount,
     },
     /// Lets the money go, as soon as it is known to be held.
     Void {
@@ -162,6 +168,7 @@ impl Payment {
                 },
             ),
             Command::RecordAuthorisation { outcome } => self.authorisation(id, self.request(id)?, outcome),
+            Command::Refund { .. } => Err(Rejection::NotAuthorised { payment_id: id, status: self.status }),
             Command::Capture { capture_id, amount } => self.capture(id, self.request(id)?, *capture_id, *amount),
             Command::RecordCapture { capture_id, outcome } => {
                 self.capture_outcome(id, self.request(id)?, *capture_id, outcome)
