@@ -94,9 +94,9 @@ impl Shipment {
             Command::Hold { order_id, hold } => self.hold(id, *order_id, *hold),
             Command::Release { order_id, hold } => Ok(self.release(*order_id, *hold)),
             Command::Dispatch { tracking } => self.dispatch(id, tracking),
-            Command::ConfirmDelivery => self.settled(id, Outcome::Delivered, |order_id, lines| {
-                ShipmentDelivered { order_id, lines }.into()
-            }),
+            Command::ConfirmDelivery => {
+                self.settled(id, Outcome::Delivered, |order_id, lines| ShipmentDelivered { order_id, lines }.into())
+            }
             Command::ReportLost => {
                 self.settled(id, Outcome::Lost, |order_id, lines| ShipmentLost { order_id, lines }.into())
             }

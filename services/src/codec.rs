@@ -41,8 +41,15 @@ struct Upcaster {
     upcast: fn(Value) -> Value,
 }
 
-/// One for each version of an event type that is no longer written. None yet: every type is at its first version.
-const UPCASTERS: &[Upcaster] = &[];
+/// One for each version of an event type that is no longer written.
+const UPCASTERS: &[Upcaster] = &[
+    // Version 2 may say that it takes backorders.
+    Upcaster { category: "order", event_type: "OrderPlaced", from: 1, upcast: |v| v },
+    // Version 2 has more reasons.
+    Upcaster { category: "order", event_type: "OrderCancelled", from: 1, upcast: |v| v },
+    // Version 2 may be for an edit, or fill a backorder.
+    Upcaster { category: "stock", event_type: "StockReserved", from: 1, upcast: |v| v },
+];
 
 /// Why a stored event cannot be read by this build.
 #[derive(Debug, thiserror::Error)]

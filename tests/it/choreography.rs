@@ -80,7 +80,8 @@ fn generated() -> String {
     for ((category, event), follow_ups) in &arrows {
         for (_, target, verb) in follow_ups {
             let node = format!("{target}_{verb}").replace(' ', "_");
-            writeln!(text, "  {event}([{category}: {event}]) --> {node}[{target}: {}]", verb.replace('_', " ")).unwrap();
+            writeln!(text, "  {event}([{category}: {event}]) --> {node}[{target}: {}]", verb.replace('_', " "))
+                .unwrap();
         }
     }
     text += "```\n\n";

@@ -141,10 +141,7 @@ impl OrderLine {
 
 impl OrderTotals {
     /// What lines and shipping come to, if it fits.
-    pub(super) fn of<'a>(
-        lines: impl IntoIterator<Item = &'a OrderLine>,
-        shipping: &[SellerShipping],
-    ) -> Option<Self> {
+    pub(super) fn of<'a>(lines: impl IntoIterator<Item = &'a OrderLine>, shipping: &[SellerShipping]) -> Option<Self> {
         let (mut goods, mut discount, mut tax) = (Amount::ZERO, Amount::ZERO, Amount::ZERO);
         for line in lines {
             goods = goods.checked_add(line.unit_price.checked_mul(line.quantity)?)?;

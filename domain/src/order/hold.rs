@@ -70,7 +70,8 @@ impl Order {
     }
 
     pub(super) fn deny_approval(&self, id: OrderId, approval: u32) -> Result<Vec<Event>, Rejection> {
-        let denied = || [vec![ApprovalDenied { approval }.into()], self.cancelled(CancelReason::ApprovalDenied)].concat();
+        let denied =
+            || [vec![ApprovalDenied { approval }.into()], self.cancelled(CancelReason::ApprovalDenied)].concat();
         self.decided_approval(id, approval, Approval::Denied, denied)
     }
 
@@ -107,9 +108,7 @@ impl Order {
             Status::Placed if self.authorised.is_empty() && !self.payments_secured => {
                 Ok(vec![OrderExpired { customer_id: placed.customer_id, payments: self.payment_ids() }.into()])
             }
-            Status::Unplaced | Status::Placed | Status::Confirmed => {
-                Err(Rejection::PaymentAttempted { order_id: id })
-            }
+            Status::Unplaced | Status::Placed | Status::Confirmed => Err(Rejection::PaymentAttempted { order_id: id }),
             status @ (Status::Completed | Status::Cancelled | Status::Rejected) => {
                 Err(Rejection::Ended { order_id: id, status })
             }
