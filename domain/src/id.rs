@@ -73,18 +73,6 @@ impl CaptureId {
     }
 }
 
-impl RefundId {
-    /// The refund of `payment` for what came back of a shipment, with the `n`th receipt of a return, from 1.
-    pub fn of_return(payment: PaymentId, shipment: ShipmentId, return_no: u32, n: u32) -> Self {
-        Self(Uuid::new_v5(&payment.0, format!("refund return {return_no} {n} {shipment}").as_bytes()))
-    }
-
-    /// The refund of `payment` for a shipment that was lost, or came back to the sender.
-    pub fn of_shipment(payment: PaymentId, shipment: ShipmentId) -> Self {
-        Self(Uuid::new_v5(&payment.0, format!("refund {shipment}").as_bytes()))
-    }
-}
-
 impl RestockId {
     /// The `n`th receipt of a return of an order, from 1.
     pub fn of_return(order: OrderId, return_no: u32, n: u32) -> Self {
@@ -94,6 +82,23 @@ impl RestockId {
     /// The way back of a shipment that was not delivered.
     pub fn of_shipment(shipment: ShipmentId) -> Self {
         Self(Uuid::new_v5(&shipment.0, b"restock"))
+    }
+}
+
+impl RefundId {
+    /// The refund of `payment` for what came back of a shipment with the `n`th receipt of a return, from 1.
+    pub fn of_return(payment: PaymentId, shipment: ShipmentId, return_no: u32, n: u32) -> Self {
+        Self(Uuid::new_v5(&payment.0, format!("refund return {return_no} {n} {shipment}").as_bytes()))
+    }
+
+    /// The refund of `payment` for a shipment that was lost, or came back to the sender.
+    pub fn of_shipment(payment: PaymentId, shipment: ShipmentId) -> Self {
+        Self(Uuid::new_v5(&payment.0, format!("refund {shipment}").as_bytes()))
+    }
+
+    /// The refund of what was captured of a payment that is let go.
+    pub fn of_void(payment: PaymentId) -> Self {
+        Self(Uuid::new_v5(&payment.0, b"refund void"))
     }
 }
 

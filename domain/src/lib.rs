@@ -1,7 +1,8 @@
 //! The order domain: pure functions over orders, payments, stock and shipments.
 //!
 //! No I/O, no clock, no randomness: time and new ids arrive with the command. What an aggregate may do stands in its
-//! own file; what follows from an event elsewhere stands in [`reaction`].
+//! own file; what follows from an event elsewhere stands in [`reaction`], and what follows
+//! if nothing does for a while in [`timer`].
 
 mod aggregate;
 mod command;
@@ -19,6 +20,7 @@ pub mod shipment;
 pub mod stock;
 #[cfg(test)]
 mod testing;
+pub mod timer;
 
 pub use aggregate::Aggregate;
 pub use command::Command;

@@ -2,10 +2,10 @@
 //!
 //! A reaction needs nothing but the event. It says what is to be done; that it is done, once, is the sender's part.
 
-use crate::id::{CaptureId, CustomerId, LineNo, OrderId, PaymentId, RestockId, ShipmentId};
+use crate::id::{CaptureId, CustomerId, LineNo, OrderId, PaymentId, RefundId, RestockId, ShipmentId};
 use crate::money::{Amount, Currency};
 use crate::order::{CancelReason, PaymentMethod, StockLine};
-use crate::payment::Outcome;
+use crate::payment::{Call, CallRetried, Outcome};
 use crate::{Command, Event, Rejection, order, payment, shipment, stock};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -47,9 +47,36 @@ pub struct ProviderCall {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
-    Authorise { order_id: OrderId, amount: Amount, currency: Currency, method: PaymentMethod },
-    Capture { capture_id: CaptureId, amount: Amount, currency: Currency },
+    Authorise {
+        order_id: OrderId,
+        amount: Amount,
+        currency: Currency,
+        method: PaymentMethod,
+    },
+    Capture {
+        capture_id: CaptureId,
+        amount: Amount,
+        currency: Currency,
+    },
     Void,
+    Refund {
+        refund_id: RefundId,
+        amount: Amount,
+        currency: Currency,
+    },
+    /// What became of this call, which has the same idempotency key.
+    Lookup {
+        call: Call,
+    },
+}
+
+/// What the provider answers to a lookup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LookupAnswer {
+    Found(Outcome),
+    /// It has done nothing under this key.
+    NotFound,
 }
 
 /// Something that a customer is told.
@@ -194,12 +221,39 @@ fn after_payment(id: PaymentId, event: &payment::Event) -> Vec<FollowUp> {
             vec![to_provider("call_capture", id, e.idempotency_key, operation)]
         }
         E::VoidRequested(e) => vec![to_provider("call_void", id, e.idempotency_key, Operation::Void)],
+        E::RefundRequested(e) => {
+            let (refund_id, amount, currency) = (e.refund_id, e.amount, e.currency);
+            let operation = Operation::Refund { refund_id, amount, currency };
+            vec![to_provider("call_refund", id, e.idempotency_key, operation)]
+        }
+        E::OutcomeUnknown(e) => {
+            vec![to_provider("call_lookup", id, e.idempotency_key, Operation::Lookup { call: e.call })]
+        }
+        E::CallRetried(e) => {
+            again(e).map(|operation| to_provider("call_again", id, e.idempotency_key, operation)).into_iter().collect()
+        }
+        E::CaptureDeclined(_) => vec![],
+        E::AuthorisationExpired(e) => vec![cancel_expired(e.order_id, CancelReason::PaymentExpired)],
         E::PaymentCaptured(_)
-        | E::CaptureDeclined(_)
         | E::VoidDeferred(_)
         | E::VoidDeclined(_)
-        | E::PaymentVoided(_) => vec![],
+        | E::PaymentVoided(_)
+        | E::RefundDeferred(_)
+        | E::PaymentRefunded(_)
+        | E::RefundDeclined(_)
+        | E::RefundDropped(_) => vec![],
     }
+}
+
+/// The call as it was the first time; an authorisation is one with its method.
+fn again(e: &CallRetried) -> Option<Operation> {
+    let (order_id, amount, currency) = (e.order_id, e.amount, e.currency);
+    Some(match e.call {
+        Call::Authorise => Operation::Authorise { order_id, amount, currency, method: e.method.clone()? },
+        Call::Capture { capture_id } => Operation::Capture { capture_id, amount, currency },
+        Call::Void => Operation::Void,
+        Call::Refund { refund_id } => Operation::Refund { refund_id, amount, currency },
+    })
 }
 
 fn after_stock(event: &stock::Event) -> Vec<FollowUp> {
@@ -213,11 +267,7 @@ fn after_stock(event: &stock::Event) -> Vec<FollowUp> {
             None => to_order("record_reserved", e.order_id, order::Command::RecordStockReserved),
             Some(edit) => to_order("record_edit_reserved", e.order_id, order::Command::RecordEditReserved { edit }),
         }],
-        E::StockExpired(e) => vec![FollowUp {
-            reaction: "cancel_expired",
-            target: e.order_id.0,
-            act: Act::Command(Command::CancelOrder { id: e.order_id, reason: CancelReason::ReservationExpired }),
-        }],
+        E::StockExpired(e) => vec![cancel_expired(e.order_id, CancelReason::ReservationExpired)],
         E::StockReserved(_)
         | E::StockReceived(_)
         | E::StockBackordered(_)
@@ -292,12 +342,39 @@ pub fn answered(call: &ProviderCall, outcome: Outcome) -> Command {
         Operation::Authorise { .. } => payment::Command::RecordAuthorisation { outcome },
         Operation::Capture { capture_id, .. } => payment::Command::RecordCapture { capture_id, outcome },
         Operation::Void => payment::Command::RecordVoid { outcome },
+        Operation::Refund { refund_id, .. } => payment::Command::RecordRefund { refund_id, outcome },
+        Operation::Lookup { call } => payment::Command::ResolveUnknown { call, found: Some(outcome) },
     };
     Command::Payment { id: call.payment_id, command }
 }
 
+/// What it is to the payment that the provider has never seen the call that it was asked about; nothing, if it was not
+/// asked about one.
+pub fn not_found(call: &ProviderCall) -> Option<Command> {
+    let Operation::Lookup { call: unknown } = call.operation else { return None };
+    let command = payment::Command::ResolveUnknown { call: unknown, found: None };
+    Some(Command::Payment { id: call.payment_id, command })
+}
+
+/// What it is to the payment that the provider did not answer `call` in time; nothing, if it was only asked about one.
+pub fn not_answered(call: &ProviderCall) -> Option<Command> {
+    let unknown = match call.operation {
+        Operation::Authorise { .. } => Call::Authorise,
+        Operation::Capture { capture_id, .. } => Call::Capture { capture_id },
+        Operation::Void => Call::Void,
+        Operation::Refund { refund_id, .. } => Call::Refund { refund_id },
+        Operation::Lookup { .. } => return None,
+    };
+    let command = payment::Command::RecordUnknown { call: unknown };
+    Some(Command::Payment { id: call.payment_id, command })
+}
+
 fn to_order(reaction: &'static str, id: OrderId, command: order::Command) -> FollowUp {
     FollowUp { reaction, target: id.0, act: Act::Command(Command::Order { id, command }) }
+}
+
+fn cancel_expired(id: OrderId, reason: CancelReason) -> FollowUp {
+    FollowUp { reaction: "cancel_expired", target: id.0, act: Act::Command(Command::CancelOrder { id, reason }) }
 }
 
 fn to_payment(reaction: &'static str, id: PaymentId, command: payment::Command) -> FollowUp {

@@ -1,6 +1,6 @@
 //! Rows and checkpoint, in one transaction.
 
-use crate::{Comparison, Projection, ReadModel, Recorded, event_index, follow_up, order_summary, stock_level};
+use crate::{Comparison, Projection, ReadModel, Recorded, event_index, follow_up, order_summary, stock_level, timer};
 use sqlx::{PgConnection, PgPool};
 use std::sync::Arc;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
@@ -24,6 +24,7 @@ pub async fn apply(
     match projection {
         Projection::ReadModel(model) => write(model, &mut transaction, from.generation, events).await?,
         Projection::FollowUps => follow_up::record(&mut transaction, events).await?,
+        Projection::Timers => timer::record(&mut transaction, events).await?,
     }
     transaction.commit().await?;
     Ok(to)

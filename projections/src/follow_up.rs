@@ -1,6 +1,7 @@
 //! The rows that reactions leave: what is to be done, and what came of it.
 
 use crate::Recorded;
+use domain::Event;
 use domain::reaction::{Act, FollowUp, react};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
@@ -42,6 +43,15 @@ pub fn follow_up_id(cause: Uuid, reaction: &str, target: Uuid) -> Uuid {
     derive_id(cause, &[b"follow-up", reaction.as_bytes(), target.as_bytes()])
 }
 
+/// What that which follows from an event belongs to: the order that the event is about. Only of stock may that be another
+/// than the one whose command led to it: what one order gives back, another one has waited for.
+pub fn correlation_id(of_event: Uuid, event: &Event) -> Uuid {
+    match event {
+        Event::Stock(_, event) => event.order_id().map_or(of_event, |order| order.0),
+        Event::Order(..) | Event::Payment(..) | Event::Shipment(..) => of_event,
+    }
+}
+
 /// Writes what follows from `events`. Nothing follows from imported history.
 pub(crate) async fn record(transaction: &mut PgConnection, events: &[Arc<Recorded>]) -> Result<(), sqlx::Error> {
     let mut rows = Rows::default();
@@ -50,7 +60,8 @@ pub(crate) async fn record(transaction: &mut PgConnection, events: &[Arc<Recorde
             continue;
         }
         for follow_up in react(event) {
-            let cause = (record.event_id, record.event_id, record.position, record.metadata.correlation_id);
+            let correlation_id = correlation_id(record.metadata.correlation_id, event);
+            let cause = (record.event_id, record.event_id, record.position, correlation_id);
             rows.push(cause, follow_up);
         }
     }

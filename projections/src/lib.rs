@@ -1,13 +1,14 @@
-//! Read models and follow-ups, folded from the log.
+//! Read models, follow-ups and timers, folded from the log.
 //!
-//! A read model can be thrown away and rebuilt: [`ReadModel`] is all that a replay can name. Follow-ups are acts to
-//! come, and no read model: nothing can replay them.
+//! A read model can be thrown away and rebuilt: [`ReadModel`] is all that a replay can name. Follow-ups and timers
+//! are acts to come, and no read models: nothing can replay them.
 
 pub mod apply;
 pub mod event_index;
 pub mod follow_up;
 pub mod order_summary;
 pub mod stock_level;
+pub mod timer;
 
 use domain::Event;
 use store::RecordedEvent;
@@ -40,7 +41,7 @@ impl ReadModel {
     pub const ALL: [Self; 3] = [Self::OrderSummary, Self::StockLevel, Self::EventIndex];
 
     /// The name of its table, and of its checkpoint.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::OrderSummary => "order_summary",
             Self::StockLevel => "stock_level",
@@ -58,21 +59,27 @@ impl ReadModel {
 pub enum Projection {
     ReadModel(ReadModel),
     FollowUps,
+    Timers,
 }
 
 impl Projection {
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::ReadModel(ReadModel::OrderSummary),
         Self::ReadModel(ReadModel::StockLevel),
         Self::ReadModel(ReadModel::EventIndex),
         Self::FollowUps,
+        Self::Timers,
     ];
 
+    /// Those whose rows are acts to come: nothing of them may be done a second time, elsewhere.
+    pub const ACTS: [&'static str; 2] = [Self::FollowUps.name(), Self::Timers.name()];
+
     /// The name of its checkpoint, and of its lease.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::ReadModel(model) => model.name(),
             Self::FollowUps => "follow_ups",
+            Self::Timers => "timers",
         }
     }
 }

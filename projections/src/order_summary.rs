@@ -43,6 +43,14 @@ pub struct PaymentSummary {
     pub amount: i64,
     pub status: payment::Status,
     pub captured: i64,
+    /// Left out if nothing was: so rows stay as they were written before there were refunds.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub refunded: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_nothing(amount: &i64) -> bool {
+    *amount == 0
 }
 
 impl PaymentSummary {
@@ -54,6 +62,7 @@ impl PaymentSummary {
             amount: payment.amount.0,
             status: payment::Status::Unrequested,
             captured: 0,
+            refunded: 0,
         }
     }
 }
@@ -100,6 +109,17 @@ fn order_of(event: &Event) -> Option<OrderId> {
         Event::Payment(_, P::VoidRequested(e)) => Some(e.order_id),
         Event::Payment(_, P::VoidDeclined(e)) => Some(e.order_id),
         Event::Payment(_, P::PaymentVoided(e)) => Some(e.order_id),
+        Event::Payment(_, P::AuthorisationExpired(e)) => Some(e.order_id),
+        Event::Payment(_, P::PaymentRefunded(e)) => Some(e.order_id),
+        Event::Payment(
+            _,
+            P::RefundDeferred(_)
+            | P::RefundRequested(_)
+            | P::RefundDeclined(_)
+            | P::RefundDropped(_)
+            | P::OutcomeUnknown(_)
+            | P::CallRetried(_),
+        ) => None,
         Event::Stock(..) | Event::Shipment(..) => None,
     }
 }
@@ -210,12 +230,24 @@ impl OrderSummary {
                 self.captured += amount;
             }
             E::VoidDeferred(_) => payment.status = S::VoidDeferred,
+            E::AuthorisationExpired(_) => payment.status = S::AuthorisationExpired,
+            E::VoidRequested(_) if payment.status == S::AuthorisationExpired => {}
             E::VoidRequested(_) => payment.status = S::VoidRequested,
             E::VoidDeclined(_) => payment.status = S::VoidDeclined,
             E::PaymentVoided(_) => payment.status = S::Voided,
-            E::CaptureRequested(_) | E::CaptureDeclined(_) => {}
+            E::PaymentRefunded(e) => payment.refunded += e.amount.0,
+            E::CaptureRequested(_)
+            | E::CaptureDeclined(_)
+            | E::RefundDeferred(_)
+            | E::RefundRequested(_)
+            | E::RefundDeclined(_)
+            | E::RefundDropped(_)
+            | E::OutcomeUnknown(_)
+            | E::CallRetried(_) => {}
         }
-        let held = |p: &&PaymentSummary| matches!(p.status, S::Authorised | S::VoidRequested | S::VoidDeclined);
+        let held = |p: &&PaymentSummary| {
+            matches!(p.status, S::Authorised | S::AuthorisationExpired | S::VoidRequested | S::VoidDeclined)
+        };
         self.authorised = self.payments.iter().filter(held).map(|p| p.amount).sum();
     }
 }

@@ -48,10 +48,7 @@ pub(crate) async fn write(
 
 fn sku_of(event: &Event) -> Option<&Sku> {
     match event {
-        Event::Stock(_, stock::Event::StockReceived(e)) => Some(&e.sku),
-        Event::Stock(_, stock::Event::StockReserved(e)) => Some(&e.sku),
-        Event::Stock(_, stock::Event::StockCommitted(e)) => Some(&e.sku),
-        Event::Stock(_, stock::Event::StockReleased(e)) => Some(&e.sku),
+        Event::Stock(_, event) => Some(event.sku()),
         Event::Order(..) | Event::Payment(..) | Event::Shipment(..) => None,
     }
 }
@@ -73,6 +70,10 @@ fn fold(rows: &mut HashMap<String, StockLevel>, recorded: &Recorded) {
             row.on_hand -= pieces(&e.lines);
         }
         stock::Event::StockReleased(e) => row.reserved -= pieces(&e.lines),
+        stock::Event::StockExpired(e) => row.reserved -= pieces(&e.lines),
+        stock::Event::StockAdjusted(e) => row.on_hand += e.by,
+        stock::Event::StockRestocked(e) => row.on_hand += pieces(&e.lines),
+        stock::Event::StockBackordered(_) | stock::Event::BackorderDropped(_) => {}
     }
     row.changed_at = recorded.record.recorded_at;
     row.version = recorded.record.version;

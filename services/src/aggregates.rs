@@ -2,7 +2,7 @@
 //!
 //! A kept state may be ahead of the log: it holds what has been submitted and not been written yet, so that commands
 //! about one stream are decided one after the other and written together. Or behind it, if others write. So whoever
-//! decides on it has the log confirm its version, and continues its chain: if that is broken, it is read anew.
+//! decides on it has the log confirm its version, and continues its chain: if that is broken, it is read again.
 
 use crate::codec::{self, DecodeError};
 use crate::execute::ExecuteError;
@@ -116,29 +116,36 @@ pub(crate) struct Held {
 
 /// Where the state of a stream is kept.
 #[derive(Default)]
-pub(crate) struct Slot {
+struct Slot {
     folded: Option<Folded>,
     /// Of what was submitted since it was read.
     chain: Chain,
     /// When another process was last faster.
     lost: Option<Instant>,
-    /// Until when the stream is theirs.
+    /// Until when the stream is theirs; none if it was not lost again soon.
     theirs_until: Option<Instant>,
-    /// What the stream came to when it was last read, if others write to it, too: from there it is read on.
+    /// What the stream came to when it was read after it was lost: if it is lost again soon, it is read on from there.
     base: Option<Folded>,
 }
 
 impl Slot {
-    /// Lets go of the state if what was decided on it was not written: it is not what the log comes to.
+    /// Lets go of the state if what was decided on it was not written: it is not what the log comes to. If another process
+    /// was faster, again and again, the stream is left to them for a while: two that took it from each other group by
+    /// group would do little else.
     fn look_back(&mut self) {
-        if self.chain.is_broken() {
-            let now = Instant::now();
-            let again = self.lost.is_some_and(|lost| now - lost < CONTENDED);
-            self.theirs_until = again.then(|| now + TURN);
-            self.lost = Some(now);
-            self.folded = None;
-            self.chain = Chain::default();
+        if !self.chain.is_broken() {
+            return;
         }
+        if self.chain.is_overtaken() {
+            self.theirs_until = self.was_lost_just_now().then(|| Instant::now() + TURN);
+            self.lost = Some(Instant::now());
+        }
+        self.folded = None;
+        self.chain = Chain::default();
+    }
+
+    fn was_lost_just_now(&self) -> bool {
+        self.lost.is_some_and(|lost| lost.elapsed() < CONTENDED)
     }
 }
 
@@ -148,8 +155,8 @@ struct Folded {
     version: Version,
     /// Of the last event that was read.
     position: Position,
-    /// The same event; none before the first, and after a snapshot.
-    event_id: Option<Uuid>,
+    /// That event; none before the first, and after a snapshot.
+    last: Option<Uuid>,
     /// How many events after the last snapshot it comes to.
     after_snapshot: usize,
 }
@@ -200,28 +207,31 @@ impl Aggregates {
         Self { loader, slots: None }
     }
 
-    /// Waits until no other command holds the stream's state, and reads it if none is kept that still counts.
-    pub(crate) async fn hold(&self, stream: StreamId) -> Result<Held, ExecuteError> {
-        let mut guard = self.turn(stream).await;
+    /// Waits until no other command holds the stream's state, and reads it if none is kept that still counts. It also waits
+    /// for the process's turn, unless the caller holds what others wait for.
+    pub(crate) async fn hold(&self, stream: StreamId, waits_for_turn: bool) -> Result<Held, ExecuteError> {
+        let mut guard = self.lock(stream, waits_for_turn).await;
+        if guard.base.is_some() && !guard.was_lost_just_now() {
+            guard.base = None;
+        }
         let was_kept = guard.folded.is_some();
         if !was_kept {
             let folded = match guard.base.take() {
                 Some(base) => self.read_on(stream, base).await?,
-                None => None,
-            };
-            let folded = match folded {
-                Some(folded) => folded,
                 None => self.read(stream).await?,
             };
-            guard.base = guard.lost.map(|_| folded.clone());
+            guard.base = (guard.was_lost_just_now() && folded.last.is_some()).then(|| folded.clone());
             guard.folded = Some(folded);
         }
         Ok(Held { stream, guard, was_kept })
     }
 
-    /// Waits while the stream is another process's. Two that lose it to each other group by group would do little else:
-    /// each keeps it for a while.
-    pub(crate) async fn turn(&self, stream: StreamId) -> OwnedMutexGuard<Slot> {
+    /// Waits while the stream is another process's.
+    pub(crate) async fn wait_for_turn(&self, stream: StreamId) {
+        drop(self.lock(stream, true).await);
+    }
+
+    async fn lock(&self, stream: StreamId, waits_for_turn: bool) -> OwnedMutexGuard<Slot> {
         let slot = match &self.slots {
             Some(slots) => {
                 let Ok(slot) = slots.get_or_insert_with(&stream, || Ok::<_, Infallible>(Arc::default()));
@@ -233,7 +243,7 @@ impl Aggregates {
             let mut guard = slot.clone().lock_owned().await;
             guard.look_back();
             match guard.theirs_until {
-                Some(until) if until > Instant::now() => {
+                Some(until) if waits_for_turn && until > Instant::now() => {
                     drop(guard);
                     tokio::time::sleep_until(until.into()).await;
                 }
@@ -243,31 +253,29 @@ impl Aggregates {
     }
 
     async fn read(&self, stream: StreamId) -> Result<Folded, ExecuteError> {
-        let mut folded =
-            Folded { state: State::new(stream), version: 0, position: 0, event_id: None, after_snapshot: 0 };
-        let loaded = self.loader.load(stream, None).await?;
-        match loaded.snapshot.as_ref().map(|snapshot| (snapshot, State::from_json(stream, &snapshot.state))) {
-            Some((Snapshot { position, version, .. }, Ok(state))) => {
-                folded = Folded { state, version: *version, position: *position, event_id: None, after_snapshot: 0 };
+        let mut folded = Folded { state: State::new(stream), version: 0, position: 0, last: None, after_snapshot: 0 };
+        let mut loaded = self.loader.load(stream, None).await?;
+        if let Some(Snapshot { position, version, state }) = loaded.snapshot.take() {
+            match State::from_json(stream, &state) {
+                Ok(state) => folded = Folded { state, version, position, ..folded },
+                Err(e) => {
+                    tracing::warn!(%stream, column = e.column(), "a snapshot is not one: all events are read");
+                    loaded = self.loader.load(stream, Some(0)).await?;
+                }
             }
-            Some((_, Err(e))) => {
-                tracing::warn!(%stream, column = e.column(), "a snapshot is not one: all events are read");
-                let loaded = self.loader.load(stream, Some(0)).await?;
-                return self.fold(stream, folded, loaded).await;
-            }
-            None => {}
         }
         self.fold(stream, folded, loaded).await
     }
 
-    /// Reads what has come after `base`. `None` if the stream does not go on from there: the log was restored.
-    async fn read_on(&self, stream: StreamId, base: Folded) -> Result<Option<Folded>, ExecuteError> {
+    /// Reads what has come after `base`; or all, if the stream does not go on from there: the log was restored.
+    async fn read_on(&self, stream: StreamId, base: Folded) -> Result<Folded, ExecuteError> {
         let mut loaded = self.loader.load(stream, Some(base.version - 1)).await?;
-        if loaded.events.first().map(|event| event.event_id) != base.event_id {
-            return Ok(None);
+        let first = loaded.events.first().map(|event| (event.event_id, event.position));
+        if first.is_none() || first != base.last.map(|event_id| (event_id, base.position)) {
+            return self.read(stream).await;
         }
-        loaded.events.remove(0);
-        self.fold(stream, base, loaded).await.map(Some)
+        loaded.events.drain(..1);
+        self.fold(stream, base, loaded).await
     }
 
     /// Folds what was loaded, and what follows it.
@@ -303,7 +311,7 @@ fn fold_further(stream: StreamId, folded: &mut Folded, events: Vec<store::Stream
         folded.state.evolve(&codec::decode_stored(stored)?);
         folded.version = event.version;
         folded.position = event.position;
-        folded.event_id = Some(event.event_id);
+        folded.last = Some(event.event_id);
     }
     Ok(())
 }

@@ -43,11 +43,11 @@ struct Upcaster {
 
 /// One for each version of an event type that is no longer written.
 const UPCASTERS: &[Upcaster] = &[
-    // Version 2 may say that it takes backorders.
+    // Version 2 may say that lines wait for stock.
     Upcaster { category: "order", event_type: "OrderPlaced", from: 1, upcast: |v| v },
-    // Version 2 has more reasons.
+    // Version 2 knows more reasons.
     Upcaster { category: "order", event_type: "OrderCancelled", from: 1, upcast: |v| v },
-    // Version 2 may be for an edit, or fill a backorder.
+    // Version 2 says what else it is for than the order as placed: an edit, a line that had to wait.
     Upcaster { category: "stock", event_type: "StockReserved", from: 1, upcast: |v| v },
 ];
 

@@ -99,6 +99,8 @@ struct Session {
     looked_at: Vec<LookedAt>,
     /// What the events belong to.
     correlation_id: Uuid,
+    /// No other process can append: it must not wait for one.
+    holds_log: bool,
 }
 
 struct LookedAt {
@@ -190,7 +192,7 @@ impl Executor {
         let fingerprint = envelope.fingerprint();
         let (mut conflict, mut hold) = (None, None);
         for attempt in 1..=MAX_ATTEMPTS {
-            let mut session = Session::default();
+            let mut session = Session { holds_log: hold.is_some(), ..Session::default() };
             let refused = match self.decide(&envelope.command, &mut session).await {
                 Ok(()) => None,
                 Err(ExecuteError::Rejected(rejection)) => Some(rejection),
@@ -202,9 +204,10 @@ impl Executor {
             let (has_events, streams) = (session.has_events(), session.versions());
             if !has_events && !session.needs_confirmation() {
                 let position = session.looked_at.first().map_or(0, |l| l.held.position());
-                drop(session);
+                drop((session, hold.take()));
                 return self.unrecorded(envelope, fingerprint, refused, position, streams).await;
             }
+            let looked_at: Vec<StreamId> = session.looked_at.iter().map(|l| l.held.stream).collect();
             let appended = match self.appender.submit(session.append(envelope, fingerprint), session.chains()).await {
                 Ok(submitted) => {
                     session.let_go();
@@ -235,8 +238,8 @@ impl Executor {
                     {
                         return Ok(recorded);
                     }
-                    for (stream, _) in &streams {
-                        drop(self.aggregates.turn(*stream).await);
+                    for stream in looked_at {
+                        self.aggregates.wait_for_turn(stream).await;
                     }
                     hold = self.appender.hold().await.ok();
                     conflict = Some(error);
@@ -313,7 +316,8 @@ impl Executor {
     }
 
     async fn look_at<A: Aggregate>(&self, session: &mut Session, id: Uuid) -> Result<(), ExecuteError> {
-        let held = self.aggregates.hold(codec::stream::<A>(id)).await?;
+        let waits_for_turn = !session.holds_log && session.looked_at.is_empty();
+        let held = self.aggregates.hold(codec::stream::<A>(id), waits_for_turn).await?;
         session.looked_at.push(LookedAt { held, events: vec![] });
         Ok(())
     }

@@ -5,11 +5,13 @@ use crate::api::Service;
 use crate::config::{Role, Urls};
 use crate::execute::Executor;
 use crate::feed::Feed;
+use crate::policy::Pace;
 use crate::projector::Projector;
 use crate::readable::{self, Unreadable};
 use crate::relay::Relay;
 use crate::sender::Sender;
 use crate::step::{Step, run};
+use crate::timers::Sweeper;
 use crate::{codec, command_api, notifier, provider, query_api, subject};
 use async_nats::Client;
 use async_nats::jetstream;
@@ -27,8 +29,6 @@ use uuid::Uuid;
 
 /// How long an orderly end may take.
 const STOP: Duration = Duration::from_secs(25);
-/// How many messages of the relay may wait for their acknowledgement.
-const RELAY_IN_FLIGHT: usize = 1000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -63,12 +63,8 @@ pub async fn connect_nats(url: &str, name: &str) -> Result<Client, StartError> {
     Ok(options.reconnect_delay_callback(|_| Duration::from_millis(250)).connect(url).await?)
 }
 
-/// A JetStream context that holds `RELAY_IN_FLIGHT` publishes back at most.
 pub fn jetstream(client: &Client) -> jetstream::Context {
-    jetstream::context::ContextBuilder::new()
-        .max_ack_inflight(RELAY_IN_FLIGHT)
-        .backpressure_on_inflight(true)
-        .build(client.clone())
+    jetstream::new(client.clone())
 }
 
 /// What every service is made from.
@@ -156,7 +152,7 @@ impl Process {
     ///
     /// # Errors
     /// As those of [`Parts::connect`].
-    pub async fn start(urls: &Urls, roles: &[Role]) -> Result<Self, StartError> {
+    pub async fn start(urls: &Urls, roles: &[Role], pace: Pace) -> Result<Self, StartError> {
         let parts = Parts::connect(urls).await?;
         let (loops, stopping, failed) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let start = Loops { loops: &loops, stopping: &stopping, failed: &failed };
@@ -183,7 +179,9 @@ impl Process {
         });
         let hint = share_hints(&parts, &loops, &stopping).await?;
         if has(Role::Provider) {
-            services.push(provider::start(&parts.client).await?);
+            // What is late comes when the sender has given up.
+            let late = pace.answer.mul_f64(1.5);
+            services.push(provider::start(&parts.client, parts.project.clone(), late).await?);
         }
         if has(Role::Notifier) {
             services.push(notifier::start(&parts.client, parts.project.clone()).await?);
@@ -203,7 +201,8 @@ impl Process {
         }
         if has(Role::Sender) {
             let (pool, client) = (parts.project.clone(), parts.client.clone());
-            let sender = Sender::new(pool, executor.clone(), client, parts.owner, written);
+            start.run(Sweeper::new(pool.clone(), written.clone()));
+            let sender = Sender::new(pool, executor.clone(), client, parts.owner, written, pace);
             start.run(sender);
         }
         if has(Role::Queries) {

@@ -1,46 +1,100 @@
 //! The simulated payment provider, behind the contract that a real one would be reached by.
 //!
-//! It decides by the payment token alone, and names what it did after the idempotency key: asked again with the same
-//! key, it answers the same, also after a restart.
+//! It behaves by the payment token (`provider/rule.rs`), and keeps books of what it did (`provider/ledger.rs`): asked
+//! again with the same key, it answers the same, also after a restart.
+
+mod ledger;
+mod rule;
+
+pub use ledger::{Moved, moved};
+pub use rule::DECLINE;
 
 use crate::api::{Service, respond};
 use crate::subject;
 use crate::wire::{Code, ErrorBody, parse};
 use async_nats::Client;
-use bytes::Bytes;
-use domain::payment::Outcome;
-use domain::reaction::{Operation, ProviderCall};
+use async_nats::service::Request;
+use domain::reaction::{LookupAnswer, Operation, ProviderCall};
+use ledger::Done;
+use rule::Rule;
+use sqlx::PgPool;
+use std::time::Duration;
 
-/// A payment whose token begins so is declined; every other one is approved.
-pub const DECLINE: &str = "tok_decline";
-
-/// Starts the provider's endpoints; they answer until the service is stopped.
+/// Starts the provider's endpoints; they answer until the service is stopped. An answer that is to be late comes after
+/// `late`.
 ///
 /// # Errors
 /// When NATS cannot be reached.
-pub async fn start(client: &Client) -> Result<Service, async_nats::Error> {
+pub async fn start(client: &Client, pool: PgPool, late: Duration) -> Result<Service, async_nats::Error> {
     let mut service = Service::new(client, "daybook-provider", "The simulated payment provider").await?;
-    for verb in ["authorise", "capture", "void"] {
+    for verb in ["authorise", "capture", "void", "refund", "lookup"] {
+        let pool = pool.clone();
         service
-            .endpoint(subject::PROVIDER, verb, move |request| async move {
-                let answer = answer(verb, &request.message.payload);
-                respond(&request, answer).await;
+            .endpoint(subject::PROVIDER, verb, move |request| {
+                let pool = pool.clone();
+                async move {
+                    match verb {
+                        "lookup" => respond(&request, look_up(&pool, &request).await).await,
+                        _ => perform(&pool, verb, &request, late).await,
+                    }
+                }
             })
             .await?;
     }
     Ok(service)
 }
 
-fn answer(verb: &str, body: &Bytes) -> Result<Outcome, ErrorBody> {
-    let call: ProviderCall = parse(body)?;
-    let approved = || Outcome::Approved { reference: format!("sim-{verb}-{}", call.idempotency_key.simple()) };
-    match (verb, &call.operation) {
-        ("authorise", Operation::Authorise { method, .. }) if method.token.starts_with(DECLINE) => {
-            Ok(Outcome::Declined { reason: "card declined".into() })
-        }
-        ("authorise", Operation::Authorise { .. })
-        | ("capture", Operation::Capture { .. })
-        | ("void", Operation::Void) => Ok(approved()),
-        _ => Err(ErrorBody::new(Code::Invalid, format!("this is not what {verb} is asked with"))),
+/// The verb that an operation is asked with.
+pub(crate) fn verb(operation: &Operation) -> &'static str {
+    match operation {
+        Operation::Authorise { .. } => "authorise",
+        Operation::Capture { .. } => "capture",
+        Operation::Void => "void",
+        Operation::Refund { .. } => "refund",
+        Operation::Lookup { .. } => "lookup",
     }
+}
+
+fn parse_call(asked: &str, request: &Request) -> Result<ProviderCall, ErrorBody> {
+    let call: ProviderCall = parse(&request.message.payload)?;
+    if verb(&call.operation) == asked {
+        Ok(call)
+    } else {
+        Err(ErrorBody::new(Code::Invalid, format!("this is not what {asked} is asked with")))
+    }
+}
+
+async fn look_up(pool: &PgPool, request: &Request) -> Result<LookupAnswer, ErrorBody> {
+    let call = parse_call("lookup", request)?;
+    let found = ledger::look_up(pool, call.idempotency_key).await.map_err(|e| unavailable(&e))?;
+    Ok(found.map_or(LookupAnswer::NotFound, LookupAnswer::Found))
+}
+
+/// Does what is asked, and answers as its rule says.
+async fn perform(pool: &PgPool, verb: &str, request: &Request, late: Duration) {
+    let done = match parse_call(verb, request) {
+        Ok(call) => ledger::perform(pool, &call).await.map_err(|e| unavailable(&e)),
+        Err(error) => Err(error),
+    };
+    let Done { outcome, rule, is_new } = match done {
+        Ok(Some(done)) => done,
+        Ok(None) => return,
+        Err(error) => return respond(request, Err::<(), _>(error)).await,
+    };
+    match rule {
+        Rule::TimeoutAfter if is_new => return,
+        Rule::Late if is_new => tokio::time::sleep(late).await,
+        Rule::Twice => respond(request, Ok(&outcome)).await,
+        Rule::Approve
+        | Rule::Decline
+        | Rule::DeclineCapture
+        | Rule::TimeoutAfter
+        | Rule::TimeoutBefore
+        | Rule::Late => {}
+    }
+    respond(request, Ok(outcome)).await;
+}
+
+fn unavailable(error: &sqlx::Error) -> ErrorBody {
+    ErrorBody::new(Code::Unavailable, format!("the provider's books cannot be used: {error}"))
 }

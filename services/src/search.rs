@@ -125,10 +125,12 @@ impl Search {
 
     async fn in_index(&mut self, limit: i64) -> Result<Vec<RecordedEvent>, ReadError> {
         let keys = event_index::keys(&self.filter, self.log.categories());
+        // Most of what the index names is looked for.
+        let count = limit.clamp(50, PAGE);
         let (pool, after, to) = (&self.pool, self.after, self.to.min(self.indexed));
         let positions = match self.direction {
-            Direction::OldestFirst => event_index::positions(pool, &keys, after, to, PAGE).await?,
-            Direction::NewestFirst => event_index::positions_backward(pool, &keys, after, to, PAGE).await?,
+            Direction::OldestFirst => event_index::positions(pool, &keys, after, to, count).await?,
+            Direction::NewestFirst => event_index::positions_backward(pool, &keys, after, to, count).await?,
         };
         let mut page = self.log.read_positions(&positions).await?;
         match self.direction {

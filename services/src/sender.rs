@@ -5,15 +5,20 @@
 
 use crate::execute::{Envelope, ExecuteError, Executor};
 use crate::notifier::NoticeBody;
+use crate::policy::{Pace, Policy, decline_is_foreseen};
 use crate::projector::RENEW;
+use crate::provider;
 use crate::step::{Outcome, Step};
 use crate::subject;
 use async_nats::Client;
+use async_nats::client::RequestErrorKind;
 use async_nats::service::NATS_SERVICE_ERROR;
 use chrono::Utc;
 use domain::Command;
 use domain::payment::Outcome as ProviderOutcome;
-use domain::reaction::{Act, Operation, ProviderCall, answered, react_to_rejection};
+use domain::reaction::{
+    Act, LookupAnswer, Operation, ProviderCall, answered, not_answered, not_found, react_to_rejection,
+};
 use projections::follow_up::{self, Due, Settlement};
 use serde::Serialize;
 use sqlx::PgPool;
@@ -30,12 +35,8 @@ const LEASE: &str = "sender";
 const ACTOR: &str = "daybook";
 /// How many follow-ups are under way at once.
 const IN_FLIGHT: usize = 256;
-/// How long the provider or the notifier may take to answer.
-const ANSWER: Duration = Duration::from_secs(5);
 /// How long to wait for a hint before looking.
 const POLL: Duration = Duration::from_millis(200);
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(30);
 
 pub struct Sender {
     pool: PgPool,
@@ -49,8 +50,15 @@ pub struct Sender {
 }
 
 impl Sender {
-    pub fn new(pool: PgPool, executor: Executor, client: Client, owner: Uuid, written: Arc<Notify>) -> Self {
-        let acts = Arc::new(Acts { executor, client });
+    pub fn new(
+        pool: PgPool,
+        executor: Executor,
+        client: Client,
+        owner: Uuid,
+        written: Arc<Notify>,
+        pace: Pace,
+    ) -> Self {
+        let acts = Arc::new(Acts { executor, client, pace });
         Self { pool, acts, owner, held: None, under_way: JoinSet::new(), ids: HashSet::new(), written }
     }
 
@@ -162,6 +170,15 @@ impl Step for Sender {
 struct Acts {
     executor: Executor,
     client: Client,
+    pace: Pace,
+}
+
+/// Why there is no answer that can be used.
+enum NoAnswer {
+    /// It may have been done, or not.
+    Silence,
+    /// It can be sent again as it is.
+    Failed(String),
 }
 
 impl Acts {
@@ -173,7 +190,8 @@ impl Acts {
                 let body = NoticeBody { notice_id: due.id, notice: notice.clone() };
                 match self.request(subject::NOTIFY.into(), &body).await {
                     Ok(_) => Settlement::Accepted,
-                    Err(reason) => retry(due, reason),
+                    Err(NoAnswer::Silence) => self.retry(due, "the notifier did not answer in time"),
+                    Err(NoAnswer::Failed(reason)) => self.retry(due, &reason),
                 }
             }
         }
@@ -193,42 +211,91 @@ impl Acts {
             Ok(_) => Settlement::Accepted,
             // It was done before; what was decided since then has changed its body.
             Err(ExecuteError::IdSpent) => Settlement::Accepted,
+            Err(ExecuteError::Rejected(rejection)) if Policy::of(&due.act.0).refusal_is_parked => {
+                park(due, rejection.to_string())
+            }
             Err(ExecuteError::Rejected(rejection)) => {
                 let next = react_to_rejection(&envelope.command, &rejection);
                 Settlement::Refused { reason: rejection.to_string(), next }
             }
-            Err(e @ (ExecuteError::Conflict(_) | ExecuteError::Unavailable(_))) => retry(due, e.to_string()),
-            Err(e @ (ExecuteError::Refused(_) | ExecuteError::Unreadable(_))) => {
-                tracing::error!(follow_up = %due.id, reaction = due.reaction, error = %e, "a follow-up is parked");
-                Settlement::Parked { reason: e.to_string() }
-            }
+            Err(e @ (ExecuteError::Conflict(_) | ExecuteError::Unavailable(_))) => self.retry(due, &e.to_string()),
+            Err(e @ (ExecuteError::Refused(_) | ExecuteError::Unreadable(_))) => park(due, e.to_string()),
         }
     }
 
-    /// Asks the provider, and records its answer with the payment.
+    /// Asks the provider, and records its answer with the payment; or that there was none in time, which is no decline:
+    /// the provider is then asked what it knows of the call.
     async fn provider(&self, due: &Due, call: &ProviderCall) -> Settlement {
-        let verb = match call.operation {
-            Operation::Authorise { .. } => "authorise",
-            Operation::Capture { .. } => "capture",
-            Operation::Void => "void",
-        };
-        let answer = match self.request(format!("{}.{verb}", subject::PROVIDER), call).await {
+        let subject = format!("{}.{}", subject::PROVIDER, provider::verb(&call.operation));
+        let answer = match self.request(subject, call).await {
             Ok(answer) => answer,
-            Err(reason) => return retry(due, reason),
+            Err(NoAnswer::Silence) => {
+                return match not_answered(call) {
+                    Some(unknown) => self.command(due, unknown).await,
+                    None => self.retry(due, "the provider did not answer in time"),
+                };
+            }
+            Err(NoAnswer::Failed(reason)) => return self.retry(due, &reason),
         };
-        match serde_json::from_slice::<ProviderOutcome>(&answer) {
-            Ok(outcome) => self.command(due, answered(call, bounded(outcome))).await,
-            Err(e) => retry(due, format!("the provider's answer is malformed: {e}")),
+        match (parse_answer(&call.operation, &answer), not_found(call)) {
+            (Ok(LookupAnswer::Found(outcome)), _) => self.outcome(due, call, bounded(outcome)).await,
+            (Ok(LookupAnswer::NotFound), Some(never_seen)) => self.command(due, never_seen).await,
+            (Ok(LookupAnswer::NotFound), None) => self.retry(due, "the provider's answer is malformed"),
+            (Err(e), _) => self.retry(due, &format!("the provider's answer is malformed: {e}")),
         }
     }
 
-    async fn request(&self, subject: String, body: &impl Serialize) -> Result<bytes::Bytes, String> {
-        let body = serde_json::to_vec(body).map_err(|e| e.to_string())?;
-        let request = async_nats::Request::new().payload(body.into()).timeout(Some(ANSWER));
-        let answer = self.client.send_request(subject, request).await.map_err(|e| e.to_string())?;
+    /// Records what came of a call. A "no" that no order is prepared for is recorded, and parked to be seen.
+    async fn outcome(&self, due: &Due, call: &ProviderCall, outcome: ProviderOutcome) -> Settlement {
+        let declined = match &outcome {
+            ProviderOutcome::Declined { reason } if !decline_is_foreseen(&call.operation) => Some(reason.clone()),
+            ProviderOutcome::Declined { .. } | ProviderOutcome::Approved { .. } => None,
+        };
+        match (self.command(due, answered(call, outcome)).await, declined) {
+            (Settlement::Accepted, Some(reason)) => park(due, format!("the provider declined: {reason}")),
+            (settlement, _) => settlement,
+        }
+    }
+
+    async fn request(&self, subject: String, body: &impl Serialize) -> Result<bytes::Bytes, NoAnswer> {
+        let body = serde_json::to_vec(body).map_err(|e| NoAnswer::Failed(e.to_string()))?;
+        let request = async_nats::Request::new().payload(body.into()).timeout(Some(self.pace.answer));
+        let answer = self.client.send_request(subject, request).await.map_err(|e| match e.kind() {
+            RequestErrorKind::TimedOut => NoAnswer::Silence,
+            RequestErrorKind::NoResponders
+            | RequestErrorKind::InvalidSubject
+            | RequestErrorKind::MaxPayloadExceeded
+            | RequestErrorKind::Other => NoAnswer::Failed(e.to_string()),
+        })?;
         match answer.headers.as_ref().and_then(|headers| headers.get(NATS_SERVICE_ERROR)) {
-            Some(error) => Err(error.to_string()),
+            Some(error) => Err(NoAnswer::Failed(error.to_string())),
             None => Ok(answer.payload),
+        }
+    }
+
+    /// Again, after a while; unless it was tried often enough.
+    fn retry(&self, due: &Due, reason: &str) -> Settlement {
+        let policy = Policy::of(&due.act.0);
+        let attempts = due.attempts.unsigned_abs().saturating_add(1);
+        if attempts >= policy.attempts {
+            return park(due, format!("given up after {attempts} attempts: {reason}"));
+        }
+        let after = policy.delay(attempts, rand::random_range(0.0..1.0)).min(self.pace.longest_wait);
+        Settlement::Retry { reason: reason.to_owned(), after }
+    }
+}
+
+fn park(due: &Due, reason: String) -> Settlement {
+    tracing::error!(follow_up = %due.id, reaction = due.reaction, reason, "a follow-up is parked");
+    Settlement::Parked { reason }
+}
+
+/// An answer to a lookup, or to a call: that is an outcome that was found.
+fn parse_answer(operation: &Operation, answer: &[u8]) -> Result<LookupAnswer, serde_json::Error> {
+    match operation {
+        Operation::Lookup { .. } => serde_json::from_slice(answer),
+        Operation::Authorise { .. } | Operation::Capture { .. } | Operation::Void | Operation::Refund { .. } => {
+            serde_json::from_slice(answer).map(LookupAnswer::Found)
         }
     }
 }
@@ -243,11 +310,4 @@ fn bounded(outcome: ProviderOutcome) -> ProviderOutcome {
         ProviderOutcome::Approved { reference } => ProviderOutcome::Approved { reference: text(reference) },
         ProviderOutcome::Declined { reason } => ProviderOutcome::Declined { reason: text(reason) },
     }
-}
-
-/// Again, after twice as long as the last time, with up to a half of it at random less.
-fn retry(due: &Due, reason: String) -> Settlement {
-    let doubled = FIRST_RETRY.saturating_mul(1 << due.attempts.clamp(0, 16));
-    let after = doubled.min(LAST_RETRY).mul_f64(rand::random_range(0.5..1.0));
-    Settlement::Retry { reason, after }
 }

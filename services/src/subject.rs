@@ -15,7 +15,7 @@ pub const COMMANDS: &str = "daybook.cmd.v1";
 /// Queries, one subject a verb: `daybook.qry.v1.order_summary.get`.
 pub const QUERIES: &str = "daybook.qry.v1";
 
-/// The payment provider's contract: `daybook.provider.v1.authorise`, `.capture`, `.void`.
+/// The payment provider's contract: `daybook.provider.v1.authorise`, `.capture`, `.void`, `.refund`, `.lookup`.
 pub const PROVIDER: &str = "daybook.provider.v1";
 
 /// Where a notice to a customer is delivered.

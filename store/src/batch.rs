@@ -117,7 +117,7 @@ fn settled(append: &Append, chains: &[Chain], outcome: Outcome) -> Outcome {
         continued(append, chains).for_each(Chain::cut);
         if let AppendError::VersionConflict { stream, .. } = error {
             let behind = append.streams.iter().zip(chains).filter(|(to, _)| to.stream == *stream);
-            behind.for_each(|(_, chain)| chain.cut());
+            behind.for_each(|(_, chain)| chain.overtake());
         }
     }
     outcome

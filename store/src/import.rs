@@ -109,15 +109,17 @@ impl Import {
         self.check_versions(first, events).await
     }
 
-    /// Makes it the log, and returns its last position. `acts` is the projection whose rows are acts to come: it begins
-    /// after what was imported, so that nothing is done a second time.
+    /// Makes it the log, and returns its last position. `acts` are the projections whose rows are acts to come: they
+    /// begin after what was imported, so that nothing is done a second time.
     ///
     /// # Errors
-    /// When `acts` is no longer at the beginning, or Postgres fails.
-    pub async fn commit(mut self, acts: &'static str) -> Result<Position, ImportError> {
+    /// When one of `acts` is no longer at the beginning, or Postgres fails.
+    pub async fn commit(mut self, acts: &[&'static str]) -> Result<Position, ImportError> {
         sqlx::query!("UPDATE daybook.log SET imported_to = $1", self.position).execute(&mut *self.transaction).await?;
         event_types::register_all(&mut self.transaction).await?;
-        checkpoint::begin_after(&mut self.transaction, acts, self.position).await?;
+        for projection in acts {
+            checkpoint::begin_after(&mut self.transaction, projection, self.position).await?;
+        }
         self.transaction.commit().await?;
         Ok(self.position)
     }

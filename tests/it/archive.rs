@@ -4,7 +4,7 @@ use crate::binary::until;
 use crate::harness::{System, database, daybook, folder, id, order_of, run, start_nats};
 use domain::Command;
 use domain::order::CancelReason;
-use projections::ReadModel;
+use projections::{Projection, ReadModel};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use services::archive::{self, Writer};
@@ -198,7 +198,7 @@ async fn lines() {
     let url = database().await;
     let mut filled = Import::begin(&url).await.unwrap();
     filled.insert(&[asked, authorised]).await.unwrap();
-    filled.commit("follow_ups").await.unwrap();
+    filled.commit(&Projection::ACTS).await.unwrap();
     let file = exported(&url).await;
     let log_id = log(&url).identity().await.unwrap().log_id.to_string();
     assert_eq!(file.matches(&format!(r#""source":"urn:uuid:{log_id}""#)).count(), 2);
@@ -431,7 +431,7 @@ async fn no_append_gets_in_between() {
         assert!(!appending.is_finished(), "it did not wait");
     }
     import.insert(&events[1..]).await.unwrap();
-    assert_eq!(import.commit("follow_ups").await.unwrap(), events.len() as i64);
+    assert_eq!(import.commit(&Projection::ACTS).await.unwrap(), events.len() as i64);
     assert_eq!(appending.await.unwrap(), events.len() as i64 + 1);
 }
 
@@ -480,6 +480,8 @@ async fn nothing_follows_from_what_was_imported() {
     copy.settle().await;
     assert_eq!(copy.parts.log.head().await.unwrap(), head);
     assert_eq!((count(&copy, "follow_ups").await, count(&copy, "notices").await), (0, 0));
+    assert!(count(&source, "timers").await > 0);
+    assert_eq!(count(&copy, "timers").await, 0);
     for model in ReadModel::ALL {
         assert_eq!(rows(&copy, model).await, rows(&source, model).await, "{model:?}");
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use services::client::Client;
 use services::command_api::{Place, Receive};
 use services::config::{Role, Urls};
+use services::policy::Pace;
 use services::process::{Process, connect_nats, jetstream};
 use services::verify::verify;
 use sqlx::{PgPool, query_as, query_scalar};
@@ -31,7 +32,7 @@ async fn until(pool: &PgPool, query: &'static str, expected: i64) {
 async fn of_five_hundred_buyers_one_gets_the_last_piece() {
     let (database_url, nats) = tokio::join!(database(), start_nats());
     let urls = Urls { database_url, nats_url: nats.url() };
-    let process = Process::start(&urls, &Role::ALL).await.unwrap();
+    let process = Process::start(&urls, &Role::ALL, Pace::default()).await.unwrap();
     let shop = connect_nats(&urls.nats_url, "shop").await.unwrap();
     let client = Client::new(shop.clone(), "shop");
     let mug = Receive { sku: Sku::new("mug").unwrap(), quantity: 1 };

@@ -4,6 +4,7 @@ use crate::harness::{database, daybook_on, empty_database, id, run, start_nats};
 use chrono::Utc;
 use services::codec::CATEGORIES;
 use services::config::{Role, Urls};
+use services::policy::Pace;
 use services::process::{Parts, Process, StartError};
 use services::readable::{Unreadable, check, check_within};
 use sqlx::{Connection, PgConnection, PgPool, query_as};
@@ -248,7 +249,7 @@ async fn a_type_that_was_registered_and_never_written_is_no_hindrance() {
     log.register(CART, "CartFilled", 2).await;
     assert_eq!(log.registered().await.len(), 2);
     let urls = Urls { database_url: log.url.clone(), nats_url: nats.url() };
-    Process::start(&urls, &Role::ALL).await.unwrap().stop().await;
+    Process::start(&urls, &Role::ALL, Pace::default()).await.unwrap().stop().await;
     // Until it is.
     log.write(CART, "CartFilled", 2).await;
     let held = Unreadable::Held { event_type: of(CART, "CartFilled", 2), first: 2 };

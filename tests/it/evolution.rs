@@ -206,7 +206,7 @@ fn what_is_not_as_the_schema_says_is_not_read() {
 
 /// The value with one thing wrong in it, for each thing that its schema asks for.
 fn spoiled(schema: &Value, value: &Value) -> Vec<Value> {
-    let mut spoiled = vec![json!(true)];
+    let mut spoiled = vec![if value.is_boolean() { json!("not so") } else { json!(true) }];
     match value {
         Value::Object(fields) => {
             for name in required(schema) {

@@ -1,19 +1,23 @@
 //! What follows from events is done once in effect, however often it is tried.
 
-use crate::harness::{System, order_of};
+use crate::harness::{System, new_order, order_of};
 use domain::id::Sku;
+use domain::order::{CancelReason, StockLine};
 use domain::reaction::{Act, react_to_rejection};
-use domain::{Rejection, stock};
+use domain::{Command, Rejection, stock};
 use projections::follow_up::{self, Due, Settlement};
+use services::policy::Pace;
 use services::process::Parts;
 use services::provider;
 use services::sender::Sender;
 use services::step::{Outcome, Step};
 use sqlx::types::Json;
-use sqlx::{Row, query_scalar};
+use sqlx::{Row, query_as, query_scalar};
 use std::sync::Arc;
+use std::time::Duration;
 use store::lease;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 async fn count(system: &System, sql: &'static str) -> i64 {
     query_scalar(sql).fetch_one(&system.superuser().await).await.unwrap()
@@ -56,7 +60,9 @@ async fn a_provider_that_does_not_answer_is_asked_again() {
     let waiting = "SELECT count(*) FROM daybook.follow_ups
         WHERE state = 'due' AND reaction = 'call_authorise' AND attempts > 0 AND reason IS NOT NULL";
     assert_eq!(count(&system, waiting).await, 1);
-    system.outside.push(provider::start(&system.parts.client).await.unwrap());
+    system
+        .outside
+        .push(provider::start(&system.parts.client, system.parts.project.clone(), Duration::ZERO).await.unwrap());
     run_as_superuser(&system, "UPDATE daybook.follow_ups SET due_at = '-infinity'").await;
     system.settle().await;
     assert_eq!(system.status(order).await, "confirmed");
@@ -142,7 +148,7 @@ async fn one_sender_at_a_time_and_the_next_goes_on() {
     assert!(matches!(system.sender.step().await.unwrap(), Outcome::Worked(_)));
     let parts = Parts::connect(&system.urls).await.unwrap();
     let (pool, executor, client) = (parts.project.clone(), parts.executor(), parts.client.clone());
-    let mut standby = Sender::new(pool, executor, client, parts.owner, Arc::new(Notify::new()));
+    let mut standby = Sender::new(pool, executor, client, parts.owner, Arc::new(Notify::new()), Pace::default());
     system.project().await;
     assert_eq!(standby.step().await.unwrap(), Outcome::Idle);
     system.sender.end().await;
@@ -150,5 +156,27 @@ async fn one_sender_at_a_time_and_the_next_goes_on() {
     std::mem::swap(&mut system.sender, &mut standby);
     system.settle().await;
     assert_eq!(system.status(order).await, "confirmed");
+    system.assert_verified().await;
+}
+
+/// What one order gives back, another one may have waited for: what follows belongs to the one that waited.
+#[tokio::test]
+async fn what_follows_from_a_backorder_that_is_filled_belongs_to_the_order_that_waited() {
+    let mut system = System::start().await;
+    system.receive("mug", 1).await;
+    let order = system.place(order_of(&[("mug", 1, 1)])).await;
+    system.settle().await;
+    let waits = new_order();
+    let lines = vec![StockLine { line: 4, sku: Sku::new("mug").unwrap(), quantity: 1 }];
+    let backorder = stock::Command::Backorder { order_id: waits, lines, hold_seconds: 60 };
+    system.execute(Command::Stock(backorder)).await.unwrap();
+    let reason = CancelReason::CustomerRequest;
+    system.execute(Command::CancelOrder { id: order, reason }).await.unwrap();
+    system.settle().await;
+    let told = "SELECT target, correlation_id FROM daybook.follow_ups WHERE reaction = 'record_backorder_filled'";
+    let told: Vec<(Uuid, Uuid)> = query_as(told).fetch_all(&system.parts.read).await.unwrap();
+    assert_eq!(told, [(waits.0, waits.0)]);
+    let timed = "SELECT correlation_id FROM daybook.timers WHERE kind = 'expire_reservation'";
+    assert_eq!(query_scalar::<_, Uuid>(timed).fetch_all(&system.parts.read).await.unwrap(), [waits.0]);
     system.assert_verified().await;
 }

@@ -10,12 +10,14 @@ use services::codec::{self, CATEGORIES};
 use services::config::Urls;
 use services::execute::{Envelope, ExecuteError, Executor, Outcome as Executed};
 use services::feed::Feed;
+use services::policy::Pace;
 use services::process::{Parts, jetstream};
 use services::projector::Projector;
 use services::relay::Relay;
 use services::sender::Sender;
 use services::servers::{Binaries, Nats, NatsOptions, Postgres, PostgresOptions, Servers, ServersOptions};
 use services::step::{Outcome, Step};
+use services::timers::Sweeper;
 use services::verify::{Report, verify};
 use services::{notifier, provider};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, query_scalar};
@@ -112,6 +114,7 @@ pub(crate) struct System {
     pub(crate) feed: Feed,
     pub(crate) projectors: Vec<Projector>,
     pub(crate) sender: Sender,
+    pub(crate) sweeper: Sweeper,
     pub(crate) outside: Vec<Service>,
     /// Kept: the relay waits on its other end.
     _hint: watch::Sender<i64>,
@@ -119,11 +122,19 @@ pub(crate) struct System {
 
 impl System {
     pub(crate) async fn start() -> Self {
+        Self::start_at(Pace::default()).await
+    }
+
+    pub(crate) async fn start_at(pace: Pace) -> Self {
         let (database_url, nats) = tokio::join!(database(), start_nats());
-        Self::on(Urls { database_url, nats_url: nats.url() }, nats).await
+        Self::on_at(Urls { database_url, nats_url: nats.url() }, nats, pace).await
     }
 
     pub(crate) async fn on(urls: Urls, nats: Nats) -> Self {
+        Self::on_at(urls, nats, Pace::default()).await
+    }
+
+    async fn on_at(urls: Urls, nats: Nats, pace: Pace) -> Self {
         let parts = Parts::connect(&urls).await.unwrap();
         let executor = parts.executor();
         let written = Arc::new(Notify::new());
@@ -134,13 +145,14 @@ impl System {
             |projection| Projector::new(parts.project.clone(), projection, feed.reader(), parts.owner, written.clone());
         let projectors = Projection::ALL.into_iter().map(projector).collect();
         let client = parts.client.clone();
-        let sender = Sender::new(parts.project.clone(), executor.clone(), client, parts.owner, written);
+        let sweeper = Sweeper::new(parts.project.clone(), written.clone());
+        let sender = Sender::new(parts.project.clone(), executor.clone(), client, parts.owner, written, pace);
         let outside = vec![
-            provider::start(&parts.client).await.unwrap(),
+            provider::start(&parts.client, parts.project.clone(), pace.answer.mul_f64(1.5)).await.unwrap(),
             notifier::start(&parts.client, parts.project.clone()).await.unwrap(),
         ];
         parts.client.flush().await.unwrap();
-        Self { urls, nats, parts, executor, relay, feed, projectors, sender, outside, _hint: hint }
+        Self { urls, nats, parts, executor, relay, feed, projectors, sender, sweeper, outside, _hint: hint }
     }
 
     /// The superuser's connections to the test's database, for what no role of Daybook's may do.
@@ -167,6 +179,15 @@ impl System {
         for projector in &mut self.projectors {
             while projector.step().await.unwrap() != Outcome::Idle {}
         }
+    }
+
+    /// Makes follow-ups of all timers that are due, and returns how many they were.
+    pub(crate) async fn sweep(&mut self) -> usize {
+        let mut fired = 0;
+        while let Outcome::Worked(n) = self.sweeper.step().await.unwrap() {
+            fired += n;
+        }
+        fired
     }
 
     /// Does everything that follows, until nothing more does.
@@ -328,7 +349,7 @@ pub(crate) fn reserve(order: OrderId, sku: &str, quantity: u32) -> Envelope {
 }
 
 pub(crate) fn reserve_all(order: OrderId, wanted: &[(&str, u32)]) -> Envelope {
-    let command = stock::Command::Reserve { order_id: order, lines: stock_lines(wanted), hold_seconds: 60 };
+    let command = stock::Command::Reserve { order_id: order, lines: stock_lines(wanted), hold_seconds: 60, edit: None };
     envelope(Uuid::now_v7(), Command::Stock(command))
 }
 
@@ -393,6 +414,7 @@ pub(crate) fn order_of(lines: &[(&str, u32, u128)]) -> PlaceOrder {
         payments: vec![PlacePayment { method: card("tok_approve_card"), amount: Amount(goods + 250) }],
         lines,
         rounding: Rounding::default(),
+        backorder: false,
     }
 }
 

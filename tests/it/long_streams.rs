@@ -30,7 +30,7 @@ fn another(system: &System, fold: i64) -> Executor {
 async fn on_hand(executor: &Executor) -> u64 {
     let line = domain::order::StockLine { line: 1, sku: sku(), quantity: u32::MAX };
     let order_id = domain::id::OrderId(Uuid::now_v7());
-    let reserve = stock::Command::Reserve { order_id, lines: vec![line], hold_seconds: 60 };
+    let reserve = stock::Command::Reserve { order_id, lines: vec![line], hold_seconds: 60, edit: None };
     match executor.execute(&envelope(Uuid::now_v7(), Command::Stock(reserve))).await {
         Err(ExecuteError::Rejected(domain::Rejection::Stock(stock::Rejection::OutOfStock { short }))) => {
             short[0].available

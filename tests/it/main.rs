@@ -24,5 +24,6 @@ mod relaying;
 mod replaying;
 mod retrying;
 mod subscribing;
+mod timers;
 mod verifying;
 mod wire;

@@ -521,7 +521,8 @@ async fn the_verb_reads_what_it_is_asked_for_also_what_was_just_written() {
         (
             "--category stock --type OrderPlaced",
             "daybook: OrderPlaced is no event type of stock: the types of stock are \
-            StockReceived, StockReserved, StockCommitted, StockReleased\n",
+            StockReceived, StockReserved, StockBackordered, BackorderDropped, StockCommitted, StockReleased, \
+            StockExpired, StockAdjusted, StockRestocked\n",
         ),
         ("--type Placed", "daybook: Placed is no event type: the types are OrderPlaced, "),
         ("--stream order", "daybook: order is no stream: "),

@@ -101,7 +101,7 @@ async fn two_processes_on_one_sold_out_sku_never_answer_from_a_stale_cache() {
     let (a, b) = (&system.executor, &Parts::connect(&system.urls).await.unwrap().executor());
     system.receive("mug", 1).await;
     for _ in 0..5 {
-        let (first, second) = (new_order(), new_order());
+        let (first, second, third, fourth) = (new_order(), new_order(), new_order(), new_order());
         // Both know that one piece is there. A takes it; B, which has not heard of that, must not.
         assert!(out_of_stock(&b.execute(&reserve(first, "mug", 2)).await));
         a.execute(&reserve(first, "mug", 1)).await.unwrap();
@@ -110,11 +110,11 @@ async fn two_processes_on_one_sold_out_sku_never_answer_from_a_stale_cache() {
         a.execute(&release(first, "mug", 1)).await.unwrap();
         assert!(b.execute(&reserve(second, "mug", 1)).await.unwrap().recorded);
         // A, which has not heard that it is taken again, says what is so.
-        assert!(out_of_stock(&a.execute(&reserve(first, "mug", 1)).await));
-        // Nor "already so": A does not know that B has released what it holds.
+        assert!(out_of_stock(&a.execute(&reserve(third, "mug", 1)).await));
+        // Nor "already so": A does not know that B has reserved what it is to give back.
         b.execute(&release(second, "mug", 1)).await.unwrap();
-        assert!(a.execute(&reserve(second, "mug", 1)).await.unwrap().recorded);
-        b.execute(&release(second, "mug", 1)).await.unwrap();
+        b.execute(&reserve(fourth, "mug", 1)).await.unwrap();
+        assert!(a.execute(&release(fourth, "mug", 1)).await.unwrap().recorded);
     }
 }
 

@@ -350,6 +350,37 @@ async fn a_follow_up_that_is_missing_or_too_many_is_found() {
     at_rest.assert_only("a second capture", &[("follow_ups", &words)]).await;
 }
 
+#[tokio::test]
+async fn a_timer_that_is_otherwise_missing_or_too_many_is_found() {
+    let at_rest = AtRest::start().await;
+    at_rest.keep("timers").await;
+    let one_each = "SELECT DISTINCT ON (kind) id, kind FROM daybook.timers ORDER BY kind, id";
+    let one_each: Vec<(Uuid, String)> = query_as(one_each).fetch_all(&at_rest.superuser).await.unwrap();
+    assert_eq!(
+        one_each.iter().map(|(_, kind)| &**kind).collect::<Vec<_>>(),
+        ["expire_authorisation", "expire_reservation"]
+    );
+    for (id, kind) in &one_each {
+        for (column, data_type) in at_rest.columns("timers").await {
+            let value = changed(&column, &data_type);
+            at_rest.sql(format!("UPDATE daybook.timers SET {column} = {value} WHERE id = '{id}'")).await;
+            at_rest.assert_only(&format!("{column} of {kind}"), &[("timers", kind)]).await;
+            at_rest.put_back("timers").await;
+        }
+        at_rest.sql(format!("DELETE FROM daybook.timers WHERE id = '{id}'")).await;
+        at_rest.assert_only(&format!("{kind}, deleted"), &[("timers", "neither there nor fired")]).await;
+        at_rest.put_back("timers").await;
+    }
+    // One that has fired is a follow-up with a cause of its own; and no other event's.
+    at_rest.sql("UPDATE daybook.timers SET fires_at = '-infinity' WHERE kind = 'expire_authorisation'").await;
+    assert_eq!(projections::timer::fire(&at_rest.system.parts.project, 9).await.unwrap(), 1);
+    at_rest.system.assert_verified().await;
+    at_rest.sql("UPDATE daybook.follow_ups SET position = position + 1 WHERE reaction = 'expire_authorisation'").await;
+    at_rest.assert_only("a timer's follow-up", &[("follow_ups", "position is")]).await;
+    at_rest.sql("DELETE FROM daybook.follow_ups WHERE reaction = 'expire_authorisation'").await;
+    at_rest.assert_only("a timer's follow-up, deleted", &[("timers", "neither there nor fired")]).await;
+}
+
 /// What follows from a refusal has it for its cause: the refusal cannot be taken back in silence.
 #[tokio::test]
 async fn a_refusal_that_is_turned_into_its_opposite_is_found() {
@@ -381,7 +412,7 @@ async fn a_checkpoint_that_is_behind_ahead_or_away_is_found() {
     let at_rest = AtRest::start().await;
     at_rest.keep("checkpoints").await;
     let head = at_rest.head().await;
-    for name in ["order_summary", "stock_level", "event_index", "follow_ups"] {
+    for name in ["order_summary", "stock_level", "event_index", "follow_ups", "timers"] {
         let set = |what: &str| format!("UPDATE daybook.checkpoints SET {what} WHERE projection = '{name}'");
         at_rest.sql(set("position = position + 1")).await;
         let ahead = format!("the checkpoint is at {}, but the log ends at {head}", head + 1);

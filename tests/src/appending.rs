@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 async fn client(executor: Executor, lines: Vec<StockLine>) {
     loop {
         let order_id = OrderId(Uuid::now_v7());
-        let reserve = stock::Command::Reserve { order_id, lines: lines.clone(), hold_seconds: 60 };
+        let reserve = stock::Command::Reserve { order_id, lines: lines.clone(), hold_seconds: 60, edit: None };
         let release = stock::Command::Release { order_id, lines: lines.clone() };
         for command in [reserve, release] {
             let command_id = Uuid::now_v7();

@@ -1,8 +1,13 @@
 //! What an order does with every command in every state, and that its money adds up.
 
+mod after_sale;
+mod changes;
+mod model;
+mod waiting;
+
 use super::*;
 use crate::Fault;
-use crate::id::{CaptureId, LineNo, PaymentId, SellerId, ShipmentId, Sku};
+use crate::id::{AddressId, CaptureId, LineNo, PaymentId, SellerId, ShipmentId, Sku};
 use crate::money::Amount;
 use crate::shipment::{self, Shipment};
 use crate::testing::*;

@@ -1,8 +1,14 @@
 //! What a payment does with every command in every state; its void races above all.
 
+mod machine;
+mod refund;
+mod unknown;
+
 use super::*;
+use crate::id::{CaptureId, PaymentId, RefundId};
+use crate::money::Amount;
 use crate::testing::*;
-use proptest::prelude::*;
+use uuid::Uuid;
 
 const PAYMENT: PaymentId = PaymentId(Uuid::from_u128(20));
 const FIRST: CaptureId = CaptureId(Uuid::from_u128(21));
@@ -86,6 +92,11 @@ fn void_deferred() -> Event {
 
 fn void_requested() -> Event {
     VoidRequested { order_id: ORDER, idempotency_key: PAYMENT.void_key() }.into()
+}
+
+fn refund_requested(refund_id: RefundId, amount: i64) -> Event {
+    let (amount, idempotency_key) = (Amount(amount), refund_id.0);
+    RefundRequested { order_id: ORDER, refund_id, amount, currency: eur(), idempotency_key }.into()
 }
 
 fn payment_voided() -> Event {
@@ -182,6 +193,14 @@ fn a_payment_that_was_never_asked_for_refuses_what_is_said_about_it() {
             capture(FIRST, 1),
             capture_answer(FIRST, approved()),
             void_answer(approved()),
+            Command::Refund {
+                order_id: ORDER,
+                refund_id: RefundId::of_shipment(PAYMENT, crate::id::ShipmentId(Uuid::from_u128(30))),
+                amount: Amount(1),
+            },
+            Command::RecordUnknown { call: Call::Authorise },
+            Command::ResolveUnknown { call: Call::Authorise, found: None },
+            Command::Expire,
         ];
         for command in about {
             assert_eq!(when(history.clone(), command), Err(Rejection::NotRequested { payment_id: PAYMENT }));
@@ -243,10 +262,89 @@ fn a_void_of_what_is_declined_or_being_voided_does_nothing() {
 }
 
 #[test]
-fn money_that_is_captured_or_being_captured_cannot_be_voided() {
+fn a_void_waits_for_a_capture_under_way_and_becomes_a_refund_of_it() {
+    assert_eq!(when(capturing(), void()), Ok(vec![void_deferred()]));
+    let deferred = [capturing(), vec![void_deferred()]].concat();
+    assert_eq!(when(deferred.clone(), void()), Ok(vec![]));
+    assert_eq!(
+        when(deferred.clone(), capture_answer(FIRST, approved())),
+        Ok(vec![captured(FIRST, 400), refund_requested(RefundId::of_void(PAYMENT), 400), void_requested()])
+    );
+    assert_eq!(
+        when(deferred.clone(), capture_answer(FIRST, declined())),
+        Ok(vec![capture_declined(FIRST), void_requested()])
+    );
+    // Whatever the provider says to the authorisation meanwhile: it is known.
+    assert_eq!(when(deferred.clone(), answer(approved())), Ok(vec![]));
+    assert_eq!(
+        when(deferred, capture(SECOND, 1)),
+        Err(Rejection::NotAuthorised { payment_id: PAYMENT, status: Status::VoidDeferred })
+    );
+}
+
+#[test]
+fn a_void_waits_for_the_last_capture_under_way() {
+    let both = [capturing(), vec![capture_requested(SECOND, 600), void_deferred()]].concat();
+    assert_eq!(when(both.clone(), capture_answer(SECOND, approved())), Ok(vec![captured(SECOND, 600)]));
+    let one_left = [both, vec![captured(SECOND, 600)]].concat();
+    assert_eq!(
+        when(one_left.clone(), capture_answer(FIRST, approved())),
+        Ok(vec![captured(FIRST, 400), refund_requested(RefundId::of_void(PAYMENT), 1000)])
+    );
+    assert_eq!(
+        when(one_left, capture_answer(FIRST, declined())),
+        Ok(vec![capture_declined(FIRST), refund_requested(RefundId::of_void(PAYMENT), 600), void_requested()])
+    );
+}
+
+#[test]
+fn a_void_of_what_is_captured_gives_it_back_and_lets_the_rest_go() {
+    let refund = refund_requested(RefundId::of_void(PAYMENT), 400);
+    assert_eq!(when(partly_captured(), void()), Ok(vec![refund.clone(), void_requested()]));
+    assert_eq!(when([partly_captured(), vec![refund, void_requested()]].concat(), void()), Ok(vec![]));
+    let captured_whole = [authorised(), vec![capture_requested(FIRST, 1000), captured(FIRST, 1000)]].concat();
+    let refund = refund_requested(RefundId::of_void(PAYMENT), 1000);
+    assert_eq!(when(captured_whole.clone(), void()), Ok(vec![refund.clone()]));
+    // Nothing is left to let go.
+    let history = [captured_whole, vec![refund]].concat();
+    assert_eq!(when(history.clone(), void()), Ok(vec![]));
+    // Nor is the provider asked again for what it would not give back.
+    let reason = "no funds".to_owned();
+    let declined = RefundDeclined { order_id: ORDER, refund_id: RefundId::of_void(PAYMENT), reason }.into();
+    assert_eq!(when([history, vec![declined]].concat(), void()), Ok(vec![]));
+}
+
+// Expiry
+
+#[test]
+fn an_authorisation_that_expires_is_let_go() {
+    let expired: Event = AuthorisationExpired { order_id: ORDER }.into();
+    assert_eq!(when(authorised(), Command::Expire), Ok(vec![expired.clone(), void_requested()]));
+    let history = [authorised(), vec![expired, void_requested()]].concat();
+    assert_eq!(given::<Payment>(history.clone()).as_str(), "authorisation_expired");
+    assert_eq!(when(history.clone(), Command::Expire), Ok(vec![]));
+    assert_eq!(when(history.clone(), void()), Ok(vec![]));
+    assert_eq!(
+        when(history.clone(), capture(FIRST, 400)),
+        Err(Rejection::NotAuthorised { payment_id: PAYMENT, status: Status::AuthorisationExpired })
+    );
+    assert_eq!(when(history, void_answer(approved())), Ok(vec![payment_voided()]));
+}
+
+#[test]
+fn what_is_captured_or_no_longer_held_does_not_expire() {
     for history in [capturing(), partly_captured()] {
-        assert_eq!(when(history, void()), Err(Rejection::AlreadyCaptured { payment_id: PAYMENT }));
+        assert_eq!(when(history, Command::Expire), Err(Rejection::AlreadyCaptured { payment_id: PAYMENT }));
     }
+    let refused_in = |history, status| {
+        let refused = Err(Rejection::NotAuthorised { payment_id: PAYMENT, status });
+        assert_eq!(when(history, Command::Expire), refused);
+    };
+    refused_in(requested(), Status::Requested);
+    refused_in(deferred(), Status::VoidDeferred);
+    refused_in(refused(), Status::Declined);
+    refused_in(voiding(), Status::VoidRequested);
+    refused_in(voided(), Status::Voided);
 }
 
 #[test]
@@ -360,50 +458,5 @@ fn a_capture_of_nothing_or_less_is_refused() {
             requested,
         };
         assert_eq!(when(authorised(), capture(FIRST, amount)), Err(refused));
-    }
-}
-
-// Whatever comes
-
-fn any_command() -> impl Strategy<Value = Command> {
-    let outcome = || prop_oneof![3 => Just(approved()), 1 => Just(declined())];
-    let capture_id =
-        || prop_oneof![Just(FIRST), Just(SECOND), (30..34_u128).prop_map(|n| CaptureId(Uuid::from_u128(n)))];
-    prop_oneof![
-        2 => prop_oneof![5 => Just(1000), 1 => Just(1001)].prop_map(authorise),
-        3 => outcome().prop_map(answer),
-        6 => (capture_id(), -10..700_i64).prop_map(|(id, amount)| capture(id, amount)),
-        6 => (capture_id(), outcome()).prop_map(|(id, outcome)| capture_answer(id, outcome)),
-        1 => Just(void()),
-        1 => outcome().prop_map(void_answer),
-    ]
-}
-
-proptest! {
-    #[test]
-    fn every_command_can_be_repeated(commands in proptest::collection::vec(any_command(), 1..40)) {
-        each_can_be_repeated(&commands, |payment: &Payment, command| payment.decide(PAYMENT, command))?;
-    }
-
-    #[test]
-    fn invariant_22_never_more_is_captured_than_is_authorised_and_nothing_of_what_is_voided(
-        commands in proptest::collection::vec(any_command(), 1..40),
-    ) {
-        let mut payment = Payment::default();
-        let (mut authorised, mut captured, mut voided) = (0, 0, false);
-        for command in commands {
-            let events = payment.decide(PAYMENT, &command).unwrap_or_default();
-            payment = then(&payment, &events);
-            for event in events {
-                match event {
-                    Event::PaymentAuthorised(e) => authorised += e.amount.0,
-                    Event::PaymentCaptured(e) => captured += e.amount.0,
-                    Event::VoidRequested(_) => voided = true,
-                    _ => {}
-                }
-            }
-            prop_assert!(captured <= authorised, "captured {captured} of {authorised}");
-            prop_assert!(captured == 0 || !voided, "captured {captured} of what is voided");
-        }
     }
 }

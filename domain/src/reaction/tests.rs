@@ -9,6 +9,7 @@ use crate::testing::*;
 const PAYMENT: PaymentId = PaymentId(Uuid::from_u128(20));
 const OTHER_PAYMENT: PaymentId = PaymentId(Uuid::from_u128(21));
 const CAPTURE: CaptureId = CaptureId(Uuid::from_u128(22));
+const REFUND: RefundId = RefundId(Uuid::from_u128(25));
 const KEY: Uuid = Uuid::from_u128(23);
 const SHIPMENT: ShipmentId = ShipmentId(Uuid::from_u128(24));
 
@@ -175,6 +176,59 @@ fn the_provider_is_called_for_each_thing_requested_with_its_key() {
         after_payment(payment::VoidRequested { order_id: ORDER, idempotency_key: KEY }),
         [calling("call_void", Operation::Void)]
     );
+    assert_eq!(
+        after_payment(payment::RefundRequested {
+            order_id: ORDER,
+            refund_id: REFUND,
+            amount,
+            currency,
+            idempotency_key: KEY
+        }),
+        [calling("call_refund", Operation::Refund { refund_id: REFUND, amount, currency })]
+    );
+}
+
+/// Each call that there is, as it is stored and as it is made.
+fn calls() -> [(Call, Operation); 4] {
+    let (amount, currency, method) = (Amount(1000), eur(), method("card"));
+    [
+        (Call::Authorise, Operation::Authorise { order_id: ORDER, amount, currency, method }),
+        (Call::Capture { capture_id: CAPTURE }, Operation::Capture { capture_id: CAPTURE, amount, currency }),
+        (Call::Void, Operation::Void),
+        (Call::Refund { refund_id: REFUND }, Operation::Refund { refund_id: REFUND, amount, currency }),
+    ]
+}
+
+#[test]
+fn what_is_unknown_is_looked_up_by_its_key_and_what_was_never_seen_is_called_again() {
+    for (unknown, operation) in calls() {
+        let event = payment::OutcomeUnknown { order_id: ORDER, call: unknown, idempotency_key: KEY };
+        assert_eq!(after_payment(event), [calling("call_lookup", Operation::Lookup { call: unknown })]);
+        let retried = payment::CallRetried {
+            order_id: ORDER,
+            call: unknown,
+            idempotency_key: KEY,
+            amount: Amount(1000),
+            currency: eur(),
+            method: (unknown == Call::Authorise).then(|| method("card")),
+        };
+        assert_eq!(after_payment(retried), [calling("call_again", operation)]);
+    }
+}
+
+#[test]
+fn silence_is_unknown_and_a_lookup_resolves_it() {
+    let told = |command| Some(Command::Payment { id: PAYMENT, command });
+    for (unknown, operation) in calls() {
+        let silence = payment::Command::RecordUnknown { call: unknown };
+        assert_eq!(not_answered(&call(operation.clone())), told(silence));
+        assert_eq!(not_found(&call(operation)), None);
+        let lookup = call(Operation::Lookup { call: unknown });
+        assert_eq!(not_answered(&lookup), None);
+        let resolve = |found| payment::Command::ResolveUnknown { call: unknown, found };
+        assert_eq!(not_found(&lookup), told(resolve(None)));
+        assert_eq!(Some(answered(&lookup, approved())), told(resolve(Some(approved()))));
+    }
 }
 
 #[test]
@@ -300,7 +354,7 @@ fn nothing_follows_from_another_refusal() {
         Command::Stock(stock::Command::Reserve { order_id: ORDER, lines: lines(), hold_seconds: 60, edit: None });
     let malformed = stock::Rejection::Invalid { faults: vec![] }.into();
     let authorise = Command::Payment { id: PAYMENT, command: void() };
-    let captured = payment::Rejection::AlreadyCaptured { payment_id: PAYMENT }.into();
+    let captured = payment::Rejection::NotRequested { payment_id: PAYMENT }.into();
     assert_eq!(react_to_rejection(&reserve, &malformed), None);
     assert_eq!(react_to_rejection(&authorise, &captured), None);
 }
@@ -321,4 +375,8 @@ fn an_answer_of_the_provider_is_recorded_for_what_it_was_asked() {
         payment::Command::RecordCapture { capture_id: CAPTURE, outcome: approved() }
     );
     assert_eq!(recorded(Operation::Void), payment::Command::RecordVoid { outcome: approved() });
+    assert_eq!(
+        recorded(Operation::Refund { refund_id: REFUND, amount, currency }),
+        payment::Command::RecordRefund { refund_id: REFUND, outcome: approved() }
+    );
 }

@@ -129,6 +129,6 @@ pub async fn import(
     match last {
         0 => Err(ImportError::Empty),
         last if last < announced => Err(ImportError::CutOff { last, announced }),
-        _ => Ok(import.commit(Projection::FollowUps.name()).await?),
+        _ => Ok(import.commit(&Projection::ACTS).await?),
     }
 }

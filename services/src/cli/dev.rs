@@ -3,6 +3,7 @@
 use super::target::{DevFile, dev_dir};
 use super::{Failure, migrate, output, serve};
 use crate::config::{Role, Urls};
+use crate::policy::Pace;
 use crate::process::Process;
 use crate::servers::{Servers, ServersError, ServersOptions};
 use crate::shutdown;
@@ -54,7 +55,7 @@ async fn start(dir: &Path) -> Result<(Servers, Process, Urls), Failure> {
     let servers = start_servers(dir).await?;
     let urls = Urls { database_url: servers.postgres.url(DATABASE), nats_url: servers.nats.url() };
     migrate::migrate(&urls.database_url).await?;
-    let process = Process::start(&urls, &Role::ALL).await?;
+    let process = Process::start(&urls, &Role::ALL, Pace::default()).await?;
     DevFile { pid: std::process::id(), urls: urls.clone(), nats_port: servers.nats.port() }.write(dir)?;
     Ok((servers, process, urls))
 }

@@ -2,23 +2,29 @@
 
 use super::{Failure, output, target};
 use crate::config::{Role, Servers};
+use crate::policy::Pace;
 use crate::process::Process;
 use crate::shutdown;
 use std::pin::pin;
+use std::time::Duration;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// What to run; everything if not given. Give it several times for several roles.
     #[arg(long = "role", value_enum)]
     roles: Vec<Role>,
+    /// How many seconds the payment provider may take to answer, before it is asked what became of the call.
+    #[arg(long, value_name = "SECONDS", default_value_t = Pace::default().answer.as_secs(), value_parser = clap::value_parser!(u64).range(1..=600))]
+    answer_within: u64,
 }
 
 pub(super) async fn run(args: &Args, servers: &Servers) -> Result<(), Failure> {
     let mut requested = pin!(shutdown::requested());
     let urls = target::urls(servers)?;
     let roles = if args.roles.is_empty() { Role::ALL.to_vec() } else { args.roles.clone() };
+    let pace = Pace { answer: Duration::from_secs(args.answer_within), ..Pace::default() };
     let process = tokio::select! {
-        process = Process::start(&urls, &roles) => process?,
+        process = Process::start(&urls, &roles, pace) => process?,
         () = &mut requested => return Ok(()),
     };
     tracing::info!(?roles, "ready");

@@ -129,6 +129,7 @@ fn place(customer_id: CustomerId, currency: Currency, items: &[&ItemRow], paymen
         shipping: shipping(items),
         payments: payments.iter().filter(|p| p.amount > Amount::ZERO).map(|p| payment(p)).collect(),
         rounding: Default::default(),
+        backorder: false,
     }
 }
 

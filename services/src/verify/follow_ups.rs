@@ -1,4 +1,4 @@
-//! The follow-ups' rows against what must follow: none missing, none without a cause. What must follow is the domain's
+//! The follow-ups' rows against what must follow: none missing, none without a cause, which may be a timer's. What must follow is the domain's
 //! to say, so this asks its reactions; that every event was reacted to, once, is what is checked.
 
 use super::log::Row;
@@ -7,9 +7,12 @@ use crate::codec::{self, CATEGORIES};
 use domain::order::{self, StockLine};
 use domain::reaction::{Act, FollowUp, react, react_to_rejection};
 use domain::stock::{self, ShortLine};
+use domain::timer::{TimerChange, timers};
 use domain::{Command, Rejection};
 use futures_util::TryStreamExt;
-use projections::follow_up::follow_up_id;
+use projections::Recorded;
+use projections::follow_up::{correlation_id, follow_up_id};
+use projections::timer::timer_id;
 use serde_json::Value;
 use sqlx::PgConnection;
 use std::collections::{HashMap, HashSet};
@@ -18,10 +21,10 @@ use uuid::Uuid;
 
 pub(super) struct FollowUps {
     live: Option<Live>,
-    /// Up to here the log was imported, and nothing follows.
-    imported_to: Position,
+    /// How far the timers have come.
+    timers: Option<Live>,
     check: Check,
-    /// The ids of those that follow from an event.
+    /// The ids of those that follow from an event, at once or after a time.
     caused: HashSet<Uuid>,
 }
 
@@ -37,23 +40,39 @@ struct Expected {
 }
 
 impl FollowUps {
-    pub(super) fn new(live: Option<Live>, imported_to: Position) -> Self {
-        Self { live, imported_to, check: Check::new("follow_ups"), caused: HashSet::new() }
+    pub(super) fn new(live: Option<Live>, timers: Option<Live>) -> Self {
+        Self { live, timers, check: Check::new("follow_ups"), caused: HashSet::new() }
     }
 
-    /// Takes the next events, if they were reacted to, and looks for what follows from them.
-    pub(super) async fn take(&mut self, snapshot: &mut PgConnection, events: Vec<Row>) -> Result<(), sqlx::Error> {
-        let Some(Live { position: checkpoint, .. }) = self.live else { return Ok(()) };
-        let mut expected = Vec::new();
-        let followed = self.imported_to + 1..=checkpoint;
-        for event in events.into_iter().filter(|e| followed.contains(&e.position) && e.origin_name() != Some("import"))
-        {
-            match reactions(event) {
-                Ok(reactions) => expected.extend(reactions),
-                Err(why) => self.check.differs(|| why),
+    /// Takes the next events that are no history, if they were reacted to, and looks for what follows from them.
+    pub(super) async fn take(
+        &mut self,
+        snapshot: &mut PgConnection,
+        events: Vec<Result<Recorded, Undecodable>>,
+    ) -> Result<(), sqlx::Error> {
+        let [reacted, timed] = [self.live, self.timers].map(|live| live.map_or(0, |live| live.position));
+        let (mut expected, mut fired) = (Vec::new(), Vec::new());
+        for event in events {
+            let event = match event {
+                Ok(event) => event,
+                Err(Undecodable { position, why }) => {
+                    if position <= reacted {
+                        self.check.differs(|| why);
+                    }
+                    continue;
+                }
+            };
+            if event.record.position <= reacted {
+                match reactions(&event) {
+                    Ok(reactions) => expected.extend(reactions),
+                    Err(why) => self.check.differs(|| why),
+                }
+            }
+            if event.record.position <= timed {
+                fired.extend(timed_acts(&event));
             }
         }
-        let ids: Vec<Uuid> = expected.iter().map(|(id, _)| *id).collect();
+        let ids: Vec<Uuid> = expected.iter().chain(&fired).map(|(id, _)| *id).collect();
         let stored = sqlx::query!(
             "SELECT id, event_id, position, correlation_id, reaction, target, act
              FROM daybook.follow_ups WHERE id = ANY($1)",
@@ -82,6 +101,14 @@ impl FollowUps {
                 let Expected { position, reaction, target, .. } = expected;
                 self.check
                     .differs(|| format!("{reaction} of {target} follows from position {position}, but has no row"));
+            }
+        }
+        // Whether they had to fire, the check of the timers knows.
+        for (id, expected) in fired {
+            if let Some(stored) = stored.remove(&id) {
+                self.check.checked += 1;
+                self.caused.insert(id);
+                self.compare(id, &stored, &expected);
             }
         }
         Ok(())
@@ -162,7 +189,10 @@ impl Refusal {
     /// follow-up itself says, so that `act` is taken at its word as far as it gives the same reason.
     fn expected(&self, act: &Value) -> Expected {
         let told = match serde_json::from_value(act.clone()) {
-            Ok(Act::Command(Command::Order { command: order::Command::RecordShortage { short }, .. })) => short,
+            Ok(Act::Command(Command::Order {
+                command: order::Command::RecordShortage { short } | order::Command::RecordEditShortage { short, .. },
+                ..
+            })) => short,
             _ => vec![],
         };
         let told = after_shortage(&self.command, |line| told.contains(&line.line));
@@ -212,16 +242,44 @@ async fn after_refusals(snapshot: &mut PgConnection) -> Result<HashMap<Uuid, Ref
 }
 
 /// What follows from an event, with the ids; or why that cannot be said.
-fn reactions(event: Row) -> Result<Vec<(Uuid, Expected)>, String> {
-    let Row { position, event_id, correlation_id, .. } = event;
-    let recorded = codec::decode(recorded(event)?).map_err(|e| e.to_string())?;
+fn reactions(Recorded { record, event }: &Recorded) -> Result<Vec<(Uuid, Expected)>, String> {
+    let (position, event_id) = (record.position, record.event_id);
+    let correlation_id = correlation_id(record.metadata.correlation_id, event);
     let expected = |f: FollowUp| {
         let act = serde_json::to_value(f.act).map_err(|e| format!("an act of position {position} is no JSON: {e}"))?;
         let (reaction, target) = (f.reaction.to_owned(), f.target);
         let id = follow_up_id(event_id, &reaction, target);
         Ok((id, Expected { event_id, position, correlation_id, reaction, target, act }))
     };
-    react(&recorded.event).into_iter().map(expected).collect()
+    react(event).into_iter().map(expected).collect()
+}
+
+/// What follows from an event if nothing else happens for a while, with the ids.
+fn timed_acts(Recorded { record, event }: &Recorded) -> Vec<(Uuid, Expected)> {
+    let (position, event_id) = (record.position, record.event_id);
+    let correlation_id = correlation_id(record.metadata.correlation_id, event);
+    let expected = |change| match change {
+        TimerChange::Set { timer, command, .. } => {
+            let act = serde_json::to_value(Act::Command(command)).unwrap_or_default();
+            let (id, reaction, target) = (timer_id(event_id, &timer), timer.kind.to_owned(), timer.target);
+            Some((id, Expected { event_id, position, correlation_id, reaction, target, act }))
+        }
+        TimerChange::Clear(_) => None,
+    };
+    timers(event).into_iter().filter_map(expected).collect()
+}
+
+/// Why what follows from an event cannot be said.
+pub(super) struct Undecodable {
+    position: Position,
+    why: String,
+}
+
+/// The event of the domain that a row is.
+pub(super) fn decoded(row: Row) -> Result<Recorded, Undecodable> {
+    let position = row.position;
+    let decoded = recorded(row).and_then(|record| codec::decode(record).map_err(|e| e.to_string()));
+    decoded.map_err(|why| Undecodable { position, why })
 }
 
 fn recorded(row: Row) -> Result<RecordedEvent, String> {

@@ -9,6 +9,7 @@ mod order_summary;
 mod read_models;
 mod report;
 mod stock_level;
+mod timers;
 mod window;
 
 pub use report::{Check, Report};
@@ -24,6 +25,7 @@ use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
 use stock_level::Stock;
 use store::Position;
+use timers::Timers;
 
 /// Why nothing can be said: a server did not answer. What is wrong with the data is a difference, not an error.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +65,9 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
     let mut stock = Fold::<Stock>::new(live(&mut snapshot, "stock_level").await?);
     let mut index = Fold::<Positions>::new(live(&mut snapshot, "event_index").await?);
     let imported_to = sqlx::query_scalar!("SELECT imported_to FROM daybook.log").fetch_optional(&mut *snapshot).await?;
-    let mut follow_ups = FollowUps::new(live(&mut snapshot, "follow_ups").await?, imported_to.unwrap_or(0));
+    let imported_to = imported_to.unwrap_or(0);
+    let (acts, timed) = (live(&mut snapshot, "follow_ups").await?, live(&mut snapshot, "timers").await?);
+    let (mut follow_ups, mut timers) = (FollowUps::new(acts, timed), Timers::new(timed));
     let mut head = 0;
     loop {
         let page = log::page(&mut snapshot, head).await?;
@@ -76,7 +80,11 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
             stock.take(row, &payload);
             index.take(row, &payload);
         }
-        follow_ups.take(&mut snapshot, page).await?;
+        // Nothing follows from history.
+        let page = page.into_iter().filter(|e| e.position > imported_to && e.origin_name() != Some("import"));
+        let decoded: Vec<_> = page.map(follow_ups::decoded).collect();
+        decoded.iter().flatten().for_each(|recorded| timers.take(recorded));
+        follow_ups.take(&mut snapshot, decoded).await?;
     }
     let events = promises.events();
     let mut checks = promises.finish();
@@ -84,6 +92,7 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
     checks.push(stock.compare(&mut snapshot, head).await?);
     checks.push(index.compare(&mut snapshot, head).await?);
     checks.push(follow_ups.finish(&mut snapshot, head).await?);
+    checks.push(timers.finish(&mut snapshot, head).await?);
     Ok((events, checks))
 }
 

@@ -35,6 +35,8 @@ struct Payment {
     amount: i64,
     status: &'static str,
     captured: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refunded: Option<i64>,
 }
 
 impl Payment {
@@ -45,6 +47,7 @@ impl Payment {
             amount: payment.get("amount")?.as_i64()?,
             status: "unrequested",
             captured: 0,
+            refunded: None,
         })
     }
 }
@@ -52,12 +55,15 @@ impl Payment {
 impl ReadModel for Order {
     const TABLE: &'static str = "order_summary";
     const CATEGORIES: &'static [&'static str] = &["order", "payment"];
+    const VERSIONS: &'static [(&'static str, i16)] = &[("OrderCancelled", 2)];
 
     fn fold(rows: &mut HashMap<String, Self>, event: &Row, payload: &Value) -> Option<()> {
         let stream = event.stream_id.to_string();
         if event.category_name.as_deref() == Some("payment") {
-            // Of a capture, the order sees that it is done, not that it is asked for or refused.
-            if matches!(&*event.event_type, "CaptureRequested" | "CaptureDeclined") {
+            // Of a capture and a refund, the order sees that it is done, not that it is asked for or refused; nor how
+            // often the provider was asked.
+            let unseen = ["CaptureRequested", "CaptureDeclined", "OutcomeUnknown", "CallRetried"];
+            if unseen.contains(&&*event.event_type) || event.event_type.starts_with("Refund") {
                 return Some(());
             }
             let Some(order) = rows.get_mut(&text(payload, "order_id")?) else { return Some(()) };
@@ -148,6 +154,8 @@ impl Order {
             "PaymentAuthorised" => payment.status = "authorised",
             "PaymentDeclined" => payment.status = "declined",
             "VoidDeferred" => payment.status = "void_deferred",
+            "AuthorisationExpired" => payment.status = "authorisation_expired",
+            "VoidRequested" if payment.status == "authorisation_expired" => {}
             "VoidRequested" => payment.status = "void_requested",
             "VoidDeclined" => payment.status = "void_declined",
             "PaymentVoided" => payment.status = "voided",
@@ -156,11 +164,15 @@ impl Order {
                 payment.captured = payment.captured.checked_add(amount)?;
                 self.captured = self.captured.checked_add(amount)?;
             }
+            "PaymentRefunded" => {
+                let amount = payload.get("amount")?.as_i64()?;
+                payment.refunded = Some(payment.refunded.unwrap_or(0).checked_add(amount)?);
+            }
             _ => {}
         }
         self.authorised = 0;
         for payment in &self.payments {
-            if ["authorised", "void_requested", "void_declined"].contains(&payment.status) {
+            if ["authorised", "authorisation_expired", "void_requested", "void_declined"].contains(&payment.status) {
                 self.authorised = self.authorised.checked_add(payment.amount)?;
             }
         }

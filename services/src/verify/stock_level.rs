@@ -22,6 +22,7 @@ pub(super) struct Stock {
 impl ReadModel for Stock {
     const TABLE: &'static str = "stock_level";
     const CATEGORIES: &'static [&'static str] = &["stock"];
+    const VERSIONS: &'static [(&'static str, i16)] = &[("StockReserved", 2)];
 
     fn fold(rows: &mut HashMap<String, Self>, event: &Row, payload: &Value) -> Option<()> {
         let sku = payload.get("sku")?.as_str()?.to_owned();
@@ -34,7 +35,9 @@ impl ReadModel for Stock {
             "StockReceived" => (payload.get("quantity")?.as_i64()?, 0),
             "StockReserved" => (0, pieces(payload)?),
             "StockCommitted" => (-pieces(payload)?, -pieces(payload)?),
-            "StockReleased" => (0, -pieces(payload)?),
+            "StockReleased" | "StockExpired" => (0, -pieces(payload)?),
+            "StockAdjusted" => (payload.get("by")?.as_i64()?, 0),
+            "StockRestocked" => (pieces(payload)?, 0),
             _ => (0, 0),
         };
         row.on_hand = row.on_hand.checked_add(on_hand)?;

@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use store::Version;
 
 const SKUS: usize = 2;
-const ORDERS: u64 = 3;
+/// A line holds once, so there are some to come.
+const ORDERS: u64 = 8;
 
 /// A command, with small numbers in place of ids. An order's line is one SKU's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,6 +43,8 @@ enum Answer {
     AlreadySo(Versions),
     /// The SKUs that were short, and how many pieces there were.
     OutOfStock(Vec<(usize, u64)>),
+    /// The SKUs of which nothing was held that could go out.
+    NotHeld(Vec<usize>),
     IdSpent,
 }
 
@@ -50,6 +53,8 @@ struct Shelf {
     version: Version,
     on_hand: u64,
     reserved: BTreeMap<u64, u64>,
+    /// Those that hold no more, and whether their pieces went out.
+    ended: BTreeMap<u64, bool>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -61,6 +66,10 @@ struct Shelves {
 impl Shelf {
     fn available(&self) -> u64 {
         self.on_hand - self.reserved.values().sum::<u64>()
+    }
+
+    fn knows(&self, order: u64) -> bool {
+        self.reserved.contains_key(&order) || self.ended.contains_key(&order)
     }
 }
 
@@ -74,12 +83,21 @@ impl Shelves {
             Body::Reserve { skus, .. } | Body::Release { skus, .. } | Body::Commit { skus, .. } => skus,
         };
         if let Body::Reserve { order, quantity, .. } = body {
-            let new =
-                skus.iter().map(|sku| (*sku, &self.shelves[*sku])).filter(|(_, s)| !s.reserved.contains_key(order));
+            let new = skus.iter().map(|sku| (*sku, &self.shelves[*sku])).filter(|(_, s)| !s.knows(*order));
             let short: Vec<_> =
                 new.map(|(sku, s)| (sku, s.available())).filter(|(_, n)| *n < u64::from(*quantity)).collect();
             if !short.is_empty() {
                 return Answer::OutOfStock(short);
+            }
+        }
+        if let Body::Commit { order, .. } = body {
+            let gone = |sku: &usize| {
+                let shelf = &self.shelves[*sku];
+                !shelf.reserved.contains_key(order) && shelf.ended.get(order) != Some(&true)
+            };
+            let gone: Vec<usize> = skus.iter().copied().filter(gone).collect();
+            if !gone.is_empty() {
+                return Answer::NotHeld(gone);
             }
         }
         let mut written = Vec::new();
@@ -90,15 +108,22 @@ impl Shelves {
                     shelf.on_hand += u64::from(*quantity);
                     true
                 }
-                Body::Reserve { order, quantity, .. } if !shelf.reserved.contains_key(order) => {
+                Body::Reserve { order, quantity, .. } if !shelf.knows(*order) => {
                     shelf.reserved.insert(*order, u64::from(*quantity));
                     true
                 }
                 Body::Reserve { .. } => false,
-                Body::Release { order, .. } => shelf.reserved.remove(order).is_some(),
+                Body::Release { order, .. } => match shelf.reserved.remove(order) {
+                    Some(_) => {
+                        shelf.ended.insert(*order, false);
+                        true
+                    }
+                    None => false,
+                },
                 Body::Commit { order, .. } => match shelf.reserved.remove(order) {
                     Some(pieces) => {
                         shelf.on_hand -= pieces;
+                        shelf.ended.insert(*order, true);
                         true
                     }
                     None => false,
@@ -155,9 +180,12 @@ impl Names {
         let order = |order: &u64| OrderId(self.id(*order));
         let stock = match body {
             Body::Receive { sku, quantity } => stock::Command::Receive { sku: self.sku(*sku), quantity: *quantity },
-            Body::Reserve { order: of, skus, quantity } => {
-                stock::Command::Reserve { order_id: order(of), lines: lines(skus, *quantity), hold_seconds: 60 }
-            }
+            Body::Reserve { order: of, skus, quantity } => stock::Command::Reserve {
+                order_id: order(of),
+                lines: lines(skus, *quantity),
+                hold_seconds: 60,
+                edit: None,
+            },
             Body::Release { order: of, skus } => stock::Command::Release { order_id: order(of), lines: lines(skus, 1) },
             Body::Commit { order: of, skus } => stock::Command::Commit { order_id: order(of), lines: lines(skus, 1) },
         };
@@ -176,6 +204,9 @@ impl Names {
             }
             Err(ExecuteError::Rejected(Rejection::Stock(stock::Rejection::OutOfStock { short }))) => {
                 Answer::OutOfStock(short.into_iter().map(|s| (number(&|sku| sku == s.sku), s.available)).collect())
+            }
+            Err(ExecuteError::Rejected(Rejection::Stock(stock::Rejection::NotHeld { lines, .. }))) => {
+                Answer::NotHeld(lines.into_iter().map(|line| line as usize - 1).collect())
             }
             Err(ExecuteError::IdSpent) => Answer::IdSpent,
             Err(ExecuteError::Unavailable(_)) => return None,

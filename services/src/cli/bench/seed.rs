@@ -5,6 +5,7 @@ use super::place::Place;
 use crate::cli::Failure;
 use crate::cli::demo;
 use crate::config::{Role, Urls};
+use crate::policy::Pace;
 use crate::process::Process;
 use sqlx::{Connection, PgConnection};
 
@@ -24,7 +25,7 @@ const AGAIN: &str = "INSERT INTO daybook.events
 /// Fills the log with at least `least` events, and returns how many there are.
 pub(super) async fn orders(place: &Place, least: u32) -> Result<u64, Failure> {
     let urls = Urls { database_url: place.database_url.clone(), nats_url: place.nats_url.clone() };
-    let process = Process::start(&urls, &Role::ALL).await?;
+    let process = Process::start(&urls, &Role::ALL, Pace::default()).await?;
     let played = demo::play(&urls, ORDERS).await;
     process.stop().await;
     played?;

@@ -7,6 +7,7 @@ mod report;
 use super::{Failure, dev, migrate, output, target};
 use crate::config::{self, Role, Urls};
 use crate::olist;
+use crate::policy::Pace;
 use crate::process::Process;
 use crate::servers::{Servers, ServersOptions};
 use crate::shutdown;
@@ -63,7 +64,7 @@ pub(super) async fn run(args: Args, servers: &config::Servers, json: bool) -> Re
     let urls = Urls { database_url: private.postgres.url(dev::DATABASE), nats_url: private.nats.url() };
     let played = async {
         migrate::migrate(&urls.database_url).await?;
-        let process = Process::start(&urls, &Role::ALL).await?;
+        let process = Process::start(&urls, &Role::ALL, Pace::default()).await?;
         let played = play(&urls).await;
         process.stop().await;
         played

@@ -1,0 +1,66 @@
+//! Taking what is authorised, part by part.
+
+use super::command::{Call, Outcome};
+use super::decide::Rejection;
+use super::event::{CaptureDeclined, CaptureRequested, Event, PaymentCaptured, PaymentRequested};
+use super::state::{Payment, Status};
+use crate::id::{CaptureId, PaymentId};
+use crate::money::Amount;
+
+impl Payment {
+    pub(super) fn capture(
+        &self,
+        payment_id: PaymentId,
+        request: &PaymentRequested,
+        capture_id: CaptureId,
+        amount: Amount,
+    ) -> Result<Vec<Event>, Rejection> {
+        match self.captures.get(&capture_id) {
+            Some(before) if before.amount == amount => return Ok(vec![]),
+            Some(_) => return Err(Rejection::CaptureIdSpent { capture_id }),
+            None => {}
+        }
+        if self.status != Status::Authorised {
+            return Err(Rejection::NotAuthorised { payment_id, status: self.status });
+        }
+        // What is being captured counts as much as what is captured. It fits: each was checked when it was asked for.
+        let captured = Amount(self.captured().0 + self.capturing().0);
+        let fits = captured.checked_add(amount).is_some_and(|sum| sum <= request.amount);
+        if amount <= Amount::ZERO || !fits {
+            let authorised = request.amount;
+            return Err(Rejection::ExceedsAuthorised { payment_id, authorised, captured, requested: amount });
+        }
+        let (order_id, currency) = (request.order_id, request.currency);
+        let idempotency_key = Call::Capture { capture_id }.idempotency_key(payment_id);
+        Ok(vec![CaptureRequested { order_id, capture_id, amount, currency, idempotency_key }.into()])
+    }
+
+    /// What waited for the capture goes on: the refunds of it, and the void.
+    pub(super) fn capture_outcome(
+        &self,
+        id: PaymentId,
+        request: &PaymentRequested,
+        capture_id: CaptureId,
+        outcome: &Outcome,
+    ) -> Vec<Event> {
+        let (order_id, currency) = (request.order_id, request.currency);
+        let amount = self.captures.get(&capture_id).map_or(Amount::ZERO, |capture| capture.amount);
+        let mut events = vec![match outcome {
+            Outcome::Approved { reference } => {
+                PaymentCaptured { order_id, capture_id, amount, currency, reference: reference.clone() }.into()
+            }
+            Outcome::Declined { reason } => CaptureDeclined { order_id, capture_id, reason: reason.clone() }.into(),
+        }];
+        events.extend(self.after(&events).refunds_now_possible(id, request));
+        let after = self.after(&events);
+        if after.capturing() == Amount::ZERO {
+            if let Outcome::Declined { reason } = outcome {
+                events.extend(after.drop_deferred(request, reason));
+            }
+            if after.status == Status::VoidDeferred {
+                events.extend(self.after(&events).let_go(id, request));
+            }
+        }
+        events
+    }
+}

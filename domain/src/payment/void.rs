@@ -1,0 +1,77 @@
+//! Letting the money go: because it is no longer wanted, or because it was held for too long.
+
+use super::command::{Call, Outcome};
+use super::decide::Rejection;
+use super::event::{
+    AuthorisationExpired, Event, PaymentRequested, PaymentVoided, VoidDeclined, VoidDeferred, VoidRequested,
+};
+use super::state::{Payment, Status};
+use crate::id::{OrderId, PaymentId};
+use crate::money::Amount;
+
+impl Payment {
+    pub(super) fn void(&self, id: PaymentId, order_id: OrderId) -> Vec<Event> {
+        match (self.status, &self.request) {
+            // It was cancelled faster than it was asked for: that it never will be is written down here.
+            (Status::Unrequested, _) => vec![PaymentVoided { order_id }.into()],
+            (Status::Requested, _) => vec![VoidDeferred { order_id }.into()],
+            (Status::Authorised, _) if self.capturing() > Amount::ZERO => vec![VoidDeferred { order_id }.into()],
+            (Status::Authorised, Some(request)) => self.let_go(id, request),
+            (
+                Status::Authorised
+                | Status::VoidDeferred
+                | Status::Declined
+                | Status::AuthorisationExpired
+                | Status::VoidRequested
+                | Status::VoidDeclined
+                | Status::Voided,
+                _,
+            ) => vec![],
+        }
+    }
+
+    /// Nothing is under way: what is captured is given back, and what is only held is voided.
+    pub(super) fn let_go(&self, id: PaymentId, request: &PaymentRequested) -> Vec<Event> {
+        let mut events = self.drop_deferred(request, "the payment is let go, and nothing more is captured of it");
+        events.extend(self.refund_of_the_rest(id, request));
+        if self.captured() < request.amount {
+            events.push(void_requested(id, request.order_id));
+        }
+        events
+    }
+
+    pub(super) fn void_outcome(&self, request: &PaymentRequested, outcome: &Outcome) -> Vec<Event> {
+        let order_id = request.order_id;
+        vec![match outcome {
+            Outcome::Approved { .. } => PaymentVoided { order_id }.into(),
+            Outcome::Declined { reason } => VoidDeclined { order_id, reason: reason.clone() }.into(),
+        }]
+    }
+
+    pub(super) fn expire(&self, payment_id: PaymentId, request: &PaymentRequested) -> Result<Vec<Event>, Rejection> {
+        match self.status {
+            Status::Authorised if self.captured().0 + self.capturing().0 > 0 => {
+                Err(Rejection::AlreadyCaptured { payment_id })
+            }
+            Status::Authorised => {
+                let order_id = request.order_id;
+                let mut events = vec![AuthorisationExpired { order_id }.into()];
+                events.extend(self.drop_deferred(request, "the authorisation has expired"));
+                events.push(void_requested(payment_id, order_id));
+                Ok(events)
+            }
+            Status::AuthorisationExpired => Ok(vec![]),
+            status @ (Status::Unrequested
+            | Status::Requested
+            | Status::VoidDeferred
+            | Status::Declined
+            | Status::VoidRequested
+            | Status::VoidDeclined
+            | Status::Voided) => Err(Rejection::NotAuthorised { payment_id, status }),
+        }
+    }
+}
+
+fn void_requested(id: PaymentId, order_id: OrderId) -> Event {
+    VoidRequested { order_id, idempotency_key: Call::Void.idempotency_key(id) }.into()
+}

@@ -1,0 +1,158 @@
+//! The rows that timers are until they are due, and then the follow-ups that they become.
+//!
+//! They are acts to come, like follow-ups, and no read model: nothing can replay them.
+
+use crate::Recorded;
+use crate::follow_up::correlation_id;
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::reaction::Act;
+use domain::timer::{Timer, TimerChange, timers};
+use sqlx::types::Json;
+use sqlx::{PgConnection, PgPool};
+use std::collections::HashMap;
+use std::sync::Arc;
+use store::{Origin, derive_id};
+use uuid::Uuid;
+
+/// The id of a timer that an event has set, and of the follow-up that it becomes.
+pub fn timer_id(event_id: Uuid, timer: &Timer) -> Uuid {
+    derive_id(event_id, &[b"timer", timer.kind.as_bytes(), timer.target.as_bytes(), timer.key.as_bytes()])
+}
+
+/// When a timer is due that was set by an event recorded then. Postgres' clock said so, and no other is asked.
+pub fn fires_at(recorded_at: DateTime<Utc>, after_seconds: u32) -> DateTime<Utc> {
+    recorded_at + TimeDelta::seconds(after_seconds.into())
+}
+
+/// Writes what `events` set, and removes what they clear. Imported history does neither.
+pub(crate) async fn record(transaction: &mut PgConnection, events: &[Arc<Recorded>]) -> Result<(), sqlx::Error> {
+    // What is both set and cleared by them is never written.
+    let mut changes: HashMap<Timer, Option<(&Recorded, u32, Act)>> = HashMap::new();
+    for recorded in events.iter().map(|e| &**e).filter(|e| e.record.metadata.origin != Origin::Import) {
+        for change in timers(&recorded.event) {
+            match change {
+                TimerChange::Set { timer, after_seconds, command } => {
+                    changes.insert(timer, Some((recorded, after_seconds, Act::Command(command))));
+                }
+                TimerChange::Clear(timer) => {
+                    changes.insert(timer, None);
+                }
+            }
+        }
+    }
+    let (mut cleared, mut set) = (Names::default(), Rows::default());
+    for (timer, change) in changes {
+        match change {
+            Some((recorded, after_seconds, act)) => set.push(timer, recorded, after_seconds, act),
+            None => cleared.push(timer),
+        }
+    }
+    cleared.delete(transaction).await?;
+    set.insert(transaction).await
+}
+
+/// What tells timers apart as columns, for one statement.
+#[derive(Default)]
+struct Names {
+    kind: Vec<String>,
+    target: Vec<Uuid>,
+    key: Vec<String>,
+}
+
+impl Names {
+    fn push(&mut self, timer: Timer) {
+        self.kind.push(timer.kind.to_owned());
+        self.target.push(timer.target);
+        self.key.push(timer.key);
+    }
+
+    async fn delete(self, transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if self.kind.is_empty() {
+            return Ok(());
+        }
+        sqlx::query!(
+            "DELETE FROM daybook.timers AS t USING unnest($1::text[], $2::uuid[], $3::text[]) AS c (kind, target, key)
+             WHERE (t.kind, t.target, t.key) = (c.kind, c.target, c.key)",
+            &self.kind,
+            &self.target,
+            &self.key
+        )
+        .execute(transaction)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Timers as columns, for one statement.
+#[derive(Default)]
+struct Rows {
+    names: Names,
+    id: Vec<Uuid>,
+    event_id: Vec<Uuid>,
+    position: Vec<i64>,
+    correlation_id: Vec<Uuid>,
+    act: Vec<Json<Act>>,
+    fires_at: Vec<DateTime<Utc>>,
+}
+
+impl Rows {
+    fn push(&mut self, timer: Timer, Recorded { record, event }: &Recorded, after_seconds: u32, act: Act) {
+        self.id.push(timer_id(record.event_id, &timer));
+        self.names.push(timer);
+        self.event_id.push(record.event_id);
+        self.position.push(record.position);
+        self.correlation_id.push(correlation_id(record.metadata.correlation_id, event));
+        self.act.push(Json(act));
+        self.fires_at.push(fires_at(record.recorded_at, after_seconds));
+    }
+
+    async fn insert(self, transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if self.id.is_empty() {
+            return Ok(());
+        }
+        sqlx::query!(
+            "INSERT INTO daybook.timers (kind, target, key, id, event_id, position, correlation_id, act, fires_at)
+             SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::bigint[], $7::uuid[],
+                                  $8::jsonb[], $9::timestamptz[])
+             ON CONFLICT ON CONSTRAINT timers_name DO UPDATE
+             SET id = excluded.id, event_id = excluded.event_id, position = excluded.position,
+                 correlation_id = excluded.correlation_id, act = excluded.act, fires_at = excluded.fires_at",
+            &self.names.kind,
+            &self.names.target,
+            &self.names.key,
+            &self.id,
+            &self.event_id,
+            &self.position,
+            &self.correlation_id,
+            &self.act as &[Json<Act>],
+            &self.fires_at
+        )
+        .execute(transaction)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Makes follow-ups of up to `limit` timers that are due, the longest due first, and returns how many they were. One
+/// statement, so that each is either or: whoever else does the same at the same time takes others.
+///
+/// # Errors
+/// When Postgres fails: then nothing is changed.
+pub async fn fire(pool: &PgPool, limit: i64) -> Result<u64, sqlx::Error> {
+    // `statement_timestamp`, for it is the same in the whole statement, so that the index finds what is due.
+    let fired = sqlx::query!(
+        "WITH due AS MATERIALIZED (
+             SELECT kind, target, key FROM daybook.timers
+             WHERE fires_at <= statement_timestamp() ORDER BY fires_at LIMIT $1
+             FOR UPDATE SKIP LOCKED),
+         fired AS (
+             DELETE FROM daybook.timers AS t USING due
+             WHERE (t.kind, t.target, t.key) = (due.kind, due.target, due.key)
+             RETURNING t.*)
+         INSERT INTO daybook.follow_ups (id, event_id, position, correlation_id, reaction, target, act)
+         SELECT id, event_id, position, correlation_id, kind, target, act FROM fired
+         ON CONFLICT ON CONSTRAINT follow_ups_id DO NOTHING",
+        limit
+    );
+    Ok(fired.execute(pool).await?.rows_affected())
+}

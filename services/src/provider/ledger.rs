@@ -1,0 +1,184 @@
+//! The simulated provider's books: a row for each call that it did or declined, under its idempotency key.
+
+use super::rule::Rule;
+use domain::payment::Outcome;
+use domain::reaction::{Operation, ProviderCall};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+/// What came of a call, and how it is answered.
+pub(super) struct Done {
+    pub(super) outcome: Outcome,
+    pub(super) rule: Rule,
+    /// It was not in the books before.
+    pub(super) is_new: bool,
+}
+
+/// Does what is asked, unless that was done before; `None` if the provider is deaf to it this time.
+pub(super) async fn perform(pool: &PgPool, call: &ProviderCall) -> Result<Option<Done>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    // Calls for one payment come one after the other, so that what they move adds up.
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", call.payment_id.to_string())
+        .execute(&mut *transaction)
+        .await?;
+    let account = Account::of(&mut transaction, call).await?;
+    let Some(account) = account else {
+        let outcome = Outcome::Declined { reason: "there is no such authorisation".to_owned() };
+        return Ok(Some(Done { outcome, rule: Rule::Approve, is_new: false }));
+    };
+    let rule = account.rule;
+    if let Some(outcome) = find(&mut transaction, call.idempotency_key).await? {
+        return Ok(Some(Done { outcome, rule, is_new: false }));
+    }
+    if rule == Rule::TimeoutBefore && ignore_once(&mut transaction, call.idempotency_key).await? {
+        transaction.commit().await?;
+        return Ok(None);
+    }
+    let entry = account.entry(call);
+    entry.insert(&mut transaction, call, &account).await?;
+    transaction.commit().await?;
+    let outcome = outcome(entry.operation, call.idempotency_key, entry.declined.map(str::to_owned));
+    Ok(Some(Done { outcome, rule, is_new: true }))
+}
+
+/// What the books say of a key; `None` if nothing was done under it.
+pub(super) async fn look_up(pool: &PgPool, key: Uuid) -> Result<Option<Outcome>, sqlx::Error> {
+    find(&mut *pool.acquire().await?, key).await
+}
+
+async fn find(connection: &mut PgConnection, key: Uuid) -> Result<Option<Outcome>, sqlx::Error> {
+    let row = sqlx::query!("SELECT operation, declined FROM daybook.provider_ledger WHERE idempotency_key = $1", key);
+    let row = row.fetch_optional(connection).await?;
+    Ok(row.map(|row| outcome(&row.operation, key, row.declined)))
+}
+
+fn outcome(operation: &str, key: Uuid, declined: Option<String>) -> Outcome {
+    match declined {
+        Some(reason) => Outcome::Declined { reason },
+        None => Outcome::Approved { reference: format!("sim-{operation}-{}", key.simple()) },
+    }
+}
+
+/// Whether this is the first time that it comes.
+async fn ignore_once(connection: &mut PgConnection, key: Uuid) -> Result<bool, sqlx::Error> {
+    let ignored = sqlx::query!(
+        "INSERT INTO daybook.provider_ignored (idempotency_key) VALUES ($1)
+         ON CONFLICT ON CONSTRAINT provider_ignored_key DO NOTHING",
+        key
+    );
+    Ok(ignored.execute(connection).await?.rows_affected() == 1)
+}
+
+/// What a payment has moved so far. Amounts are in minor units of `currency`.
+struct Account {
+    order_id: Uuid,
+    currency: String,
+    rule: Rule,
+    held: i64,
+    captured: i64,
+    refunded: i64,
+}
+
+impl Account {
+    /// That of the call's payment; an authorisation opens one.
+    async fn of(connection: &mut PgConnection, call: &ProviderCall) -> Result<Option<Self>, sqlx::Error> {
+        if let Operation::Authorise { order_id, currency, method, .. } = &call.operation {
+            let (currency, rule) = (currency.to_string(), Rule::of_token(&method.token));
+            return Ok(Some(Self { order_id: order_id.0, currency, rule, held: 0, captured: 0, refunded: 0 }));
+        }
+        let rows = sqlx::query!(
+            "SELECT order_id, operation, amount, currency, rule FROM daybook.provider_ledger
+             WHERE payment_id = $1 AND declined IS NULL",
+            call.payment_id.0
+        );
+        let rows = rows.fetch_all(connection).await?;
+        let moved = |operation| rows.iter().filter(|r| r.operation == operation).map(|r| r.amount).sum::<i64>();
+        let Some(opened) = rows.iter().find(|r| r.operation == "authorise") else { return Ok(None) };
+        let (order_id, currency) = (opened.order_id, opened.currency.clone());
+        let rule = opened.rule.as_deref().map_or(Rule::Approve, Rule::of_word);
+        let (captured, refunded) = (moved("capture"), moved("refund"));
+        let held = moved("authorise") - captured - moved("void");
+        Ok(Some(Self { order_id, currency, rule, held, captured, refunded }))
+    }
+
+    /// What is done, or declined. The provider trusts nobody's sums but its own.
+    fn entry(&self, call: &ProviderCall) -> Entry {
+        let fits = |amount: i64, within: i64| (amount <= 0 || amount > within).then_some("there is not so much");
+        let (operation, amount, declined) = match call.operation {
+            Operation::Authorise { amount, .. } => {
+                ("authorise", amount.0, (self.rule == Rule::Decline).then_some("card declined"))
+            }
+            Operation::Capture { .. } if self.rule == Rule::DeclineCapture => {
+                ("capture", self.held, Some("capture declined"))
+            }
+            Operation::Capture { amount, .. } => ("capture", amount.0, fits(amount.0, self.held)),
+            Operation::Refund { amount, .. } => ("refund", amount.0, fits(amount.0, self.captured - self.refunded)),
+            Operation::Void | Operation::Lookup { .. } => ("void", self.held, fits(self.held, self.held)),
+        };
+        Entry { operation, amount, declined }
+    }
+}
+
+struct Entry {
+    operation: &'static str,
+    amount: i64,
+    declined: Option<&'static str>,
+}
+
+impl Entry {
+    async fn insert(
+        &self,
+        connection: &mut PgConnection,
+        call: &ProviderCall,
+        account: &Account,
+    ) -> Result<(), sqlx::Error> {
+        let rule = (self.operation == "authorise").then(|| account.rule.word());
+        sqlx::query!(
+            "INSERT INTO daybook.provider_ledger
+                 (idempotency_key, payment_id, order_id, operation, amount, currency, declined, rule)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            call.idempotency_key,
+            call.payment_id.0,
+            account.order_id,
+            self.operation,
+            self.amount,
+            account.currency,
+            self.declined,
+            rule
+        )
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+}
+
+/// What an order's payments have really moved at the provider, in minor units of one currency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    pub order_id: Uuid,
+    pub currency: String,
+    /// Authorised, and neither captured nor let go.
+    pub held: i64,
+    pub captured: i64,
+    pub refunded: i64,
+}
+
+/// The books added up by order and currency, of these orders.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn moved(pool: &PgPool, orders: &[Uuid]) -> Result<Vec<Moved>, sqlx::Error> {
+    sqlx::query_as!(
+        Moved,
+        r#"SELECT order_id, currency,
+                  sum(CASE operation WHEN 'authorise' THEN amount WHEN 'capture' THEN -amount
+                                     WHEN 'void' THEN -amount ELSE 0 END)::bigint AS "held!",
+                  coalesce(sum(amount) FILTER (WHERE operation = 'capture'), 0)::bigint AS "captured!",
+                  coalesce(sum(amount) FILTER (WHERE operation = 'refund'), 0)::bigint AS "refunded!"
+           FROM daybook.provider_ledger WHERE order_id = ANY($1) AND declined IS NULL
+           GROUP BY order_id, currency ORDER BY order_id, currency"#,
+        orders
+    )
+    .fetch_all(pool)
+    .await
+}
