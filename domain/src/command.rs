@@ -1,6 +1,6 @@
 //! Any command of the domain, with what it is aimed at.
 
-use crate::id::{OrderId, PaymentId, ShipmentId};
+use crate::id::{AddressId, LineNo, OrderId, PaymentId, ShipmentId};
 use crate::{order, payment, shipment, stock};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,22 @@ pub enum Command {
         id: OrderId,
         reason: order::CancelReason,
     },
+    /// Aimed at the order and at its shipments, as all that changes them: the order goes on without these lines.
+    CancelLines {
+        id: OrderId,
+        lines: Vec<LineNo>,
+        reason: order::CancelReason,
+    },
+    /// The order is now what the edit proposed.
+    ConfirmEdit {
+        id: OrderId,
+        edit: u32,
+    },
+    /// The order is to be shipped elsewhere.
+    ChangeAddress {
+        id: OrderId,
+        address_id: AddressId,
+    },
     Payment {
         id: PaymentId,
         command: payment::Command,
@@ -28,4 +44,21 @@ pub enum Command {
         id: ShipmentId,
         command: shipment::Command,
     },
+}
+
+impl Command {
+    /// The change of an order, if it is one that is decided over its shipments too.
+    pub fn change(&self) -> Option<(OrderId, order::Change)> {
+        match self {
+            Self::CancelOrder { id, reason } => Some((*id, order::Change::Cancel { reason: *reason })),
+            Self::CancelLines { id, lines, reason } => {
+                Some((*id, order::Change::CancelLines { lines: lines.clone(), reason: *reason }))
+            }
+            Self::ConfirmEdit { id, edit } => Some((*id, order::Change::ConfirmEdit { edit: *edit })),
+            Self::ChangeAddress { id, address_id } => {
+                Some((*id, order::Change::ChangeAddress { address_id: *address_id }))
+            }
+            Self::Order { .. } | Self::Payment { .. } | Self::Stock(_) | Self::Shipment { .. } => None,
+        }
+    }
 }

@@ -86,9 +86,9 @@ impl RestockId {
 }
 
 impl RefundId {
-    /// The refund of `payment` for what came back of an order's return of that number.
-    pub fn of_return(payment: PaymentId, return_no: u32) -> Self {
-        Self(Uuid::new_v5(&payment.0, format!("refund return {return_no}").as_bytes()))
+    /// The refund of `payment` for what came back of a shipment with the `n`th receipt of a return, from 1.
+    pub fn of_return(payment: PaymentId, shipment: ShipmentId, return_no: u32, n: u32) -> Self {
+        Self(Uuid::new_v5(&payment.0, format!("refund return {return_no} {n} {shipment}").as_bytes()))
     }
 
     /// The refund of `payment` for a shipment that was lost, or came back to the sender.

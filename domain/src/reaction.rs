@@ -2,7 +2,7 @@
 //!
 //! A reaction needs nothing but the event. It says what is to be done; that it is done, once, is the sender's part.
 
-use crate::id::{CaptureId, CustomerId, LineNo, OrderId, PaymentId, RefundId, ShipmentId};
+use crate::id::{CaptureId, CustomerId, LineNo, OrderId, PaymentId, RefundId, RestockId, ShipmentId};
 use crate::money::{Amount, Currency};
 use crate::order::{CancelReason, PaymentMethod, StockLine};
 use crate::payment::{Call, CallRetried, Outcome};
@@ -20,7 +20,7 @@ mod tests;
 pub struct FollowUp {
     /// The stable name of the reaction.
     pub reaction: &'static str,
-    /// What it is aimed at: the id of a stream, or of a customer.
+    /// What it is aimed at: the id of a stream, of a refund, or of a customer.
     pub target: Uuid,
     pub act: Act,
 }
@@ -92,7 +92,12 @@ pub struct Notice {
 pub enum Message {
     PaymentDeclined,
     OrderCancelled { reason: CancelReason },
+    OrderExpired,
+    LinesCancelled { lines: Vec<LineNo>, reason: CancelReason },
     ShipmentDispatched { tracking: String },
+    ShipmentLost { lines: Vec<LineNo> },
+    ShipmentReturnedToSender { lines: Vec<LineNo> },
+    ReturnReceived { return_no: u32 },
 }
 
 /// What follows from `event`.
@@ -108,32 +113,62 @@ pub fn react(event: &Event) -> Vec<FollowUp> {
 fn after_order(id: OrderId, event: &order::Event) -> Vec<FollowUp> {
     use order::Event as E;
     match event {
-        E::OrderPlaced(e) => {
-            let take = |p: &order::OrderPayment| {
-                let (amount, currency, method) = (p.amount, e.currency, p.method.clone());
-                let command = payment::Command::Authorise { order_id: id, amount, currency, method };
-                to_payment("take_payment", p.payment_id, command)
-            };
-            e.payments.iter().map(take).collect()
+        E::OrderPlaced(e) => e.payments.iter().map(|p| take(id, e.currency, p)).collect(),
+        E::PaymentsSecured(e) => vec![reserve("reserve_stock", id, &e.lines, e.hold_seconds, None)],
+        E::LinesBackordered(e) => {
+            let (lines, hold_seconds) = (e.short.clone(), e.hold_seconds);
+            let wait = stock::Command::Backorder { order_id: id, lines, hold_seconds };
+            let mut all = vec![to_stock("backorder_stock", id, wait)];
+            if !e.rest.is_empty() {
+                all.push(reserve("reserve_rest", id, &e.rest, e.hold_seconds, None));
+            }
+            all
         }
-        E::PaymentsSecured(e) => {
-            let (lines, hold_seconds) = (e.lines.clone(), e.hold_seconds);
-            vec![to_stock(
-                "reserve_stock",
-                id,
-                stock::Command::Reserve { order_id: id, lines, hold_seconds, edit: None },
-            )]
+        E::OrderConfirmed(e) => e.shipments.iter().map(|s| plan(id, s)).collect(),
+        E::HoldPlaced(e) => {
+            let hold = shipment::Command::Hold { order_id: id, hold: e.hold };
+            e.shipments.iter().map(|s| to_shipment("hold_shipment", *s, hold.clone())).collect()
         }
-        E::OrderConfirmed(e) => {
-            let plan = |s: &order::ShipmentOrder| FollowUp {
-                reaction: "plan_shipment",
-                target: s.shipment_id.0,
-                act: Act::Command(Command::Shipment {
-                    id: s.shipment_id,
-                    command: shipment::Command::Plan { order_id: id, shipment: s.clone() },
-                }),
-            };
-            e.shipments.iter().map(plan).collect()
+        E::HoldReleased(e) => {
+            let release = shipment::Command::Release { order_id: id, hold: e.hold };
+            e.shipments.iter().map(|s| to_shipment("release_shipment", *s, release.clone())).collect()
+        }
+        E::OrderExpired(e) => {
+            let mut all = voids(id, &e.payments);
+            all.push(notify(e.customer_id, id, Message::OrderExpired));
+            all
+        }
+        E::EditProposed(e) => {
+            let mut all: Vec<FollowUp> = e.payments.iter().map(|p| take(id, e.currency, p)).collect();
+            if !e.reserve.is_empty() {
+                all.push(reserve("reserve_stock", id, &e.reserve, e.hold_seconds, Some(e.edit)));
+            }
+            all
+        }
+        E::EditDiscarded(e) => [voids(id, &e.payments), release(id, &e.reserved)].concat(),
+        E::EditConfirmed(e) => {
+            let plans = e.shipments.iter().map(|s| plan(id, s)).collect();
+            [plans, release(id, &e.released), voids(id, &e.payments)].concat()
+        }
+        E::LinesCancelled(e) => {
+            let message = Message::LinesCancelled { lines: e.lines.clone(), reason: e.reason };
+            let told = vec![notify(e.customer_id, id, message)];
+            [voids(id, &e.payments), release(id, &e.released), told].concat()
+        }
+        E::ReturnReceived(e) => {
+            let restock_id = RestockId::of_return(id, e.return_no, e.receipt);
+            let told = vec![notify(e.customer_id, id, Message::ReturnReceived { return_no: e.return_no })];
+            [refunds(id, &e.refunds), restock(id, restock_id, &e.restock), told].concat()
+        }
+        E::LinesLost(e) => {
+            let told = vec![notify(e.customer_id, id, Message::ShipmentLost { lines: e.lines.clone() })];
+            [refunds(id, &e.refunds), told].concat()
+        }
+        E::LinesReturnedToSender(e) => {
+            let restock_id = RestockId::of_shipment(e.shipment_id);
+            let message = Message::ShipmentReturnedToSender { lines: e.lines.clone() };
+            let told = vec![notify(e.customer_id, id, message)];
+            [refunds(id, &e.refunds), restock(id, restock_id, &e.restock), told].concat()
         }
         E::OrderRejected(e) => {
             let mut all = voids(id, &e.payments);
@@ -141,19 +176,25 @@ fn after_order(id: OrderId, event: &order::Event) -> Vec<FollowUp> {
             all
         }
         E::OrderCancelled(e) => {
-            let mut all = voids(id, &e.payments);
-            if !e.reserved.is_empty() {
-                all.push(release(id, &e.reserved));
-            }
-            all.push(notify(e.customer_id, id, Message::OrderCancelled { reason: e.reason }));
-            all
+            let told = vec![notify(e.customer_id, id, Message::OrderCancelled { reason: e.reason })];
+            [voids(id, &e.payments), release(id, &e.reserved), told].concat()
         }
-        E::ReservationReturned(e) => vec![release(id, &e.lines)],
+        E::ReservationReturned(e) => release(id, &e.lines),
         E::PaymentAuthorisedRecorded(_)
         | E::PaymentRefused(_)
         | E::StockSecured(_)
         | E::LinesShort(_)
+        | E::BackorderFilled(_)
+        | E::RestReserved(_)
+        | E::ApprovalRequested(_)
+        | E::ApprovalGranted(_)
+        | E::ApprovalDenied(_)
+        | E::ApprovalTimedOut(_)
+        | E::AddressChanged(_)
+        | E::EditStockSecured(_)
         | E::LinesDelivered(_)
+        | E::ReturnRequested(_)
+        | E::ReturnApproved(_)
         | E::OrderCompleted(_)
         | E::HistoryRecorded(_) => vec![],
     }
@@ -258,7 +299,21 @@ fn after_shipment(id: ShipmentId, event: &shipment::Event) -> Vec<FollowUp> {
             let command = order::Command::RecordDelivery { shipment_id, lines };
             vec![to_order("record_delivery", e.order_id, command)]
         }
-        E::ShipmentPlanned(_) | E::ShipmentCancelled(_) => vec![],
+        E::ShipmentLost(e) => {
+            let (shipment_id, lines) = (id, e.lines.clone());
+            vec![to_order("record_loss", e.order_id, order::Command::RecordLoss { shipment_id, lines })]
+        }
+        E::ShipmentReturnedToSender(e) => {
+            let (shipment_id, lines) = (id, e.lines.clone());
+            let command = order::Command::RecordReturnedToSender { shipment_id, lines };
+            vec![to_order("record_returned_to_sender", e.order_id, command)]
+        }
+        E::ShipmentPlanned(_)
+        | E::ShipmentReplanned(_)
+        | E::ShipmentReady(_)
+        | E::ShipmentHeld(_)
+        | E::ShipmentReleased(_)
+        | E::ShipmentCancelled(_) => vec![],
     }
 }
 
@@ -342,8 +397,54 @@ fn voids(order_id: OrderId, payments: &[PaymentId]) -> Vec<FollowUp> {
     payments.iter().map(void).collect()
 }
 
-fn release(order_id: OrderId, lines: &[StockLine]) -> FollowUp {
-    to_stock("release_stock", order_id, stock::Command::Release { order_id, lines: lines.to_vec() })
+/// Nothing, if there is nothing to release.
+fn release(order_id: OrderId, lines: &[StockLine]) -> Vec<FollowUp> {
+    let release = || to_stock("release_stock", order_id, stock::Command::Release { order_id, lines: lines.to_vec() });
+    if lines.is_empty() { vec![] } else { vec![release()] }
+}
+
+fn reserve(
+    reaction: &'static str,
+    order_id: OrderId,
+    lines: &[StockLine],
+    hold_seconds: u32,
+    edit: Option<u32>,
+) -> FollowUp {
+    to_stock(reaction, order_id, stock::Command::Reserve { order_id, lines: lines.to_vec(), hold_seconds, edit })
+}
+
+/// Nothing, if nothing can be sold again.
+fn restock(order_id: OrderId, restock_id: RestockId, lines: &[StockLine]) -> Vec<FollowUp> {
+    let lines = lines.to_vec();
+    if lines.is_empty() {
+        return vec![];
+    }
+    vec![to_stock("restock", order_id, stock::Command::Restock { order_id, restock_id, lines })]
+}
+
+fn take(order_id: OrderId, currency: Currency, payment: &order::OrderPayment) -> FollowUp {
+    let (amount, method) = (payment.amount, payment.method.clone());
+    let command = payment::Command::Authorise { order_id, amount, currency, method };
+    to_payment("take_payment", payment.payment_id, command)
+}
+
+/// Each aimed at its refund: a payment may have paid for several of the shipments that pieces came back of.
+fn refunds(order_id: OrderId, shares: &[order::RefundShare]) -> Vec<FollowUp> {
+    let refund = |share: &order::RefundShare| {
+        let (refund_id, amount) = (share.refund_id, share.amount);
+        let command = payment::Command::Refund { order_id, refund_id, amount };
+        FollowUp { target: refund_id.0, ..to_payment("refund_payment", share.payment_id, command) }
+    };
+    shares.iter().map(refund).collect()
+}
+
+fn to_shipment(reaction: &'static str, id: ShipmentId, command: shipment::Command) -> FollowUp {
+    FollowUp { reaction, target: id.0, act: Act::Command(Command::Shipment { id, command }) }
+}
+
+fn plan(order_id: OrderId, shipment: &order::ShipmentOrder) -> FollowUp {
+    let command = shipment::Command::Plan { order_id, shipment: shipment.clone() };
+    to_shipment("plan_shipment", shipment.shipment_id, command)
 }
 
 fn notify(customer_id: CustomerId, order_id: OrderId, message: Message) -> FollowUp {

@@ -1,17 +1,19 @@
-//! A shipment: what one seller sends for one order. Its stream settles who came first, a dispatch or a cancellation.
+//! A shipment: what one seller sends for one order. Its stream settles who came first, a dispatch or a change.
 
-use crate::Aggregate;
 use crate::Fault;
-use crate::aggregate::events;
-use crate::id::{CustomerId, LineNo, OrderId, ShipmentId};
-use crate::order::{CaptureShare, ShipmentOrder, StockLine};
+use crate::id::{LineNo, OrderId, ShipmentId};
+use crate::order::ShipmentOrder;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-use uuid::Uuid;
+use state::Status;
 
+mod event;
 mod history;
+mod state;
 #[cfg(test)]
 mod tests;
+
+pub use event::*;
+pub use state::{Outcome, Shipment};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -20,72 +22,35 @@ pub enum Command {
         order_id: OrderId,
         shipment: ShipmentOrder,
     },
+    /// The order has changed. Decided with it; a shipment that was cancelled comes to life again.
+    Replan {
+        order_id: OrderId,
+        shipment: ShipmentOrder,
+    },
+    /// The parcel is packed.
+    MarkReady,
+    /// The order is on hold for the `hold`th time.
+    Hold {
+        order_id: OrderId,
+        hold: u32,
+    },
+    /// The order is no longer on hold for the `hold`th time.
+    Release {
+        order_id: OrderId,
+        hold: u32,
+    },
     /// The parcel is handed to the carrier.
     Dispatch {
         tracking: String,
     },
     ConfirmDelivery,
+    /// The carrier has lost the parcel.
+    ReportLost,
+    /// The carrier has brought the parcel back.
+    ReportReturned,
     Cancel {
         order_id: OrderId,
     },
-}
-
-events! {
-    /// A seller is to ship lines of an order.
-    ShipmentPlanned = 1,
-    /// The parcel was handed to the carrier.
-    ShipmentDispatched = 1,
-    /// The parcel has arrived.
-    ShipmentDelivered = 1,
-    /// It will not be dispatched.
-    ShipmentCancelled = 1,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct ShipmentPlanned {
-    pub order_id: OrderId,
-    pub shipment: ShipmentOrder,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct ShipmentDispatched {
-    pub order_id: OrderId,
-    pub customer_id: CustomerId,
-    pub tracking: String,
-    pub lines: Vec<StockLine>,
-    pub captures: Vec<CaptureShare>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct ShipmentDelivered {
-    pub order_id: OrderId,
-    pub lines: Vec<LineNo>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct ShipmentCancelled {
-    pub order_id: OrderId,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Shipment {
-    /// There is no such shipment yet.
-    #[default]
-    Unplanned,
-    Planned(Arc<ShipmentPlanned>),
-    Dispatched {
-        planned: Arc<ShipmentPlanned>,
-        tracking: String,
-    },
-    Delivered {
-        tracking: String,
-    },
-    Cancelled,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -97,54 +62,98 @@ pub enum Rejection {
     NotPlanned { shipment_id: ShipmentId },
     #[error("shipment {shipment_id} is cancelled")]
     Cancelled { shipment_id: ShipmentId },
+    #[error("shipment {shipment_id} is held")]
+    Held { shipment_id: ShipmentId },
     #[error("shipment {shipment_id} is dispatched")]
     AlreadyDispatched { shipment_id: ShipmentId },
     #[error("shipment {shipment_id} was dispatched with another tracking number, {tracking}")]
     OtherTracking { shipment_id: ShipmentId, tracking: String },
-    #[error("shipment {shipment_id} is not dispatched: it cannot have been delivered")]
+    #[error("shipment {shipment_id} is not dispatched: nothing can have become of it")]
     NotDispatched { shipment_id: ShipmentId },
+    #[error("shipment {shipment_id} is {outcome}")]
+    OtherOutcome { shipment_id: ShipmentId, outcome: Outcome },
 }
 
 impl Shipment {
-    /// The order that it is for, as long as anything can follow from that.
-    pub fn order_id(&self) -> Option<OrderId> {
-        match self {
-            Self::Planned(planned) | Self::Dispatched { planned, .. } => Some(planned.order_id),
-            Self::Unplanned | Self::Delivered { .. } | Self::Cancelled => None,
-        }
-    }
-
     /// What `command` makes of the shipment `id`; nothing, if it is so already.
     ///
     /// # Errors
     /// When the shipment's state forbids it.
     pub fn decide(&self, id: ShipmentId, command: &Command) -> Result<Vec<Event>, Rejection> {
         match command {
-            Command::Plan { order_id, shipment } => match self {
-                Self::Unplanned => Ok(vec![ShipmentPlanned { order_id: *order_id, shipment: shipment.clone() }.into()]),
-                Self::Planned(_) | Self::Dispatched { .. } | Self::Delivered { .. } => Ok(vec![]),
-                Self::Cancelled => Err(Rejection::Cancelled { shipment_id: id }),
-            },
-            Command::Dispatch { tracking } => self.dispatch(id, tracking),
-            Command::ConfirmDelivery => match self {
-                Self::Dispatched { planned, .. } => {
-                    let lines = planned.shipment.lines.iter().map(|l| l.line).collect();
-                    Ok(vec![ShipmentDelivered { order_id: planned.order_id, lines }.into()])
+            Command::Plan { order_id, shipment } => match &self.status {
+                Status::Unplanned => {
+                    Ok(vec![ShipmentPlanned { order_id: *order_id, shipment: shipment.clone() }.into()])
                 }
-                Self::Delivered { .. } => Ok(vec![]),
-                Self::Unplanned => Err(Rejection::NotPlanned { shipment_id: id }),
-                Self::Planned(_) => Err(Rejection::NotDispatched { shipment_id: id }),
-                Self::Cancelled => Err(Rejection::Cancelled { shipment_id: id }),
+                Status::Cancelled => Err(Rejection::Cancelled { shipment_id: id }),
+                Status::Planned(_) | Status::Ready(_) | Status::Dispatched { .. } | Status::Settled { .. } => {
+                    Ok(vec![])
+                }
             },
-            Command::Cancel { order_id } => match self {
+            Command::Replan { order_id, shipment } => self.replan(id, *order_id, shipment),
+            Command::MarkReady => self.mark_ready(id),
+            Command::Hold { order_id, hold } => self.hold(id, *order_id, *hold),
+            Command::Release { order_id, hold } => Ok(self.release(*order_id, *hold)),
+            Command::Dispatch { tracking } => self.dispatch(id, tracking),
+            Command::ConfirmDelivery => {
+                self.settled(id, Outcome::Delivered, |order_id, lines| ShipmentDelivered { order_id, lines }.into())
+            }
+            Command::ReportLost => {
+                self.settled(id, Outcome::Lost, |order_id, lines| ShipmentLost { order_id, lines }.into())
+            }
+            Command::ReportReturned => self.settled(id, Outcome::ReturnedToSender, |order_id, lines| {
+                ShipmentReturnedToSender { order_id, lines }.into()
+            }),
+            Command::Cancel { order_id } => match &self.status {
                 // Also before it was planned: the plan, when it comes, is refused.
-                Self::Unplanned | Self::Planned(_) => Ok(vec![ShipmentCancelled { order_id: *order_id }.into()]),
-                Self::Cancelled => Ok(vec![]),
-                Self::Dispatched { .. } | Self::Delivered { .. } => {
+                Status::Unplanned | Status::Planned(_) | Status::Ready(_) => {
+                    Ok(vec![ShipmentCancelled { order_id: *order_id }.into()])
+                }
+                Status::Cancelled => Ok(vec![]),
+                Status::Dispatched { .. } | Status::Settled { .. } => {
                     Err(Rejection::AlreadyDispatched { shipment_id: id })
                 }
             },
         }
+    }
+
+    /// Also before it was planned: the plan that comes later is of the order as it was.
+    fn replan(&self, id: ShipmentId, order_id: OrderId, shipment: &ShipmentOrder) -> Result<Vec<Event>, Rejection> {
+        match &self.status {
+            Status::Planned(planned) | Status::Ready(planned) if planned.shipment == *shipment => Ok(vec![]),
+            Status::Unplanned | Status::Planned(_) | Status::Ready(_) | Status::Cancelled => {
+                Ok(vec![ShipmentReplanned { order_id, shipment: shipment.clone() }.into()])
+            }
+            Status::Dispatched { .. } | Status::Settled { .. } => Err(Rejection::AlreadyDispatched { shipment_id: id }),
+        }
+    }
+
+    fn mark_ready(&self, id: ShipmentId) -> Result<Vec<Event>, Rejection> {
+        match &self.status {
+            Status::Planned(_) if self.is_held() => Err(Rejection::Held { shipment_id: id }),
+            Status::Planned(planned) => Ok(vec![ShipmentReady { order_id: planned.order_id }.into()]),
+            Status::Ready(_) | Status::Dispatched { .. } | Status::Settled { .. } => Ok(vec![]),
+            Status::Unplanned => Err(Rejection::NotPlanned { shipment_id: id }),
+            Status::Cancelled => Err(Rejection::Cancelled { shipment_id: id }),
+        }
+    }
+
+    /// Also before it was planned: it is planned to wait.
+    fn hold(&self, id: ShipmentId, order_id: OrderId, hold: u32) -> Result<Vec<Event>, Rejection> {
+        match &self.status {
+            Status::Unplanned | Status::Planned(_) | Status::Ready(_) => {
+                let is_known = hold <= self.held.max(self.released);
+                Ok(if is_known { vec![] } else { vec![ShipmentHeld { order_id, hold }.into()] })
+            }
+            Status::Cancelled => Ok(vec![]),
+            Status::Dispatched { .. } | Status::Settled { .. } => Err(Rejection::AlreadyDispatched { shipment_id: id }),
+        }
+    }
+
+    /// Also before the hold, which then does nothing when it comes.
+    fn release(&self, order_id: OrderId, hold: u32) -> Vec<Event> {
+        let can_wait = matches!(self.status, Status::Unplanned | Status::Planned(_) | Status::Ready(_));
+        if can_wait && hold > self.released { vec![ShipmentReleased { order_id, hold }.into()] } else { vec![] }
     }
 
     fn dispatch(&self, id: ShipmentId, tracking: &str) -> Result<Vec<Event>, Rejection> {
@@ -152,8 +161,9 @@ impl Shipment {
             let faults = vec![Fault::new("tracking", "1 to 64 printable ASCII characters without blanks")];
             return Err(Rejection::Invalid { faults });
         }
-        match self {
-            Self::Planned(planned) => {
+        match &self.status {
+            Status::Planned(_) | Status::Ready(_) if self.is_held() => Err(Rejection::Held { shipment_id: id }),
+            Status::Planned(planned) | Status::Ready(planned) => {
                 let ShipmentPlanned { order_id, shipment } = &**planned;
                 Ok(vec![
                     ShipmentDispatched {
@@ -166,42 +176,34 @@ impl Shipment {
                     .into(),
                 ])
             }
-            Self::Dispatched { tracking: before, .. } | Self::Delivered { tracking: before } if before == tracking => {
-                Ok(vec![])
+            Status::Dispatched { tracking: before, .. } | Status::Settled { tracking: before, .. } => {
+                if before == tracking {
+                    Ok(vec![])
+                } else {
+                    Err(Rejection::OtherTracking { shipment_id: id, tracking: before.clone() })
+                }
             }
-            Self::Dispatched { tracking, .. } | Self::Delivered { tracking } => {
-                Err(Rejection::OtherTracking { shipment_id: id, tracking: tracking.clone() })
-            }
-            Self::Unplanned => Err(Rejection::NotPlanned { shipment_id: id }),
-            Self::Cancelled => Err(Rejection::Cancelled { shipment_id: id }),
-        }
-    }
-}
-
-impl Aggregate for Shipment {
-    const CATEGORY: &'static str = "shipment";
-    type Event = Event;
-
-    fn evolve(&mut self, event: &Event) {
-        *self = match (std::mem::take(self), event) {
-            (_, Event::ShipmentPlanned(planned)) => Self::Planned(Arc::new(planned.clone())),
-            (Self::Planned(planned), Event::ShipmentDispatched(e)) => {
-                Self::Dispatched { planned, tracking: e.tracking.clone() }
-            }
-            (Self::Dispatched { tracking, .. }, Event::ShipmentDelivered(_)) => Self::Delivered { tracking },
-            (_, Event::ShipmentCancelled(_)) => Self::Cancelled,
-            (unchanged, Event::ShipmentDispatched(_) | Event::ShipmentDelivered(_)) => unchanged,
+            Status::Unplanned => Err(Rejection::NotPlanned { shipment_id: id }),
+            Status::Cancelled => Err(Rejection::Cancelled { shipment_id: id }),
         }
     }
 
-    fn event_of(event: &crate::Event) -> Option<&Event> {
-        match event {
-            crate::Event::Shipment(_, event) => Some(event),
-            crate::Event::Order(..) | crate::Event::Payment(..) | crate::Event::Stock(..) => None,
+    fn settled(
+        &self,
+        id: ShipmentId,
+        outcome: Outcome,
+        event: impl FnOnce(OrderId, Vec<LineNo>) -> Event,
+    ) -> Result<Vec<Event>, Rejection> {
+        match &self.status {
+            Status::Dispatched { planned, .. } => {
+                let lines = planned.shipment.lines.iter().map(|l| l.line).collect();
+                Ok(vec![event(planned.order_id, lines)])
+            }
+            Status::Settled { outcome: before, .. } if *before == outcome => Ok(vec![]),
+            Status::Settled { outcome, .. } => Err(Rejection::OtherOutcome { shipment_id: id, outcome: *outcome }),
+            Status::Unplanned => Err(Rejection::NotPlanned { shipment_id: id }),
+            Status::Planned(_) | Status::Ready(_) => Err(Rejection::NotDispatched { shipment_id: id }),
+            Status::Cancelled => Err(Rejection::Cancelled { shipment_id: id }),
         }
-    }
-
-    fn event(id: Uuid, event: Event) -> crate::Event {
-        crate::Event::Shipment(ShipmentId(id), event)
     }
 }

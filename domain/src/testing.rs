@@ -81,6 +81,7 @@ pub(crate) fn order_of(lines: Vec<PlaceLine>, payments: Vec<PlacePayment>) -> Pl
         shipping: vec![],
         payments,
         rounding: Rounding::default(),
+        backorder: false,
     }
 }
 

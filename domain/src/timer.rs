@@ -50,22 +50,50 @@ pub fn timers(event: &Event) -> Vec<TimerChange> {
 fn after_order(id: OrderId, event: &order::Event) -> Vec<TimerChange> {
     use order::Event as E;
     let expiry = || Timer { kind: "expire_order", target: id.0, key: String::new() };
+    let deadline = |approval: u32| Timer { kind: "time_out_approval", target: id.0, key: approval.to_string() };
     match event {
         E::OrderPlaced(e) if !e.payments.is_empty() => vec![TimerChange::Set {
             timer: expiry(),
             after_seconds: ORDER_EXPIRY_SECONDS,
             command: Command::Order { id, command: order::Command::Expire },
         }],
-        E::PaymentsSecured(_) | E::OrderRejected(_) | E::OrderCancelled(_) => vec![TimerChange::Clear(expiry())],
+        E::PaymentsSecured(_) | E::OrderRejected(_) | E::OrderCancelled(_) | E::OrderExpired(_) => {
+            vec![TimerChange::Clear(expiry())]
+        }
+        E::ApprovalRequested(e) => vec![TimerChange::Set {
+            timer: deadline(e.approval),
+            after_seconds: e.within_seconds,
+            command: Command::Order { id, command: order::Command::TimeOutApproval { approval: e.approval } },
+        }],
+        E::ApprovalGranted(e) => vec![TimerChange::Clear(deadline(e.approval))],
+        E::ApprovalDenied(e) => vec![TimerChange::Clear(deadline(e.approval))],
+        E::ApprovalTimedOut(e) => vec![TimerChange::Clear(deadline(e.approval))],
         E::OrderPlaced(_)
         | E::PaymentAuthorisedRecorded(_)
         | E::PaymentRefused(_)
         | E::StockSecured(_)
         | E::OrderConfirmed(_)
         | E::LinesShort(_)
+        | E::LinesBackordered(_)
+        | E::BackorderFilled(_)
+        | E::RestReserved(_)
         | E::ReservationReturned(_)
+        | E::HoldPlaced(_)
+        | E::HoldReleased(_)
+        | E::LinesCancelled(_)
+        | E::AddressChanged(_)
+        | E::EditProposed(_)
+        | E::EditStockSecured(_)
+        | E::EditDiscarded(_)
+        | E::EditConfirmed(_)
         | E::LinesDelivered(_)
-        | E::OrderCompleted(_) => vec![],
+        | E::LinesLost(_)
+        | E::LinesReturnedToSender(_)
+        | E::ReturnRequested(_)
+        | E::ReturnApproved(_)
+        | E::ReturnReceived(_)
+        | E::OrderCompleted(_)
+        | E::HistoryRecorded(_) => vec![],
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{Comparison, Recorded};
 use chrono::{DateTime, Utc};
 use domain::id::{OrderId, PaymentId};
 use domain::money::Amount;
-use domain::order::{OrderPlaced, Status};
+use domain::order::{Life, OrderPlaced, Status};
 use domain::{Event, order, payment};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
@@ -52,6 +52,20 @@ pub struct PaymentSummary {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 fn is_nothing(amount: &i64) -> bool {
     *amount == 0
+}
+
+impl PaymentSummary {
+    /// One that nothing is known of.
+    fn asked(payment: &order::OrderPayment) -> Self {
+        Self {
+            payment_id: payment.payment_id.0,
+            kind: payment.method.kind.clone(),
+            amount: payment.amount.0,
+            status: payment::Status::Unrequested,
+            captured: 0,
+            refunded: 0,
+        }
+    }
 }
 
 /// Writes what `events` change: the rows they touch are read, folded in memory, and written by one statement.
@@ -131,14 +145,6 @@ fn fold(rows: &mut HashMap<Uuid, OrderSummary>, recorded: &Recorded) {
 impl OrderSummary {
     fn placed(order_id: OrderId, placed: &OrderPlaced, record: &RecordedEvent) -> Self {
         let Metadata { origin, occurred_at, .. } = record.metadata;
-        let payment = |p: &order::OrderPayment| PaymentSummary {
-            payment_id: p.payment_id.0,
-            kind: p.method.kind.clone(),
-            amount: p.amount.0,
-            status: payment::Status::Unrequested,
-            captured: 0,
-            refunded: 0,
-        };
         Self {
             order_id: order_id.0,
             customer_id: placed.customer_id.0,
@@ -150,7 +156,7 @@ impl OrderSummary {
             captured: 0,
             lines: placed.lines.len() as i32,
             delivered: 0,
-            payments: Json(placed.payments.iter().map(payment).collect()),
+            payments: Json(placed.payments.iter().map(PaymentSummary::asked).collect()),
             placed_at: match origin {
                 Origin::Live => record.recorded_at,
                 // It was recorded long after; when it was placed, only the source can say.
@@ -166,10 +172,30 @@ impl OrderSummary {
         match event {
             E::OrderConfirmed(_) => self.status = Status::Confirmed.as_str().to_owned(),
             E::PaymentRefused(e) => self.reason = Some(e.reason.clone()),
+            // Only the edit has ended.
+            E::EditDiscarded(_) => self.reason = None,
             E::OrderRejected(_) => self.status = Status::Rejected.as_str().to_owned(),
             E::OrderCancelled(e) => {
                 self.status = Status::Cancelled.as_str().to_owned();
                 self.reason = Some(e.reason.as_str().to_owned());
+            }
+            E::OrderExpired(_) => self.status = Status::Expired.as_str().to_owned(),
+            E::HoldPlaced(_) => self.status = Life::OnHold.as_str().to_owned(),
+            E::HoldReleased(e) => self.status = e.then.as_str().to_owned(),
+            E::ApprovalRequested(_) if self.status == Life::Placed.as_str() => {
+                self.status = Life::AwaitingApproval.as_str().to_owned();
+            }
+            E::ApprovalGranted(_) if self.status == Life::AwaitingApproval.as_str() => {
+                self.status = Life::Placed.as_str().to_owned();
+            }
+            E::LinesCancelled(e) => {
+                self.lines -= e.lines.len() as i32;
+                self.total = e.totals.total.0;
+            }
+            E::EditProposed(e) => self.payments.extend(e.payments.iter().map(PaymentSummary::asked)),
+            E::EditConfirmed(e) => {
+                self.lines = e.lines as i32;
+                self.total = e.totals.total.0;
             }
             E::LinesDelivered(e) => self.delivered += e.lines.len() as i32,
             E::OrderCompleted(_) => self.status = Status::Completed.as_str().to_owned(),
@@ -178,7 +204,21 @@ impl OrderSummary {
             | E::PaymentsSecured(_)
             | E::StockSecured(_)
             | E::LinesShort(_)
+            | E::LinesBackordered(_)
+            | E::BackorderFilled(_)
+            | E::RestReserved(_)
             | E::ReservationReturned(_)
+            | E::ApprovalRequested(_)
+            | E::ApprovalGranted(_)
+            | E::ApprovalDenied(_)
+            | E::ApprovalTimedOut(_)
+            | E::AddressChanged(_)
+            | E::EditStockSecured(_)
+            | E::ReturnRequested(_)
+            | E::ReturnApproved(_)
+            | E::ReturnReceived(_)
+            | E::LinesLost(_)
+            | E::LinesReturnedToSender(_)
             | E::HistoryRecorded(_) => {}
         }
     }
@@ -241,9 +281,10 @@ async fn upsert(transaction: &mut PgConnection, generation: i32, rows: Vec<Order
              AS r (order_id, customer_id, status, reason, currency, total, authorised, captured, lines,
                    delivered, payments, placed_at, changed_at, version)
            ON CONFLICT ON CONSTRAINT order_summary_order DO UPDATE
-           SET status = excluded.status, reason = excluded.reason, authorised = excluded.authorised,
-               captured = excluded.captured, delivered = excluded.delivered, payments = excluded.payments,
-               changed_at = excluded.changed_at, version = excluded.version"#,
+           SET status = excluded.status, reason = excluded.reason, total = excluded.total,
+               authorised = excluded.authorised, captured = excluded.captured, lines = excluded.lines,
+               delivered = excluded.delivered, payments = excluded.payments, changed_at = excluded.changed_at,
+               version = excluded.version"#,
         generation,
         &column(|r| r.order_id),
         &column(|r| r.customer_id),

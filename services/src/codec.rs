@@ -43,6 +43,8 @@ struct Upcaster {
 
 /// One for each version of an event type that is no longer written.
 const UPCASTERS: &[Upcaster] = &[
+    // Version 2 may say that lines wait for stock.
+    Upcaster { category: "order", event_type: "OrderPlaced", from: 1, upcast: |v| v },
     // Version 2 knows more reasons.
     Upcaster { category: "order", event_type: "OrderCancelled", from: 1, upcast: |v| v },
     // Version 2 says what else it is for than the order as placed: an edit, a line that had to wait.

@@ -8,7 +8,7 @@ use crate::codec::{self, DecodeError};
 use bytestring::ByteString;
 use chrono::{DateTime, Utc};
 use domain::id::StockId;
-use domain::order::{self, Order};
+use domain::order::Order;
 use domain::payment::Payment;
 use domain::shipment::Shipment;
 use domain::stock::{self, Stock};
@@ -262,19 +262,24 @@ impl Executor {
                 let decided = session.state::<Order>(0).decide(*id, command);
                 session.write::<Order>(0, decided.map_err(Rejection::from)?);
             }
-            Command::CancelOrder { id, reason } => {
+            Command::CancelOrder { .. }
+            | Command::CancelLines { .. }
+            | Command::ConfirmEdit { .. }
+            | Command::ChangeAddress { .. } => {
+                let Some((id, change)) = command.change() else { return Ok(()) };
                 session.correlation_id = id.0;
                 self.look_at::<Order>(session, id.0).await?;
-                let mut ids = session.state::<Order>(0).shipment_ids(*id);
+                let mut ids = session.state::<Order>(0).shipment_ids(id);
                 ids.sort_unstable();
                 for shipment_id in &ids {
                     self.look_at::<Shipment>(session, shipment_id.0).await?;
                 }
-                let shipments = (1..).zip(ids).map(|(index, id)| (id, session.state::<Shipment>(index)));
-                let decided = order::cancel(session.state(0), *id, &shipments.collect::<Vec<_>>(), *reason);
-                let cancelled = decided.map_err(Rejection::from)?;
-                session.write::<Order>(0, cancelled.order);
-                for (index, events) in (1..).zip(cancelled.shipments) {
+                let shipments: Vec<_> =
+                    (1..).zip(ids).map(|(index, id)| (id, session.state::<Shipment>(index))).collect();
+                let decided = session.state::<Order>(0).change(id, &shipments, &change);
+                let changed = decided.map_err(Rejection::from)?;
+                session.write::<Order>(0, changed.order);
+                for (index, events) in (1..).zip(changed.shipments) {
                     session.write::<Shipment>(index, events);
                 }
             }

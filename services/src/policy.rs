@@ -58,7 +58,13 @@ impl Policy {
             },
             Act::Command(Command::Stock(stock::Command::Commit { .. } | stock::Command::Restock { .. })) => OWED,
             Act::Command(
-                Command::Stock(_) | Command::Order { .. } | Command::CancelOrder { .. } | Command::Shipment { .. },
+                Command::Stock(_)
+                | Command::Order { .. }
+                | Command::CancelOrder { .. }
+                | Command::CancelLines { .. }
+                | Command::ConfirmEdit { .. }
+                | Command::ChangeAddress { .. }
+                | Command::Shipment { .. },
             ) => INSIDE,
         }
     }

@@ -414,6 +414,7 @@ pub(crate) fn order_of(lines: &[(&str, u32, u128)]) -> PlaceOrder {
         payments: vec![PlacePayment { method: card("tok_approve_card"), amount: Amount(goods + 250) }],
         lines,
         rounding: Rounding::default(),
+        backorder: false,
     }
 }
 

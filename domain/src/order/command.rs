@@ -1,6 +1,9 @@
 //! What can be asked of an order.
 
-use super::event::{OrderLine, OrderPayment, OrderTotals, PaymentMethod, Rounding, SellerShipping};
+use super::event::{
+    HoldReason, OrderLine, OrderPayment, OrderTotals, PaymentMethod, ReceivedLine, ReturnLine, ReturnReason, Rounding,
+    SellerShipping,
+};
 use crate::Fault;
 use crate::id::{AddressId, CustomerId, LineNo, OrderId, PaymentId, SellerId, ShipmentId, Sku};
 use crate::money::{Amount, Currency};
@@ -39,16 +42,61 @@ pub enum Command {
         edit: u32,
         short: Vec<LineNo>,
     },
+    /// A shipment of the order has arrived.
+    RecordDelivery {
+        shipment_id: ShipmentId,
+        lines: Vec<LineNo>,
+    },
+    /// A shipment of the order was lost on its way.
+    RecordLoss {
+        shipment_id: ShipmentId,
+        lines: Vec<LineNo>,
+    },
+    /// A shipment of the order could not be delivered, and came back.
+    RecordReturnedToSender {
+        shipment_id: ShipmentId,
+        lines: Vec<LineNo>,
+    },
+    /// The order is not to go on for now. Each reason holds it by itself.
+    PlaceHold {
+        reason: HoldReason,
+    },
+    ReleaseHold {
+        reason: HoldReason,
+    },
+    /// A person is to decide within so many seconds, 90 days at most, whether the order may go on.
+    RequestApproval {
+        within_seconds: u32,
+    },
+    GrantApproval {
+        approval: u32,
+    },
+    DenyApproval {
+        approval: u32,
+    },
     /// Nobody has decided on an approval in time.
     TimeOutApproval {
         approval: u32,
     },
     /// Nobody has tried to pay for the order in time.
     Expire,
-    /// A shipment of the order has arrived.
-    RecordDelivery {
-        shipment_id: ShipmentId,
-        lines: Vec<LineNo>,
+    /// The order is to become another one. Nothing changes until it is confirmed.
+    ProposeEdit(ProposeEdit),
+    DiscardEdit {
+        edit: u32,
+    },
+    /// The customer wants to send pieces back that have arrived.
+    RequestReturn {
+        lines: Vec<ReturnLine>,
+        reason: ReturnReason,
+    },
+    ApproveReturn {
+        return_no: u32,
+    },
+    /// Pieces came back. It adds up: only its command id protects it from being repeated.
+    ReceiveReturn {
+        return_no: u32,
+        lines: Vec<ReceivedLine>,
     },
 }
 
@@ -72,6 +120,26 @@ pub struct PlaceOrder {
     /// How the tax amounts were rounded.
     #[serde(default)]
     pub rounding: Rounding,
+    /// Whether lines that there is too little stock for wait for more, or else end the order.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub backorder: bool,
+}
+
+/// What is to change about an order. Another quantity is a line removed and a line added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProposeEdit {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<LineNo>,
+    /// Numbered on from the last line that the order or a proposal of it has had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<PlaceLine>,
+    /// What each seller takes for shipping after the edit; a seller that is not named takes nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shipping: Vec<SellerShipping>,
+    /// Add up to what the order costs more than is authorised; none if it does not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub payments: Vec<PlacePayment>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,8 +166,8 @@ pub struct PlacePayment {
 }
 
 /// More than anyone orders, and few enough that no event of the order is larger than the log takes.
-const MAX_LINES: usize = 200;
-const MAX_PAYMENTS: usize = 20;
+pub(super) const MAX_LINES: usize = 200;
+pub(super) const MAX_PAYMENTS: usize = 20;
 
 impl PlaceOrder {
     /// The order's numbered lines, totals and payments.
@@ -111,71 +179,75 @@ impl PlaceOrder {
         if self.lines.is_empty() || self.lines.len() > MAX_LINES {
             faults.push(Fault::new("lines", format!("1 to {MAX_LINES} lines")));
         }
-        for (i, line) in self.lines.iter().enumerate() {
-            line.check(&format!("lines[{i}]"), &mut faults);
-        }
-        let sellers: BTreeSet<SellerId> = self.lines.iter().map(|l| l.seller_id).collect();
-        let mut seen = BTreeSet::new();
-        for (i, shipping) in self.shipping.iter().enumerate() {
-            if !sellers.contains(&shipping.seller_id) || !seen.insert(shipping.seller_id) {
-                faults.push(Fault::new(format!("shipping[{i}].seller_id"), "each seller of a line at most once"));
-            }
-            not_negative(shipping.amount, || format!("shipping[{i}].amount"), &mut faults);
-        }
+        check_lines("lines", &self.lines, &mut faults);
+        check_shipping(&self.shipping, &self.lines.iter().map(|l| l.seller_id).collect(), &mut faults);
         if self.payments.len() > MAX_PAYMENTS {
             faults.push(Fault::new("payments", format!("at most {MAX_PAYMENTS} payments")));
         }
-        for (i, payment) in self.payments.iter().enumerate() {
-            payment.check(&format!("payments[{i}]"), &mut faults);
-        }
+        check_payments(&self.payments, &mut faults);
         if !faults.is_empty() {
             return Err(faults);
         }
-        let totals = self.totals().ok_or_else(|| vec![Fault::new("lines", "a total below 2^63 minor units")])?;
+        let lines = numbered_lines(&self.lines, 1);
+        let totals = OrderTotals::of(&lines, &self.shipping).ok_or_else(|| vec![too_large("lines")])?;
         let paid = Amount::sum(self.payments.iter().map(|p| p.amount));
         if paid != Some(totals.total) {
             let expected = format!("amounts that add up to the total of {}", totals.total.display(self.currency));
             return Err(vec![Fault::new("payments", expected)]);
         }
-        Ok(Checked { lines: self.numbered_lines(), totals, payments: self.numbered_payments(order) })
+        Ok(Checked { lines, totals, payments: numbered_payments(&self.payments, order, 0) })
     }
+}
 
-    fn totals(&self) -> Option<OrderTotals> {
-        let goods = self.lines.iter().map(|l| l.unit_price.checked_mul(l.quantity)).collect::<Option<Vec<_>>>()?;
-        let goods = Amount::sum(goods)?;
-        let discount = Amount::sum(self.lines.iter().map(|l| l.discount))?;
-        let tax = Amount::sum(self.lines.iter().map(|l| l.tax))?;
-        let shipping = Amount::sum(self.shipping.iter().map(|s| s.amount))?;
-        let total = goods.checked_sub(discount)?.checked_add(tax)?.checked_add(shipping)?;
-        Some(OrderTotals { goods, discount, tax, shipping, total })
-    }
+/// What lines come to that cost more than there are minor units.
+pub(super) fn too_large(field: &str) -> Fault {
+    Fault::new(field, "a total below 2^63 minor units")
+}
 
-    fn numbered_lines(&self) -> Vec<OrderLine> {
-        (1..)
-            .zip(&self.lines)
-            .map(|(line, l)| OrderLine {
-                line,
-                sku: l.sku.clone(),
-                seller_id: l.seller_id,
-                quantity: l.quantity,
-                unit_price: l.unit_price,
-                discount: l.discount,
-                tax: l.tax,
-            })
-            .collect()
+pub(super) fn check_lines(field: &str, lines: &[PlaceLine], faults: &mut Vec<Fault>) {
+    for (i, line) in lines.iter().enumerate() {
+        line.check(&format!("{field}[{i}]"), faults);
     }
+}
 
-    fn numbered_payments(&self, order: OrderId) -> Vec<OrderPayment> {
-        self.payments
-            .iter()
-            .enumerate()
-            .map(|(n, p)| OrderPayment {
-                payment_id: PaymentId::of_order(order, n),
-                method: p.method.clone(),
-                amount: p.amount,
-            })
-            .collect()
+pub(super) fn check_shipping(shipping: &[SellerShipping], sellers: &BTreeSet<SellerId>, faults: &mut Vec<Fault>) {
+    let mut seen = BTreeSet::new();
+    for (i, shipping) in shipping.iter().enumerate() {
+        if !sellers.contains(&shipping.seller_id) || !seen.insert(shipping.seller_id) {
+            faults.push(Fault::new(format!("shipping[{i}].seller_id"), "each seller of a line at most once"));
+        }
+        not_negative(shipping.amount, || format!("shipping[{i}].amount"), faults);
     }
+}
+
+pub(super) fn check_payments(payments: &[PlacePayment], faults: &mut Vec<Fault>) {
+    for (i, payment) in payments.iter().enumerate() {
+        payment.check(&format!("payments[{i}]"), faults);
+    }
+}
+
+/// The lines with their numbers, from `first`.
+pub(super) fn numbered_lines(lines: &[PlaceLine], first: LineNo) -> Vec<OrderLine> {
+    let numbered = |(line, l): (LineNo, &PlaceLine)| OrderLine {
+        line,
+        sku: l.sku.clone(),
+        seller_id: l.seller_id,
+        quantity: l.quantity,
+        unit_price: l.unit_price,
+        discount: l.discount,
+        tax: l.tax,
+    };
+    (first..).zip(lines).map(numbered).collect()
+}
+
+/// The payments with their ids, which are derived from their numbers, from `first`.
+pub(super) fn numbered_payments(payments: &[PlacePayment], order: OrderId, first: usize) -> Vec<OrderPayment> {
+    let numbered = |(n, p): (usize, &PlacePayment)| OrderPayment {
+        payment_id: PaymentId::of_order(order, n),
+        method: p.method.clone(),
+        amount: p.amount,
+    };
+    (first..).zip(payments).map(numbered).collect()
 }
 
 /// What a well-formed [`PlaceOrder`] comes to.

@@ -1,43 +1,18 @@
-//! What an order may do.
+//! What an order may do: the decision of each command, and what becomes true by it.
 
 use super::command::{Command, PlaceOrder};
 use super::event::{
-    CancelReason, Event, LinesDelivered, LinesShort, OrderCancelled, OrderCompleted, OrderConfirmed, OrderPlaced,
-    OrderRejected, PaymentAuthorisedRecorded, PaymentRefused, PaymentsSecured, ReservationReturned, StockSecured,
+    CancelReason, Event, OrderCancelled, OrderCompleted, OrderConfirmed, OrderPlaced, OrderRejected,
+    PaymentAuthorisedRecorded, PaymentRefused, PaymentsSecured, StockSecured,
 };
+use super::event::{EditDiscardReason, OrderLine};
+use super::rejection::Rejection;
 use super::state::{Order, Status};
-use crate::Fault;
-use crate::id::{LineNo, OrderId, PaymentId, ShipmentId};
-use crate::shipment::{self, Shipment};
-use serde::Serialize;
-use std::borrow::Borrow;
-use std::collections::BTreeSet;
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
-#[serde(tag = "reason", rename_all = "snake_case")]
-pub enum Rejection {
-    #[error("the order is malformed")]
-    Invalid { faults: Vec<Fault> },
-    #[error("order {order_id} exists already, with other contents")]
-    AlreadyPlaced { order_id: OrderId },
-    #[error("there is no order {order_id}")]
-    NotPlaced { order_id: OrderId },
-    #[error("order {order_id} has ended: it is {status}")]
-    Ended { order_id: OrderId, status: Status },
-    #[error("shipment {shipment_id} is dispatched: what is under way can only be returned")]
-    AlreadyDispatched { shipment_id: ShipmentId },
-    #[error("order {order_id} has no payment {payment_id}")]
-    UnknownPayment { order_id: OrderId, payment_id: PaymentId },
-    #[error("order {order_id} is not confirmed: nothing of it can have been delivered")]
-    NotConfirmed { order_id: OrderId },
-    #[error("order {order_id} does not wait for that")]
-    NotOpen { order_id: OrderId },
-    #[error("the payments of order {order_id} are not secured: nothing can have been reserved for it")]
-    PaymentsNotSecured { order_id: OrderId },
-}
+use crate::Aggregate;
+use crate::id::{OrderId, PaymentId};
 
 /// How long stock is held for a paid order: three days.
-const HOLD_SECONDS: u32 = 3 * 24 * 60 * 60;
+pub(super) const HOLD_SECONDS: u32 = 3 * 24 * 60 * 60;
 
 impl Order {
     /// What `command` makes of the order `id`; nothing, if it is so already.
@@ -45,30 +20,78 @@ impl Order {
     /// # Errors
     /// When the order's state forbids it.
     pub fn decide(&self, id: OrderId, command: &Command) -> Result<Vec<Event>, Rejection> {
-        if let Command::Place(order) = command {
-            return self.place(id, order);
-        }
-        let Some(placed) = &self.placed else { return Err(Rejection::NotPlaced { order_id: id }) };
+        let events = match (command, &self.placed) {
+            (Command::Place(order), _) => self.place(id, order)?,
+            (_, None) => return Err(Rejection::NotPlaced { order_id: id }),
+            (command, Some(placed)) => self.decide_placed(id, placed, command)?,
+        };
+        Ok(self.with_what_follows(id, events))
+    }
+
+    fn decide_placed(&self, id: OrderId, placed: &OrderPlaced, command: &Command) -> Result<Vec<Event>, Rejection> {
         match command {
             Command::Place(order) => self.place(id, order),
-            Command::RecordPaymentAuthorised { payment_id } => self.payment_authorised(id, placed, *payment_id),
+            Command::RecordPaymentAuthorised { payment_id } => self.payment_authorised(id, *payment_id),
             Command::RecordPaymentDeclined { payment_id, reason } => {
                 self.payment_declined(id, placed, *payment_id, reason)
             }
-            Command::RecordStockReserved => self.stock_reserved(id, placed),
+            Command::RecordStockReserved => self.stock_reserved(id),
             Command::RecordShortage { short } => self.shortage(id, placed, short),
-            Command::RecordBackorderFilled { .. }
-            | Command::RecordEditReserved { .. }
-            | Command::RecordEditShortage { .. }
-            | Command::TimeOutApproval { .. }
-            | Command::Expire => Err(Rejection::NotOpen { order_id: id }),
-            Command::RecordDelivery { shipment_id, lines } => self.delivery(id, placed, *shipment_id, lines),
+            Command::RecordBackorderFilled { lines } => Ok(self.backorder_filled(lines)),
+            Command::RecordEditReserved { edit } => self.edit_reserved(id, *edit),
+            Command::RecordEditShortage { edit, .. } => self.edit_short(id, *edit),
+            Command::RecordDelivery { shipment_id, lines } => self.delivery(id, *shipment_id, lines),
+            Command::RecordLoss { shipment_id, lines } => self.loss(id, placed, *shipment_id, lines),
+            Command::RecordReturnedToSender { shipment_id, lines } => {
+                self.returned_to_sender(id, placed, *shipment_id, lines)
+            }
+            Command::PlaceHold { reason } => self.place_hold(id, *reason),
+            Command::ReleaseHold { reason } => self.release_hold(id, *reason),
+            Command::RequestApproval { within_seconds } => self.request_approval(id, *within_seconds),
+            Command::GrantApproval { approval } => self.grant_approval(id, *approval),
+            Command::DenyApproval { approval } => self.deny_approval(id, *approval),
+            Command::TimeOutApproval { approval } => self.time_out_approval(id, *approval),
+            Command::Expire => self.expire(id, placed),
+            Command::ProposeEdit(edit) => self.propose_edit(id, placed, edit),
+            Command::DiscardEdit { edit } => self.discard_edit(id, *edit),
+            Command::RequestReturn { lines, reason } => self.request_return(id, lines, *reason),
+            Command::ApproveReturn { return_no } => self.approve_return(id, *return_no),
+            Command::ReceiveReturn { return_no, lines } => self.receive_return(id, placed, *return_no, lines),
         }
     }
 
-    /// What was placed, if anything was.
-    pub fn placed(&self) -> Option<&OrderPlaced> {
-        self.placed.as_deref()
+    /// The events, and what has become true by them: whichever decision comes last secures, confirms or completes.
+    pub(super) fn with_what_follows(&self, id: OrderId, mut events: Vec<Event>) -> Vec<Event> {
+        if events.is_empty() {
+            return events;
+        }
+        let mut after = self.clone();
+        events.iter().for_each(|event| after.evolve(event));
+        while let Some(event) = after.what_follows(id) {
+            after.evolve(&event);
+            events.push(event);
+        }
+        events
+    }
+
+    fn what_follows(&self, id: OrderId) -> Option<Event> {
+        match self.status {
+            // Nothing to pay is paid.
+            Status::Placed if !self.payments_secured => {
+                let is_paid = self.payments().all(|p| self.authorised.contains(&p.payment_id));
+                let lines = || self.lines().map(OrderLine::pieces).collect();
+                is_paid.then(|| PaymentsSecured { lines: lines(), hold_seconds: HOLD_SECONDS }.into())
+            }
+            Status::Placed if !self.stock_secured => {
+                let is_held = self.unanswered.is_empty() && self.outstanding().next().is_none();
+                is_held.then(|| StockSecured {}.into())
+            }
+            Status::Placed if self.holds.is_empty() && self.pending_approval().is_none() => {
+                Some(OrderConfirmed { shipments: self.shipments(id) }.into())
+            }
+            Status::Confirmed if self.lines().all(|l| self.is_settled(l.line)) => Some(OrderCompleted {}.into()),
+            _ => None,
+        }
     }
 
     fn place(&self, id: OrderId, order: &PlaceOrder) -> Result<Vec<Event>, Rejection> {
@@ -83,35 +106,20 @@ impl Order {
             payments: checked.payments,
             totals: checked.totals,
             rounding: order.rounding,
+            backorder: order.backorder,
         };
         match &self.placed {
             Some(before) if **before == placed => Ok(vec![]),
             Some(_) => Err(Rejection::AlreadyPlaced { order_id: id }),
-            // Nothing to pay is paid.
-            None if placed.payments.is_empty() => {
-                let secured = payments_secured(&placed);
-                Ok(vec![placed.into(), secured])
-            }
             None => Ok(vec![placed.into()]),
         }
     }
 
-    fn payment_authorised(
-        &self,
-        id: OrderId,
-        placed: &OrderPlaced,
-        payment_id: PaymentId,
-    ) -> Result<Vec<Event>, Rejection> {
-        known_payment(id, placed, payment_id)?;
-        // An order that ended has told its payments already: they let the money go themselves.
-        if self.status != Status::Placed || self.authorised.contains(&payment_id) {
-            return Ok(vec![]);
-        }
-        let mut events = vec![PaymentAuthorisedRecorded { payment_id }.into()];
-        if self.authorised.len() + 1 == placed.payments.len() {
-            events.push(payments_secured(placed));
-        }
-        Ok(events)
+    fn payment_authorised(&self, id: OrderId, payment_id: PaymentId) -> Result<Vec<Event>, Rejection> {
+        self.known_payment(id, payment_id)?;
+        // An order or an edit that ended has told its payments already: they let the money go themselves.
+        let is_new = self.waits_for(payment_id) && !self.authorised.contains(&payment_id);
+        Ok(if is_new { vec![PaymentAuthorisedRecorded { payment_id }.into()] } else { vec![] })
     }
 
     fn payment_declined(
@@ -121,128 +129,51 @@ impl Order {
         payment_id: PaymentId,
         reason: &str,
     ) -> Result<Vec<Event>, Rejection> {
-        known_payment(id, placed, payment_id)?;
-        if self.status != Status::Placed || self.authorised.contains(&payment_id) {
+        self.known_payment(id, payment_id)?;
+        if !self.waits_for(payment_id) || self.authorised.contains(&payment_id) {
             return Ok(vec![]);
         }
-        let others = placed.payment_ids().into_iter().filter(|other| *other != payment_id);
-        Ok(vec![
-            PaymentRefused { payment_id, reason: reason.to_owned() }.into(),
-            OrderRejected { customer_id: placed.customer_id, payments: others.collect() }.into(),
-        ])
-    }
-
-    fn stock_reserved(&self, id: OrderId, placed: &OrderPlaced) -> Result<Vec<Event>, Rejection> {
-        match self.status {
-            Status::Placed if !self.payments_secured => Err(Rejection::PaymentsNotSecured { order_id: id }),
-            Status::Placed => {
-                Ok(vec![StockSecured {}.into(), OrderConfirmed { shipments: placed.shipments(id) }.into()])
+        let refused = PaymentRefused { payment_id, reason: reason.to_owned() }.into();
+        let end = match &self.edit {
+            Some(edit) => edit.discarded(EditDiscardReason::PaymentDeclined),
+            None => {
+                let others = self.payment_ids().into_iter().filter(|other| *other != payment_id);
+                OrderRejected { customer_id: placed.customer_id, payments: others.collect() }.into()
             }
-            Status::Unplaced | Status::Confirmed | Status::Completed => Ok(vec![]),
-            // A cancelled order released what it knew of; this was reserved while it was cancelled.
-            Status::Cancelled | Status::Rejected if self.reservation_known => Ok(vec![]),
-            Status::Cancelled | Status::Rejected => {
-                Ok(vec![ReservationReturned { lines: placed.stock_lines() }.into()])
-            }
+        };
+        Ok(vec![refused, end])
+    }
+
+    /// Whether the order, or an open edit of it, is to be paid with this payment.
+    fn waits_for(&self, payment_id: PaymentId) -> bool {
+        match (self.status, &self.edit) {
+            (Status::Placed, _) => self.payments().any(|p| p.payment_id == payment_id),
+            (Status::Confirmed, Some(edit)) => edit.proposed.payments.iter().any(|p| p.payment_id == payment_id),
+            _ => false,
         }
     }
 
-    fn shortage(&self, id: OrderId, placed: &OrderPlaced, short: &[LineNo]) -> Result<Vec<Event>, Rejection> {
-        match self.status {
-            Status::Placed if !self.payments_secured => Err(Rejection::PaymentsNotSecured { order_id: id }),
-            Status::Placed => Ok(vec![
-                LinesShort { lines: short.to_vec() }.into(),
-                cancelled(placed, CancelReason::OutOfStock, false),
-            ]),
-            Status::Unplaced | Status::Confirmed | Status::Completed | Status::Cancelled | Status::Rejected => {
-                Ok(vec![])
-            }
+    fn known_payment(&self, order_id: OrderId, payment_id: PaymentId) -> Result<(), Rejection> {
+        // Their ids are derived from their numbers.
+        if (0..self.payments_numbered).any(|n| PaymentId::of_order(order_id, n) == payment_id)
+            || self.payments().any(|p| p.payment_id == payment_id)
+        {
+            Ok(())
+        } else {
+            Err(Rejection::UnknownPayment { order_id, payment_id })
         }
     }
 
-    fn delivery(
-        &self,
-        id: OrderId,
-        placed: &OrderPlaced,
-        shipment_id: ShipmentId,
-        lines: &[LineNo],
-    ) -> Result<Vec<Event>, Rejection> {
-        match self.status {
-            Status::Confirmed | Status::Completed => {}
-            Status::Unplaced | Status::Placed => return Err(Rejection::NotConfirmed { order_id: id }),
-            status @ (Status::Cancelled | Status::Rejected) => return Err(Rejection::Ended { order_id: id, status }),
-        }
-        let new = |line: &LineNo| !self.delivered.contains(line) && placed.lines.iter().any(|l| l.line == *line);
-        let arrived: BTreeSet<LineNo> = lines.iter().copied().filter(new).collect();
-        if arrived.is_empty() {
-            return Ok(vec![]);
-        }
-        let complete = self.delivered.len() + arrived.len() == placed.lines.len();
-        let mut events = vec![LinesDelivered { shipment_id, lines: arrived.into_iter().collect() }.into()];
-        if complete {
-            events.push(OrderCompleted {}.into());
-        }
-        Ok(events)
-    }
-}
-
-/// What cancelling an order writes: to its own stream, and to each of its shipments' in the order they were given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cancellation {
-    pub order: Vec<Event>,
-    pub shipments: Vec<Vec<shipment::Event>>,
-}
-
-/// Cancels an order with its shipments, all or nothing.
-///
-/// Both are written in one append, so that a dispatch of the same moment either comes first, and the cancellation is
-/// refused, or finds its shipment cancelled.
-///
-/// # Errors
-/// When a shipment is dispatched, or the order has ended otherwise.
-pub fn cancel<S: Borrow<Shipment>>(
-    order: &Order,
-    id: OrderId,
-    shipments: &[(ShipmentId, S)],
-    reason: CancelReason,
-) -> Result<Cancellation, Rejection> {
-    let Some(placed) = &order.placed else { return Err(Rejection::NotPlaced { order_id: id }) };
-    match order.status {
-        Status::Unplaced | Status::Placed | Status::Confirmed => {}
-        Status::Cancelled => return Ok(Cancellation { order: vec![], shipments: vec![vec![]; shipments.len()] }),
-        status @ (Status::Completed | Status::Rejected) => return Err(Rejection::Ended { order_id: id, status }),
-    }
-    let cancel_shipment = |shipment_id: ShipmentId, shipment: &Shipment| {
-        let command = shipment::Command::Cancel { order_id: id };
-        shipment.decide(shipment_id, &command).map_err(|_| Rejection::AlreadyDispatched { shipment_id })
-    };
-    Ok(Cancellation {
-        order: vec![cancelled(placed, reason, order.stock_secured)],
-        shipments: shipments
-            .iter()
-            .map(|(id, shipment)| cancel_shipment(*id, shipment.borrow()))
-            .collect::<Result<_, _>>()?,
-    })
-}
-
-fn cancelled(placed: &OrderPlaced, reason: CancelReason, stock_secured: bool) -> Event {
-    OrderCancelled {
-        reason,
-        customer_id: placed.customer_id,
-        payments: placed.payment_ids(),
-        reserved: if stock_secured { placed.stock_lines() } else { vec![] },
-    }
-    .into()
-}
-
-fn payments_secured(placed: &OrderPlaced) -> Event {
-    PaymentsSecured { lines: placed.stock_lines(), hold_seconds: HOLD_SECONDS }.into()
-}
-
-fn known_payment(order_id: OrderId, placed: &OrderPlaced, payment_id: PaymentId) -> Result<(), Rejection> {
-    if placed.payments.iter().any(|p| p.payment_id == payment_id) {
-        Ok(())
-    } else {
-        Err(Rejection::UnknownPayment { order_id, payment_id })
+    /// The end of the order, and before it that of an open edit.
+    pub(super) fn cancelled(&self, reason: CancelReason) -> Vec<Event> {
+        let Some(placed) = &self.placed else { return vec![] };
+        let edit = self.edit.iter().map(|edit| edit.discarded(EditDiscardReason::OrderEnded));
+        let cancelled = OrderCancelled {
+            reason,
+            customer_id: placed.customer_id,
+            payments: self.payment_ids(),
+            reserved: self.reserved(),
+        };
+        edit.chain([cancelled.into()]).collect()
     }
 }

@@ -6,9 +6,17 @@ use crate::money::{Amount, Currency};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+mod after_sale;
+mod change;
+mod waiting;
+
+pub use after_sale::*;
+pub use change::*;
+pub use waiting::*;
+
 events! {
     /// The order exists, with all that it will cost.
-    OrderPlaced = 1,
+    OrderPlaced = 2,
     /// One of the payments is authorised.
     PaymentAuthorisedRecorded = 1,
     /// All money is authorised: the stock can be reserved.
@@ -29,10 +37,52 @@ events! {
     ReservationReturned = 1,
     /// These lines have arrived.
     LinesDelivered = 1,
-    /// All lines have arrived.
+    /// All lines have arrived, or never will.
     OrderCompleted = 1,
     /// What stands before it in its stream is the order's history in another system, as far as that tells it.
     HistoryRecorded = 1,
+    /// The order is not to go on, for this reason.
+    HoldPlaced = 1,
+    /// This reason to hold the order has gone.
+    HoldReleased = 1,
+    /// A person is to decide whether the order may go on.
+    ApprovalRequested = 1,
+    /// The order may go on.
+    ApprovalGranted = 1,
+    /// The order may not go on.
+    ApprovalDenied = 1,
+    /// Nobody decided in time.
+    ApprovalTimedOut = 1,
+    /// The order ended because nobody paid in time.
+    OrderExpired = 1,
+    /// There is too little stock for these lines: they wait for more, and the rest is reserved by itself.
+    LinesBackordered = 1,
+    /// These lines waited for stock, and are reserved now.
+    BackorderFilled = 1,
+    /// The lines that need not wait are reserved.
+    RestReserved = 1,
+    /// The order goes on without these lines.
+    LinesCancelled = 1,
+    /// The order is to be shipped elsewhere.
+    AddressChanged = 1,
+    /// The order may become another one: the money and the stock for that are asked for.
+    EditProposed = 1,
+    /// The stock of the lines that an edit adds is reserved.
+    EditStockSecured = 1,
+    /// The order stays as it is.
+    EditDiscarded = 1,
+    /// The order is now what was proposed.
+    EditConfirmed = 1,
+    /// The customer wants to send pieces back.
+    ReturnRequested = 1,
+    /// The customer may send the pieces back.
+    ReturnApproved = 1,
+    /// Pieces came back, and are refunded.
+    ReturnReceived = 1,
+    /// These lines were lost on their way, and are refunded.
+    LinesLost = 1,
+    /// These lines could not be delivered and came back, and are refunded.
+    LinesReturnedToSender = 1,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +98,9 @@ pub struct OrderPlaced {
     pub payments: Vec<OrderPayment>,
     pub totals: OrderTotals,
     pub rounding: Rounding,
+    /// Whether lines that there is too little stock for wait for more, or else end the order.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub backorder: bool,
 }
 
 /// One line of an order. Amounts are in minor units of the order's currency.

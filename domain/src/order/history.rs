@@ -4,9 +4,9 @@
 use super::command::{PlaceLine, not_negative};
 use super::event::{Event, OrderLine, OrderPlaced, OrderTotals, ShipmentOrder, StockLine};
 use super::state::Order;
-use crate::Fault;
 use crate::id::{CaptureId, LineNo, OrderId, PaymentId, ShipmentId};
 use crate::money::Amount;
+use crate::{Aggregate, Fault};
 use std::collections::BTreeSet;
 
 #[cfg(test)]
@@ -34,7 +34,7 @@ impl OrderPlaced {
     /// The shipments of an order that was paid as its payments say, more or less than it costs: a payment goes to the
     /// shipments in their order, and what is left of it in the end to the last one.
     pub fn shipments_as_paid(&self, order: OrderId) -> Vec<ShipmentOrder> {
-        let mut shipments = self.shipments(order);
+        let mut shipments = self.order().shipments(order);
         for payment in &self.payments {
             let captures = shipments.iter().flat_map(|s| &s.captures).filter(|c| c.payment_id == payment.payment_id);
             let left = payment.amount.0 - captures.map(|c| c.amount.0).sum::<i64>();
@@ -60,10 +60,10 @@ impl OrderPlaced {
             }
             PlaceLine::from(line).check(&at, faults);
         }
-        let mut sellers = BTreeSet::new();
+        let (all_sellers, mut sellers) = (self.order().sellers(), BTreeSet::new());
         for (i, shipping) in self.shipping.iter().enumerate() {
             let at = format!("events[0].shipping[{i}]");
-            if !self.sellers().contains(&shipping.seller_id) || !sellers.insert(shipping.seller_id) {
+            if !all_sellers.contains(&shipping.seller_id) || !sellers.insert(shipping.seller_id) {
                 faults.push(Fault::new(format!("{at}.seller_id"), "each seller of a line at most once"));
             }
             not_negative(shipping.amount, || format!("{at}.amount"), faults);
@@ -80,19 +80,16 @@ impl OrderPlaced {
         if Amount::sum(self.payments.iter().map(|p| p.amount)).is_none() {
             faults.push(Fault::new("events[0].payments", "a sum below 2^63 minor units"));
         }
-        if self.added_up() != Some(self.totals) {
+        if OrderTotals::of(&self.lines, &self.shipping) != Some(self.totals) {
             faults.push(Fault::new("events[0].totals", "what lines and shipping add up to"));
         }
     }
 
-    fn added_up(&self) -> Option<OrderTotals> {
-        let goods = self.lines.iter().map(|l| l.unit_price.checked_mul(l.quantity)).collect::<Option<Vec<_>>>()?;
-        let goods = Amount::sum(goods)?;
-        let discount = Amount::sum(self.lines.iter().map(|l| l.discount))?;
-        let tax = Amount::sum(self.lines.iter().map(|l| l.tax))?;
-        let shipping = Amount::sum(self.shipping.iter().map(|s| s.amount))?;
-        let total = goods.checked_sub(discount)?.checked_add(tax)?.checked_add(shipping)?;
-        Some(OrderTotals { goods, discount, tax, shipping, total })
+    /// The order with which its history begins.
+    fn order(&self) -> Order {
+        let mut order = Order::default();
+        order.evolve(&self.clone().into());
+        order
     }
 
     fn check_later(&self, id: OrderId, event: &Event, at: &str, faults: &mut Vec<Fault>) {
@@ -140,14 +137,13 @@ impl OrderPlaced {
     }
 
     fn check_stock(&self, lines: &[StockLine], at: &str, faults: &mut Vec<Fault>) {
-        let all = self.stock_lines();
-        for line in lines.iter().filter(|line| !all.contains(line)) {
+        for line in lines.iter().filter(|line| !self.lines.iter().any(|l| l.pieces() == **line)) {
             faults.push(Fault::new(at, format!("pieces as the order has them, not {} of {}", line.quantity, line.sku)));
         }
     }
 
     fn check_shipment_id(&self, id: OrderId, shipment: ShipmentId, at: &str, faults: &mut Vec<Fault>) {
-        if !self.sellers().into_iter().any(|seller| ShipmentId::of_seller(id, seller) == shipment) {
+        if !self.order().sellers().into_iter().any(|seller| ShipmentId::of_seller(id, seller) == shipment) {
             faults.push(Fault::new(at, format!("a shipment of one of the order's sellers, not {shipment}")));
         }
     }

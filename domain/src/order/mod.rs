@@ -1,14 +1,24 @@
-//! The order: what was bought, from placement to its end.
+//! The order: what was bought, from placement to its end, and back.
 
+mod change;
 mod command;
+mod contents;
 mod decide;
+mod delivery;
+mod edit;
 mod event;
 mod history;
+mod hold;
+mod refund;
+mod rejection;
+mod reservation;
+mod returns;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Command, PlaceLine, PlaceOrder, PlacePayment};
-pub use decide::{Cancellation, Rejection, cancel};
+pub use change::{Change, Changed};
+pub use command::{Command, PlaceLine, PlaceOrder, PlacePayment, ProposeEdit};
 pub use event::*;
-pub use state::{Order, Status};
+pub use rejection::Rejection;
+pub use state::{Approval, Order, Status};

@@ -1,11 +1,13 @@
 //! What an order's events come to: all that decisions need.
 
-use super::event::{CaptureShare, Event, OrderPayment, OrderPlaced, ShipmentOrder, StockLine};
+use super::event::{
+    EditProposed, Event, HoldReason, Life, OrderLine, OrderPayment, OrderPlaced, RefundShare, SellerShipping, StockLine,
+};
 use crate::Aggregate;
-use crate::id::{CaptureId, LineNo, OrderId, PaymentId, SellerId, ShipmentId};
+use crate::id::{AddressId, LineNo, OrderId, PaymentId, ShipmentId};
 use crate::money::Amount;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -22,6 +24,7 @@ pub enum Status {
     Completed,
     Cancelled,
     Rejected,
+    Expired,
 }
 
 impl Status {
@@ -34,7 +37,13 @@ impl Status {
             Self::Completed => "completed",
             Self::Cancelled => "cancelled",
             Self::Rejected => "rejected",
+            Self::Expired => "expired",
         }
+    }
+
+    /// Whether the order came to nothing.
+    pub(super) fn is_called_off(self) -> bool {
+        matches!(self, Self::Cancelled | Self::Rejected | Self::Expired)
     }
 }
 
@@ -47,14 +56,88 @@ impl fmt::Display for Status {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Order {
     pub status: Status,
-    /// Shared, for the state is cloned for every decision.
+    /// As it was placed. Shared, for the state is cloned for every decision.
     pub(super) placed: Option<Arc<OrderPlaced>>,
+    /// The lines of confirmed edits.
+    pub(super) added: Vec<OrderLine>,
+    /// The lines that were cancelled or edited away.
+    pub(super) removed: BTreeSet<LineNo>,
+    /// Of the last confirmed edit.
+    pub(super) shipping: Option<Vec<SellerShipping>>,
+    /// Where to it is shipped, if not where to it was placed.
+    pub(super) address: Option<AddressId>,
+    /// The payments of confirmed edits.
+    pub(super) more_payments: Vec<OrderPayment>,
+    /// The payments that are no longer needed.
+    pub(super) let_go: BTreeSet<PaymentId>,
     pub(super) authorised: BTreeSet<PaymentId>,
     pub(super) payments_secured: bool,
     pub(super) stock_secured: bool,
-    /// A reservation was made and is accounted for: secured, or returned because it came too late.
-    pub(super) reservation_known: bool,
+    /// The lines whose reservation is not accounted for: neither made, nor returned because it came too late.
+    pub(super) unanswered: BTreeSet<LineNo>,
+    /// The lines that wait for stock.
+    pub(super) waiting: BTreeSet<LineNo>,
+    pub(super) holds: BTreeSet<HoldReason>,
+    /// How often it has been on hold.
+    pub(super) times_held: u32,
+    pub(super) approvals: Vec<Approval>,
+    pub(super) edit: Option<OpenEdit>,
+    /// What became of the edits before.
+    pub(super) edits: Vec<EditEnd>,
+    /// How many lines and payments it has ever had, those of discarded edits included.
+    pub(super) lines_numbered: u32,
+    pub(super) payments_numbered: usize,
     pub(super) delivered: BTreeSet<LineNo>,
+    /// The lines that were lost or went back to the sender.
+    pub(super) undelivered: BTreeSet<LineNo>,
+    pub(super) returns: Vec<Return>,
+    pub(super) refunded: BTreeMap<ShipmentId, BTreeMap<PaymentId, Amount>>,
+}
+
+/// Where an approval is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Approval {
+    Pending { within_seconds: u32 },
+    Granted,
+    Denied,
+    TimedOut,
+}
+
+impl fmt::Display for Approval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pending { .. } => "pending",
+            Self::Granted => "granted",
+            Self::Denied => "denied",
+            Self::TimedOut => "timed out",
+        })
+    }
+}
+
+/// An edit that is neither confirmed nor discarded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OpenEdit {
+    pub(super) proposed: Arc<EditProposed>,
+    pub(super) stock_secured: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum EditEnd {
+    Confirmed,
+    /// With what may have been reserved for it, and is not accounted for.
+    Discarded(Vec<StockLine>),
+}
+
+/// A return, from the day on which it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Return {
+    pub(super) lines: Vec<super::ReturnLine>,
+    pub(super) reason: super::ReturnReason,
+    pub(super) approved: bool,
+    pub(super) receipts: u32,
+    pub(super) received: BTreeMap<LineNo, u32>,
 }
 
 impl Aggregate for Order {
@@ -65,6 +148,9 @@ impl Aggregate for Order {
         match event {
             Event::OrderPlaced(placed) => {
                 self.status = Status::Placed;
+                self.unanswered = placed.lines.iter().map(|l| l.line).collect();
+                self.lines_numbered = placed.lines.iter().map(|l| l.line).max().unwrap_or_default();
+                self.payments_numbered = placed.payments.len();
                 self.placed = Some(Arc::new(placed.clone()));
             }
             Event::PaymentAuthorisedRecorded(e) => {
@@ -74,16 +160,79 @@ impl Aggregate for Order {
             Event::OrderRejected(_) => self.status = Status::Rejected,
             Event::StockSecured(_) => {
                 self.stock_secured = true;
-                self.reservation_known = true;
+                self.unanswered.clear();
             }
             Event::OrderConfirmed(_) => self.status = Status::Confirmed,
-            Event::OrderCancelled(_) => {
-                self.status = Status::Cancelled;
-                self.stock_secured = false;
+            Event::OrderCancelled(_) => self.status = Status::Cancelled,
+            Event::OrderExpired(_) => self.status = Status::Expired,
+            Event::OrderCompleted(_) => self.status = Status::Completed,
+            Event::LinesBackordered(e) => {
+                self.unanswered = e.rest.iter().map(|l| l.line).collect();
+                self.waiting.extend(e.short.iter().map(|l| l.line));
+            }
+            Event::BackorderFilled(e) => self.waiting.retain(|line| !e.lines.contains(line)),
+            Event::RestReserved(e) => self.unanswered.retain(|line| !e.lines.contains(line)),
+            Event::ReservationReturned(e) => self.account_for(&e.lines),
+            Event::HoldPlaced(e) => {
+                self.holds.insert(e.reason);
+                self.times_held = e.hold;
+            }
+            Event::HoldReleased(e) => {
+                self.holds.remove(&e.reason);
+            }
+            Event::ApprovalRequested(e) => self.approvals.push(Approval::Pending { within_seconds: e.within_seconds }),
+            Event::ApprovalGranted(e) => self.decide_approval(e.approval, Approval::Granted),
+            Event::ApprovalDenied(e) => self.decide_approval(e.approval, Approval::Denied),
+            Event::ApprovalTimedOut(e) => self.decide_approval(e.approval, Approval::TimedOut),
+            Event::LinesCancelled(e) => {
+                self.remove(&e.lines);
+                self.let_go.extend(&e.payments);
+            }
+            Event::AddressChanged(e) => self.address = Some(e.address_id),
+            Event::EditProposed(e) => {
+                self.lines_numbered += e.add.len() as u32;
+                self.payments_numbered += e.payments.len();
+                self.edit = Some(OpenEdit { proposed: Arc::new(e.clone()), stock_secured: e.reserve.is_empty() });
+            }
+            Event::EditStockSecured(_) => {
+                if let Some(edit) = &mut self.edit {
+                    edit.stock_secured = true;
+                }
+            }
+            Event::EditDiscarded(_) => {
+                let Some(edit) = self.edit.take() else { return };
+                let unknown = if edit.stock_secured { vec![] } else { edit.proposed.reserve.clone() };
+                self.edits.push(EditEnd::Discarded(unknown));
+            }
+            Event::EditConfirmed(e) => {
+                if let Some(edit) = self.edit.take() {
+                    self.become_as(&edit.proposed);
+                }
+                self.let_go.extend(&e.payments);
+                self.edits.push(EditEnd::Confirmed);
             }
             Event::LinesDelivered(e) => self.delivered.extend(&e.lines),
-            Event::OrderCompleted(_) => self.status = Status::Completed,
-            Event::ReservationReturned(_) => self.reservation_known = true,
+            Event::LinesLost(e) => self.go_back(&e.lines, &e.refunds),
+            Event::LinesReturnedToSender(e) => self.go_back(&e.lines, &e.refunds),
+            Event::ReturnRequested(e) => self.returns.push(Return {
+                lines: e.lines.clone(),
+                reason: e.reason,
+                approved: false,
+                receipts: 0,
+                received: BTreeMap::new(),
+            }),
+            Event::ReturnApproved(e) => {
+                if let Some(asked) = self.return_mut(e.return_no) {
+                    asked.approved = true;
+                }
+            }
+            Event::ReturnReceived(e) => {
+                if let Some(asked) = self.return_mut(e.return_no) {
+                    asked.receipts = e.receipt;
+                    e.lines.iter().for_each(|l| *asked.received.entry(l.line).or_default() += l.quantity);
+                }
+                self.refund(&e.refunds);
+            }
             Event::PaymentRefused(_) | Event::LinesShort(_) | Event::HistoryRecorded(_) => {}
         }
     }
@@ -101,78 +250,72 @@ impl Aggregate for Order {
 }
 
 impl Order {
-    /// The order's shipments, once it is confirmed; before that, it has none.
-    pub fn shipment_ids(&self, id: OrderId) -> Vec<ShipmentId> {
-        match (&self.placed, self.status) {
-            (Some(placed), Status::Confirmed | Status::Completed) => {
-                placed.sellers().into_iter().map(|seller| ShipmentId::of_seller(id, seller)).collect()
+    /// What was placed, if anything was.
+    pub fn placed(&self) -> Option<&OrderPlaced> {
+        self.placed.as_deref()
+    }
+
+    /// Where the order is, as it is shown; nothing before it is placed and after it has ended.
+    pub fn life(&self) -> Option<Life> {
+        match self.status {
+            Status::Placed | Status::Confirmed if !self.holds.is_empty() => Some(Life::OnHold),
+            Status::Placed if self.pending_approval().is_some() => Some(Life::AwaitingApproval),
+            Status::Placed => Some(Life::Placed),
+            Status::Confirmed => Some(Life::Confirmed),
+            Status::Unplaced | Status::Completed | Status::Cancelled | Status::Rejected | Status::Expired => None,
+        }
+    }
+
+    /// The approval that is waited for, and for how long.
+    pub(super) fn pending_approval(&self) -> Option<(u32, u32)> {
+        match self.approvals.last() {
+            Some(Approval::Pending { within_seconds }) => Some((self.approvals.len() as u32, *within_seconds)),
+            _ => None,
+        }
+    }
+
+    fn decide_approval(&mut self, approval: u32, decided: Approval) {
+        let index = (approval as usize).wrapping_sub(1);
+        self.approvals.get_mut(index).into_iter().for_each(|a| *a = decided);
+    }
+
+    pub(super) fn remove(&mut self, lines: &[LineNo]) {
+        self.removed.extend(lines);
+        // Before the payments are secured nothing was asked for; after it, nothing goes while it is asked for.
+        self.unanswered.retain(|line| !lines.contains(line));
+    }
+
+    pub(super) fn become_as(&mut self, edit: &EditProposed) {
+        self.removed.extend(&edit.remove);
+        self.added.extend(edit.add.iter().cloned());
+        self.shipping = Some(edit.shipping.clone());
+        self.more_payments.extend(edit.payments.iter().cloned());
+    }
+
+    fn account_for(&mut self, returned: &[StockLine]) {
+        let is_returned = |line: &LineNo| returned.iter().any(|l| l.line == *line);
+        self.unanswered.retain(|line| !is_returned(line));
+        self.waiting.retain(|line| !is_returned(line));
+        for edit in &mut self.edits {
+            if let EditEnd::Discarded(unknown) = edit {
+                unknown.retain(|l| !is_returned(&l.line));
             }
-            _ => vec![],
-        }
-    }
-}
-
-impl OrderPlaced {
-    /// The pieces to reserve and to ship.
-    pub(super) fn stock_lines(&self) -> Vec<StockLine> {
-        self.lines.iter().map(|l| StockLine { line: l.line, sku: l.sku.clone(), quantity: l.quantity }).collect()
-    }
-
-    pub(super) fn payment_ids(&self) -> Vec<PaymentId> {
-        self.payments.iter().map(|p| p.payment_id).collect()
-    }
-
-    /// The sellers in the order of their first line.
-    pub(crate) fn sellers(&self) -> Vec<SellerId> {
-        let mut sellers = Vec::new();
-        for line in &self.lines {
-            if !sellers.contains(&line.seller_id) {
-                sellers.push(line.seller_id);
-            }
-        }
-        sellers
-    }
-
-    /// A shipment for each seller, with what to capture for it: the payments are used up one after the other.
-    pub(super) fn shipments(&self, order: OrderId) -> Vec<ShipmentOrder> {
-        let mut left = self.payments.clone();
-        let sellers = self.sellers().into_iter();
-        sellers.map(|seller| self.shipment(order, seller, &mut left)).collect()
-    }
-
-    fn shipment(&self, order: OrderId, seller_id: SellerId, left: &mut [OrderPayment]) -> ShipmentOrder {
-        let shipment_id = ShipmentId::of_seller(order, seller_id);
-        let lines = self.lines.iter().filter(|l| l.seller_id == seller_id);
-        ShipmentOrder {
-            shipment_id,
-            seller_id,
-            customer_id: self.customer_id,
-            address_id: self.shipping_address_id,
-            captures: take(left, self.owed_for(seller_id), shipment_id),
-            lines: lines.map(|l| StockLine { line: l.line, sku: l.sku.clone(), quantity: l.quantity }).collect(),
         }
     }
 
-    /// What the lines and the shipping of a seller cost. It fits: the total of the order, which is no less, does.
-    fn owed_for(&self, seller: SellerId) -> Amount {
-        let lines = self.lines.iter().filter(|l| l.seller_id == seller);
-        let goods: i64 = lines.map(|l| l.unit_price.0 * i64::from(l.quantity) - l.discount.0 + l.tax.0).sum();
-        let shipping: i64 = self.shipping.iter().filter(|s| s.seller_id == seller).map(|s| s.amount.0).sum();
-        Amount(goods + shipping)
+    fn go_back(&mut self, lines: &[LineNo], refunds: &[RefundShare]) {
+        self.undelivered.extend(lines);
+        self.refund(refunds);
     }
-}
 
-/// Takes `owed` from what is left of the payments, in their order.
-fn take(left: &mut [OrderPayment], mut owed: Amount, shipment: ShipmentId) -> Vec<CaptureShare> {
-    let mut shares = Vec::new();
-    for payment in left {
-        let amount = payment.amount.min(owed);
-        if amount > Amount::ZERO {
-            payment.amount.0 -= amount.0;
-            owed.0 -= amount.0;
-            let capture_id = CaptureId::of_shipment(payment.payment_id, shipment);
-            shares.push(CaptureShare { payment_id: payment.payment_id, capture_id, amount });
+    fn refund(&mut self, refunds: &[RefundShare]) {
+        for share in refunds {
+            let refunded = self.refunded.entry(share.shipment_id).or_default().entry(share.payment_id).or_default();
+            refunded.0 += share.amount.0;
         }
     }
-    shares
+
+    fn return_mut(&mut self, return_no: u32) -> Option<&mut Return> {
+        self.returns.get_mut((return_no as usize).wrapping_sub(1))
+    }
 }

@@ -193,7 +193,11 @@ fn a_payment_that_was_never_asked_for_refuses_what_is_said_about_it() {
             capture(FIRST, 1),
             capture_answer(FIRST, approved()),
             void_answer(approved()),
-            Command::Refund { order_id: ORDER, refund_id: RefundId::of_return(PAYMENT, 1), amount: Amount(1) },
+            Command::Refund {
+                order_id: ORDER,
+                refund_id: RefundId::of_shipment(PAYMENT, crate::id::ShipmentId(Uuid::from_u128(30))),
+                amount: Amount(1),
+            },
             Command::RecordUnknown { call: Call::Authorise },
             Command::ResolveUnknown { call: Call::Authorise, found: None },
             Command::Expire,

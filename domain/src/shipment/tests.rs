@@ -3,8 +3,10 @@
 use super::*;
 use crate::id::{CaptureId, PaymentId};
 use crate::money::Amount;
+use crate::order::{CaptureShare, StockLine};
 use crate::testing::*;
 use proptest::prelude::*;
+use uuid::Uuid;
 
 const SHIPMENT: ShipmentId = ShipmentId(Uuid::from_u128(40));
 

@@ -131,6 +131,7 @@ fn place(customer_id: CustomerId, currency: Currency, items: &[&ItemRow], paymen
         shipping: shipping(items),
         payments: payments.iter().filter(|p| p.amount > Amount::ZERO).map(|p| payment(p)).collect(),
         rounding: Default::default(),
+        backorder: false,
     }
 }
 

@@ -39,6 +39,19 @@ struct Payment {
     refunded: Option<i64>,
 }
 
+impl Payment {
+    fn asked(payment: &Value) -> Option<Self> {
+        Some(Self {
+            payment_id: text(payment, "payment_id")?,
+            kind: text(payment.get("method")?, "kind")?,
+            amount: payment.get("amount")?.as_i64()?,
+            status: "unrequested",
+            captured: 0,
+            refunded: None,
+        })
+    }
+}
+
 impl ReadModel for Order {
     const TABLE: &'static str = "order_summary";
     const CATEGORIES: &'static [&'static str] = &["order", "payment"];
@@ -74,7 +87,29 @@ impl ReadModel for Order {
                 order.status = "cancelled";
                 order.reason = Some(text(payload, "reason")?);
             }
+            "EditDiscarded" => order.reason = None,
             "PaymentRefused" => order.reason = Some(text(payload, "reason")?),
+            "OrderExpired" => order.status = "expired",
+            "HoldPlaced" => order.status = "on_hold",
+            "HoldReleased" => {
+                let shown = ["placed", "awaiting_approval", "on_hold", "confirmed"];
+                let then = text(payload, "then")?;
+                order.status = shown.into_iter().find(|status| *status == then)?;
+            }
+            "ApprovalRequested" if order.status == "placed" => order.status = "awaiting_approval",
+            "ApprovalGranted" if order.status == "awaiting_approval" => order.status = "placed",
+            "LinesCancelled" => {
+                order.lines -= list(payload, "lines")?.len() as i64;
+                order.total = payload.get("totals")?.get("total")?.as_i64()?;
+            }
+            "EditProposed" => {
+                let payments = list(payload, "payments")?.iter().map(Payment::asked).collect::<Option<Vec<_>>>()?;
+                order.payments.extend(payments);
+            }
+            "EditConfirmed" => {
+                order.lines = payload.get("lines")?.as_i64()?;
+                order.total = payload.get("totals")?.get("total")?.as_i64()?;
+            }
             "LinesDelivered" => order.delivered += list(payload, "lines")?.len() as i64,
             _ => {}
         }
@@ -96,16 +131,6 @@ impl ReadModel for Order {
 
 impl Order {
     fn placed(order_id: String, at: DateTime<Utc>, payload: &Value) -> Option<Self> {
-        let payment = |p: &Value| {
-            Some(Payment {
-                payment_id: text(p, "payment_id")?,
-                kind: text(p.get("method")?, "kind")?,
-                amount: p.get("amount")?.as_i64()?,
-                status: "unrequested",
-                captured: 0,
-                refunded: None,
-            })
-        };
         Some(Self {
             order_id,
             customer_id: text(payload, "customer_id")?,
@@ -117,7 +142,7 @@ impl Order {
             captured: 0,
             lines: list(payload, "lines")?.len() as i64,
             delivered: 0,
-            payments: list(payload, "payments")?.iter().map(payment).collect::<Option<_>>()?,
+            payments: list(payload, "payments")?.iter().map(Payment::asked).collect::<Option<_>>()?,
             placed_at: at,
             changed_at: at,
             version: 0,

@@ -27,14 +27,14 @@ fn whole(placed: &OrderPlaced) -> Vec<Event> {
     let shipments = placed.shipments_as_paid(ORDER);
     let mut events: Vec<Event> = vec![placed.clone().into()];
     events.extend(placed.payments.iter().map(|p| PaymentAuthorisedRecorded { payment_id: p.payment_id }.into()));
-    events.push(PaymentsSecured { lines: placed.stock_lines(), hold_seconds: 0 }.into());
+    events.push(PaymentsSecured { lines: placed.order().pieces(|_| true), hold_seconds: 0 }.into());
     events.push(OrderConfirmed { shipments: shipments.clone() }.into());
     events.extend(shipments.iter().map(|s| {
         let lines = s.lines.iter().map(|l| l.line).collect();
         Event::from(LinesDelivered { shipment_id: s.shipment_id, lines })
     }));
     events.push(OrderCompleted {}.into());
-    let (payments, reserved) = (placed.payment_ids(), placed.stock_lines());
+    let (payments, reserved) = (placed.order().payment_ids(), placed.order().pieces(|_| true));
     let (reason, customer_id) = (CancelReason::NotTold, CUSTOMER);
     events.push(OrderCancelled { reason, customer_id, payments, reserved }.into());
     events.push(recorded("canceled"));
@@ -94,14 +94,14 @@ fn what_names_nothing_of_the_order_is_no_history() {
     assert_eq!(after(placed().into()), ["events[1]"]);
     assert_eq!(after(StockSecured {}.into()), ["events[1]"], "stock is not told of");
     assert_eq!(after(PaymentAuthorisedRecorded { payment_id: stranger }.into()), ["events[1]"]);
-    let shipment_id = placed().shipments(ORDER)[0].shipment_id;
+    let shipment_id = placed().order().shipments(ORDER)[0].shipment_id;
     assert_eq!(after(LinesDelivered { shipment_id, lines: vec![1, 9] }.into()), ["events[1]"]);
     let shipment_id = ShipmentId(Uuid::nil());
     assert_eq!(after(LinesDelivered { shipment_id, lines: vec![1] }.into()), ["events[1]"]);
-    let mut lines = placed().stock_lines();
+    let mut lines = placed().order().pieces(|_| true);
     lines[0].quantity += 1;
     assert_eq!(after(PaymentsSecured { lines: lines.clone(), hold_seconds: 0 }.into()), ["events[1]"]);
-    let mut shipments = placed().shipments(ORDER);
+    let mut shipments = placed().order().shipments(ORDER);
     shipments[0].lines = lines[..1].to_vec();
     shipments[1].captures[0].payment_id = stranger;
     assert_eq!(after(OrderConfirmed { shipments }.into()), ["events[1]"; 2]);

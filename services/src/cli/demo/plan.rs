@@ -184,6 +184,7 @@ fn random_order(random: &mut StdRng, sellers: &[SellerId]) -> PlaceOrder {
         shipping,
         payments: vec![],
         rounding: Rounding::default(),
+        backorder: false,
     };
     pay(random, &mut order);
     order

@@ -380,6 +380,7 @@ fn placed(order: &OrderRow, items: &[ItemRow], payments: &[PaymentRow], currency
             total: Amount(goods.0 + freight.0),
         },
         rounding: Default::default(),
+        backorder: false,
     }
 }
 

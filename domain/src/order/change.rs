@@ -1,0 +1,122 @@
+//! What is decided over an order and its shipments at once: cancellations, an edit's confirmation, another address.
+
+use super::event::{AddressChanged, CancelReason, Event, LinesCancelled, ShipmentOrder};
+use super::rejection::Rejection;
+use super::state::{Order, Status};
+use crate::Fault;
+use crate::id::{AddressId, LineNo, OrderId, ShipmentId};
+use crate::shipment::{self, Shipment};
+use std::borrow::Borrow;
+use std::collections::BTreeSet;
+
+/// A change of an order that its shipments have to be part of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Cancel { reason: CancelReason },
+    CancelLines { lines: Vec<LineNo>, reason: CancelReason },
+    ConfirmEdit { edit: u32 },
+    ChangeAddress { address_id: AddressId },
+}
+
+/// What a change writes: to the order's stream, and to each of its shipments' in the order they were given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    pub order: Vec<Event>,
+    pub shipments: Vec<Vec<shipment::Event>>,
+}
+
+impl Order {
+    /// Changes the order `id` with its shipments, which are those of [`Order::shipment_ids`], all or nothing.
+    ///
+    /// All is written in one append, so that a dispatch of the same moment either comes first, and the change is
+    /// refused, or finds its shipment changed.
+    ///
+    /// # Errors
+    /// When a shipment is dispatched, or the order's state forbids it.
+    pub fn change<S: Borrow<Shipment>>(
+        &self,
+        id: OrderId,
+        shipments: &[(ShipmentId, S)],
+        change: &Change,
+    ) -> Result<Changed, Rejection> {
+        let unchanged = || Changed { order: vec![], shipments: vec![vec![]; shipments.len()] };
+        if self.placed.is_none() {
+            return Err(Rejection::NotPlaced { order_id: id });
+        }
+        match (self.status, change) {
+            (Status::Unplaced | Status::Placed | Status::Confirmed, _) => {}
+            (Status::Cancelled, Change::Cancel { .. }) => return Ok(unchanged()),
+            (status, _) => return Err(Rejection::Ended { order_id: id, status }),
+        }
+        let Some((events, after)) = self.changed(id, change)? else { return Ok(unchanged()) };
+        let to_shipment = |&(shipment_id, ref shipment): &(ShipmentId, S)| {
+            let command = match after.iter().find(|s| s.shipment_id == shipment_id) {
+                Some(shipment) => shipment::Command::Replan { order_id: id, shipment: shipment.clone() },
+                None => shipment::Command::Cancel { order_id: id },
+            };
+            let shipment: &Shipment = shipment.borrow();
+            shipment.decide(shipment_id, &command).map_err(|_| Rejection::AlreadyDispatched { shipment_id })
+        };
+        let shipments = shipments.iter().map(to_shipment).collect::<Result<_, _>>()?;
+        Ok(Changed { order: self.with_what_follows(id, events), shipments })
+    }
+
+    /// What happens to the order, and the shipments that it has after that; `None` if all is so already.
+    #[expect(clippy::type_complexity, reason = "two lists, for one caller")]
+    fn changed(&self, id: OrderId, change: &Change) -> Result<Option<(Vec<Event>, Vec<ShipmentOrder>)>, Rejection> {
+        match change {
+            Change::Cancel { reason } => Ok(Some((self.cancelled(*reason), vec![]))),
+            Change::CancelLines { lines, reason } => self.cancel_lines(id, lines, *reason),
+            Change::ConfirmEdit { edit } => self.confirm_edit(id, *edit),
+            Change::ChangeAddress { address_id } if self.address() == Some(*address_id) => Ok(None),
+            Change::ChangeAddress { address_id } => {
+                let after = Self { address: Some(*address_id), ..self.clone() };
+                Ok(Some((vec![AddressChanged { address_id: *address_id }.into()], after.shipments(id))))
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "two lists, for one caller")]
+    fn cancel_lines(
+        &self,
+        id: OrderId,
+        lines: &[LineNo],
+        reason: CancelReason,
+    ) -> Result<Option<(Vec<Event>, Vec<ShipmentOrder>)>, Rejection> {
+        let unknown = lines.iter().enumerate().filter(|(_, line)| self.line(**line).is_none());
+        let faults: Vec<Fault> =
+            unknown.map(|(i, _)| Fault::new(format!("lines[{i}]"), "a line of the order")).collect();
+        if !faults.is_empty() {
+            return Err(Rejection::Invalid { faults });
+        }
+        let gone: BTreeSet<LineNo> = lines.iter().copied().filter(|line| self.has_line(*line)).collect();
+        if gone.is_empty() {
+            return Ok(None);
+        }
+        if self.lines().all(|l| gone.contains(&l.line)) {
+            return Ok(Some((self.cancelled(reason), vec![])));
+        }
+        if let Some(edit) = &self.edit {
+            return Err(Rejection::EditOpen { order_id: id, edit: edit.proposed.edit });
+        }
+        if self.payments_secured && !self.unanswered.is_empty() {
+            return Err(Rejection::BeingReserved { order_id: id });
+        }
+        let gone: Vec<LineNo> = gone.into_iter().collect();
+        let mut after = self.clone();
+        after.remove(&gone);
+        let (Some(placed), Some(totals)) = (&self.placed, after.totals()) else {
+            return Err(Rejection::NotPlaced { order_id: id });
+        };
+        let shipments = after.shipments(id);
+        let cancelled = LinesCancelled {
+            reason,
+            customer_id: placed.customer_id,
+            released: self.reserved().into_iter().filter(|l| gone.contains(&l.line)).collect(),
+            totals,
+            payments: after.unneeded(&shipments),
+            lines: gone,
+        };
+        Ok(Some((vec![cancelled.into()], shipments)))
+    }
+}
