@@ -34,10 +34,10 @@ pub(crate) const FOLD: i64 = match i64::from_str_radix(env!("DAYBOOK_FOLD"), 10)
     Err(_) => panic!("the build script gives a number"),
 };
 
-/// The state of any aggregate.
+/// The state of any aggregate. That of an order is by far the largest.
 #[derive(Debug, Clone)]
 pub(crate) enum State {
-    Order(Order),
+    Order(Box<Order>),
     Payment(Payment),
     Stock(Stock),
     Shipment(Shipment),
@@ -46,7 +46,7 @@ pub(crate) enum State {
 impl State {
     fn new(stream: StreamId) -> Self {
         match stream.category.name {
-            Order::CATEGORY => Self::Order(Order::default()),
+            Order::CATEGORY => Self::Order(Box::default()),
             Payment::CATEGORY => Self::Payment(Payment::default()),
             Stock::CATEGORY => Self::Stock(Stock::default()),
             _ => Self::Shipment(Shipment::default()),

@@ -182,11 +182,11 @@ impl Model {
             Parcel::Lose => shipment::Command::ReportLost,
             Parcel::SendBack => shipment::Command::ReportReturned,
         };
-        self.to_shipment(id, &command);
+        self.tell_shipment(id, &command);
         vec![]
     }
 
-    fn to_shipment(&mut self, id: ShipmentId, command: &shipment::Command) {
+    fn tell_shipment(&mut self, id: ShipmentId, command: &shipment::Command) {
         let shipment = self.shipments.entry(id).or_default();
         let events = shipment.decide(id, command).unwrap_or_default();
         self.shipment_events(id, &events);
@@ -230,16 +230,16 @@ impl Model {
                 | Event::EditConfirmed(EditConfirmed { shipments, .. }) => {
                     for s in shipments {
                         let plan = shipment::Command::Plan { order_id: ORDER, shipment: s.clone() };
-                        self.to_shipment(s.shipment_id, &plan);
+                        self.tell_shipment(s.shipment_id, &plan);
                     }
                 }
                 Event::HoldPlaced(e) => {
                     let hold = shipment::Command::Hold { order_id: ORDER, hold: e.hold };
-                    e.shipments.iter().for_each(|id| self.to_shipment(*id, &hold));
+                    e.shipments.iter().for_each(|id| self.tell_shipment(*id, &hold));
                 }
                 Event::HoldReleased(e) => {
                     let release = shipment::Command::Release { order_id: ORDER, hold: e.hold };
-                    e.shipments.iter().for_each(|id| self.to_shipment(*id, &release));
+                    e.shipments.iter().for_each(|id| self.tell_shipment(*id, &release));
                 }
                 Event::ReturnReceived(e) => {
                     e.lines.iter().for_each(|l| *self.returned.entry(l.line).or_default() += l.quantity);
@@ -356,8 +356,8 @@ proptest! {
         }
         drop(model.command(&Command::RecordStockReserved));
         for id in model.order.shipment_ids(ORDER) {
-            model.to_shipment(id, &shipment::Command::Dispatch { tracking: "T1".to_owned() });
-            model.to_shipment(id, &shipment::Command::ConfirmDelivery);
+            model.tell_shipment(id, &shipment::Command::Dispatch { tracking: "T1".to_owned() });
+            model.tell_shipment(id, &shipment::Command::ConfirmDelivery);
         }
         prop_assert_eq!(model.order.status, Status::Completed);
         let mut pieces: Vec<LineNo> =

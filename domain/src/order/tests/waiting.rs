@@ -175,7 +175,7 @@ fn a_shortage_of_an_order_that_can_wait_has_the_lines_wait_and_the_rest_reserved
     let history = after(patient(), &[short(&[2])]);
     assert_eq!(history.last(), Some(&backordered(vec![hat()], vec![mugs()])));
     assert_eq!(when(history.clone(), short(&[2])), Ok(vec![]), "it is known");
-    let both = [when(history.clone(), short(&[1])), when(patient(), short(&[1, 2]))];
+    let both = [when(history, short(&[1])), when(patient(), short(&[1, 2]))];
     assert_eq!(both, [Ok(vec![backordered(vec![mugs()], vec![])]), Ok(vec![backordered(vec![mugs(), hat()], vec![])])]);
 }
 
