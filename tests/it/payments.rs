@@ -76,6 +76,18 @@ async fn give_back(system: &System, order_id: OrderId, n: u32, amount: i64) -> R
     system.executor.execute(&envelope).await
 }
 
+/// Up to where the sender has given up waiting for the provider.
+async fn until_unknown(system: &mut System, order: OrderId) {
+    for _ in 0..100 {
+        system.project().await;
+        if of(&system.events_of(order).await, "OutcomeUnknown") > 0 {
+            return;
+        }
+        system.sender.step().await.unwrap();
+    }
+    panic!("the provider's silence is not written down");
+}
+
 async fn stop_the_outside(system: &mut System) {
     for service in system.outside.drain(..) {
         service.stop().await;
@@ -160,10 +172,7 @@ async fn an_order_cancelled_while_its_payment_is_unknown_takes_no_money() {
     for token in ["tok_timeout_after", "tok_timeout_before"] {
         let mut system = start().await;
         let order = system.place(paid_by(token)).await;
-        while of(&system.events_of(order).await, "OutcomeUnknown") == 0 {
-            system.project().await;
-            system.sender.step().await.unwrap();
-        }
+        until_unknown(&mut system, order).await;
         system.execute(Command::CancelOrder { id: order, reason: CancelReason::CustomerRequest }).await.unwrap();
         system.settle().await;
         assert_eq!(system.status(order).await, "cancelled: customer_request");
@@ -235,10 +244,7 @@ async fn a_call_that_was_tried_often_enough_is_parked_with_its_reason_and_can_be
 async fn what_is_unknown_stays_unknown_until_the_provider_says_what_it_is() {
     let mut system = start().await;
     let order = system.place(paid_by("tok_timeout_after")).await;
-    while of(&system.events_of(order).await, "OutcomeUnknown") == 0 {
-        system.project().await;
-        system.sender.step().await.unwrap();
-    }
+    until_unknown(&mut system, order).await;
     stop_the_outside(&mut system).await;
     system.project().await;
     while matches!(system.sender.step().await.unwrap(), Stepped::Worked(_)) {}
