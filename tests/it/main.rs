@@ -17,6 +17,7 @@ mod linearizable;
 mod long_streams;
 mod model;
 mod orders;
+mod payments;
 mod postgres_roles;
 mod projecting;
 mod reading;
