@@ -65,7 +65,8 @@ fn after_order(id: OrderId, event: &order::Event) -> Vec<TimerChange> {
         | E::LinesShort(_)
         | E::ReservationReturned(_)
         | E::LinesDelivered(_)
-        | E::OrderCompleted(_) => vec![],
+        | E::OrderCompleted(_)
+        | E::HistoryRecorded(_) => vec![],
     }
 }
 
