@@ -12,7 +12,7 @@ use domain::shipment;
 use files::{ITEMS, ORDERS, PAYMENTS, id, many, of, write};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use sqlx::{PgPool, query_as, query_scalar};
+use sqlx::{AssertSqlSafe, PgPool, query_as, query_scalar};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -147,9 +147,11 @@ async fn nothing_follows_from_history_and_what_the_system_shows_agrees_with_the_
     let mut system = System::start().await;
     imported(&system.urls.database_url, &many(100).await, 0).await;
     system.settle().await;
-    let follow_ups = "SELECT (SELECT count(*) FROM daybook.follow_ups), (SELECT count(*) FROM daybook.notices)";
-    let left: (i64, i64) = query_as(follow_ups).fetch_one(&system.superuser().await).await.unwrap();
-    assert_eq!(left, (0, 0));
+    for table in ["follow_ups", "notices", "timers", "provider_ledger"] {
+        let count = AssertSqlSafe(format!("SELECT count(*) FROM daybook.{table}"));
+        let rows: i64 = query_scalar(count).fetch_one(&system.superuser().await).await.unwrap();
+        assert_eq!(rows, 0, "{table}");
+    }
     system.assert_verified().await;
     let statuses = "SELECT status, count(*) FROM daybook.order_summary GROUP BY 1 ORDER BY 1";
     let statuses: Vec<(String, i64)> = query_as(statuses).fetch_all(&system.superuser().await).await.unwrap();

@@ -70,7 +70,10 @@ async fn payment(system: &System, order: OrderId) -> (payment::Status, i64) {
 /// Asks for a refund, as a follow-up of the order's would.
 async fn give_back(system: &System, order_id: OrderId, n: u32, amount: i64) -> Result<Executed, ExecuteError> {
     let id = PaymentId::of_order(order_id, 0);
-    let (refund_id, amount) = (RefundId::of_return(id, ShipmentId::of_seller(order_id, SellerId(crate::harness::id(1))), 1, n), Amount(amount));
+    let (refund_id, amount) = (
+        RefundId::of_return(id, ShipmentId::of_seller(order_id, SellerId(crate::harness::id(1))), 1, n),
+        Amount(amount),
+    );
     let command = Command::Payment { id, command: payment::Command::Refund { order_id, refund_id, amount } };
     let envelope = Envelope { correlation_id: Some(order_id.0), ..envelope(Uuid::now_v7(), command) };
     system.executor.execute(&envelope).await
