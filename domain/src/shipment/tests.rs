@@ -165,11 +165,99 @@ fn a_cancel_after_the_dispatch_is_refused() {
     }
 }
 
+fn after(mut history: Vec<Event>, commands: &[Command]) -> Vec<Event> {
+    for command in commands {
+        history.extend(when(history.clone(), command.clone()).unwrap());
+    }
+    history
+}
+
+fn hold(hold: u32) -> Command {
+    Command::Hold { order_id: ORDER, hold }
+}
+
+fn release(hold: u32) -> Command {
+    Command::Release { order_id: ORDER, hold }
+}
+
+#[test]
+fn a_held_shipment_is_neither_packed_nor_dispatched_until_it_is_released() {
+    let ready = after(planned(), &[Command::MarkReady]);
+    for history in [planned(), ready, after(vec![], &[hold(1), plan()])] {
+        let held = after(history, &[hold(1)]);
+        assert_eq!(when(held.clone(), dispatch("T1")), Err(Rejection::Held { shipment_id: SHIPMENT }));
+        assert_eq!(when(held.clone(), hold(1)), Ok(vec![]));
+        let released = after(held, &[release(1)]);
+        assert_eq!(when(released, dispatch("T1")), last(dispatched()));
+    }
+    let held = after(planned(), &[hold(1)]);
+    assert_eq!(when(held, Command::MarkReady), Err(Rejection::Held { shipment_id: SHIPMENT }));
+}
+
+#[test]
+fn a_hold_that_comes_after_its_release_does_nothing() {
+    let released = after(vec![], &[release(1), hold(1), plan()]);
+    assert_eq!(when(released.clone(), dispatch("T1")), last(dispatched()));
+    let again = after(released, &[hold(2), release(1)]);
+    assert_eq!(when(again, dispatch("T1")), Err(Rejection::Held { shipment_id: SHIPMENT }), "it is held anew");
+}
+
+#[test]
+fn a_hold_after_the_dispatch_is_refused_and_a_release_does_nothing() {
+    for history in [dispatched(), delivered()] {
+        assert_eq!(when(history.clone(), hold(1)), Err(Rejection::AlreadyDispatched { shipment_id: SHIPMENT }));
+        assert_eq!(when(history, release(1)), Ok(vec![]));
+    }
+}
+
+#[test]
+fn a_shipment_is_planned_anew_until_it_is_dispatched_and_a_plan_of_before_does_nothing() {
+    let other = ShipmentOrder { lines: lines()[..1].to_vec(), ..shipment() };
+    let replan = Command::Replan { order_id: ORDER, shipment: other.clone() };
+    let replanned = ShipmentReplanned { order_id: ORDER, shipment: other };
+    for history in [vec![], planned(), after(planned(), &[Command::MarkReady]), cancelled()] {
+        assert_eq!(when(history.clone(), replan.clone()), Ok(vec![replanned.clone().into()]));
+        let history = after(history, std::slice::from_ref(&replan));
+        assert_eq!(when(history.clone(), replan.clone()), Ok(vec![]));
+        assert_eq!(when(history.clone(), plan()), Ok(vec![]));
+        let events = when(history, dispatch("T1")).unwrap();
+        let [Event::ShipmentDispatched(e)] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(e.lines, lines()[..1]);
+    }
+    for history in [dispatched(), delivered()] {
+        assert_eq!(when(history, replan.clone()), Err(Rejection::AlreadyDispatched { shipment_id: SHIPMENT }));
+    }
+}
+
+#[test]
+fn one_thing_becomes_of_a_dispatched_parcel() {
+    let outcomes = [
+        (Command::ConfirmDelivery, Outcome::Delivered),
+        (Command::ReportLost, Outcome::Lost),
+        (Command::ReportReturned, Outcome::ReturnedToSender),
+    ];
+    let lost = ShipmentLost { order_id: ORDER, lines: vec![1, 3] };
+    assert_eq!(when(dispatched(), Command::ReportLost), Ok(vec![lost.into()]));
+    let back = ShipmentReturnedToSender { order_id: ORDER, lines: vec![1, 3] };
+    assert_eq!(when(dispatched(), Command::ReportReturned), Ok(vec![back.into()]));
+    for (first, outcome) in &outcomes {
+        let history = after(dispatched(), std::slice::from_ref(first));
+        for (second, _) in &outcomes {
+            let other = Err(Rejection::OtherOutcome { shipment_id: SHIPMENT, outcome: *outcome });
+            assert_eq!(when(history.clone(), second.clone()), if first == second { Ok(vec![]) } else { other });
+        }
+        assert_eq!(when(planned(), first.clone()), Err(Rejection::NotDispatched { shipment_id: SHIPMENT }));
+    }
+}
+
 proptest! {
     #[test]
     fn every_command_can_be_repeated(
         commands in proptest::collection::vec(
-            proptest::sample::select(vec![plan(), dispatch("T1"), dispatch("T2"), Command::ConfirmDelivery, cancel()]),
+            proptest::sample::select(vec![
+                plan(), dispatch("T1"), dispatch("T2"), Command::ConfirmDelivery, cancel(), Command::MarkReady, hold(1),
+                hold(2), release(1), release(2), Command::ReportLost, Command::ReportReturned,
+            ]),
             1..12,
         ),
     ) {
