@@ -1,6 +1,10 @@
 //! Commands over NATS request/reply: one endpoint a verb. Only what a client may ask for is here; what the system tells
 //! itself (that a payment was authorised, that stock was reserved) goes through the sender alone.
 
+mod verbs;
+
+pub use verbs::*;
+
 use crate::api::{Service, respond};
 use crate::execute::{Envelope, Executor};
 use crate::js::TRACEPARENT;
@@ -10,98 +14,6 @@ use async_nats::service::Request;
 use async_nats::{Client, Message};
 use bytestring::ByteString;
 use chrono::Utc;
-use domain::Command;
-use domain::id::{OrderId, ShipmentId, Sku};
-use domain::order::{self, CancelReason, PlaceOrder};
-use domain::{shipment, stock};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-
-/// `order.place`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Place {
-    /// Made by the client, so that placing the order twice is placing it once.
-    pub order_id: OrderId,
-    pub order: PlaceOrder,
-}
-
-/// `order.cancel`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cancel {
-    pub order_id: OrderId,
-    pub reason: CancelReason,
-}
-
-/// `stock.receive`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Receive {
-    pub sku: Sku,
-    pub quantity: u32,
-}
-
-/// `shipment.dispatch`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Dispatch {
-    pub shipment_id: ShipmentId,
-    pub tracking: String,
-}
-
-/// `shipment.confirm_delivery`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConfirmDelivery {
-    pub shipment_id: ShipmentId,
-}
-
-/// The data of a verb, and the command that it is.
-pub trait Verb: Serialize + DeserializeOwned + Send {
-    /// `order.place`: the end of the subject.
-    const NAME: &'static str;
-    /// Where in the body the fields are that the domain may find fault with.
-    const FIELDS: &'static str = "data";
-    fn command(self) -> Command;
-}
-
-impl Verb for Place {
-    const NAME: &'static str = "order.place";
-    const FIELDS: &'static str = "data.order";
-    fn command(self) -> Command {
-        Command::Order { id: self.order_id, command: order::Command::Place(self.order) }
-    }
-}
-
-impl Verb for Cancel {
-    const NAME: &'static str = "order.cancel";
-    fn command(self) -> Command {
-        Command::CancelOrder { id: self.order_id, reason: self.reason }
-    }
-}
-
-impl Verb for Receive {
-    const NAME: &'static str = "stock.receive";
-    fn command(self) -> Command {
-        Command::Stock(stock::Command::Receive { sku: self.sku, quantity: self.quantity })
-    }
-}
-
-impl Verb for Dispatch {
-    const NAME: &'static str = "shipment.dispatch";
-    fn command(self) -> Command {
-        let command = shipment::Command::Dispatch { tracking: self.tracking };
-        Command::Shipment { id: self.shipment_id, command }
-    }
-}
-
-impl Verb for ConfirmDelivery {
-    const NAME: &'static str = "shipment.confirm_delivery";
-    fn command(self) -> Command {
-        Command::Shipment { id: self.shipment_id, command: shipment::Command::ConfirmDelivery }
-    }
-}
 
 /// Starts the command endpoints; they answer until the service is stopped.
 ///
@@ -109,15 +21,11 @@ impl Verb for ConfirmDelivery {
 /// When NATS cannot be reached.
 pub async fn start(client: &Client, executor: Executor) -> Result<Service, async_nats::Error> {
     let mut service = Service::new(client, "daybook-commands", "Daybook's command API").await?;
-    verb::<Place>(&mut service, &executor).await?;
-    verb::<Cancel>(&mut service, &executor).await?;
-    verb::<Receive>(&mut service, &executor).await?;
-    verb::<Dispatch>(&mut service, &executor).await?;
-    verb::<ConfirmDelivery>(&mut service, &executor).await?;
+    verbs::start_all(&mut service, &executor).await?;
     Ok(service)
 }
 
-async fn verb<V: Verb + 'static>(service: &mut Service, executor: &Executor) -> Result<(), async_nats::Error> {
+async fn start_verb<V: Verb + 'static>(service: &mut Service, executor: &Executor) -> Result<(), async_nats::Error> {
     let executor = executor.clone();
     let handle = move |request: Request| {
         let executor = executor.clone();
