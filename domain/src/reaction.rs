@@ -4,7 +4,7 @@
 
 use crate::id::{CaptureId, CustomerId, LineNo, OrderId, PaymentId, RefundId, RestockId, ShipmentId};
 use crate::money::{Amount, Currency};
-use crate::order::{CancelReason, PaymentMethod, StockLine};
+use crate::order::{CancelReason, HoldReason, PaymentMethod, StockLine};
 use crate::payment::{Call, CallRetried, Outcome};
 use crate::{Command, Event, Rejection, order, payment, shipment, stock};
 use serde::{Deserialize, Serialize};
@@ -233,7 +233,9 @@ fn after_payment(id: PaymentId, event: &payment::Event) -> Vec<FollowUp> {
         E::CallRetried(e) => {
             again(e).map(|operation| to_provider("call_again", id, e.idempotency_key, operation)).into_iter().collect()
         }
-        E::CaptureDeclined(_) => vec![],
+        E::CaptureDeclined(e) => {
+            vec![to_order("hold_unpaid", e.order_id, order::Command::PlaceHold { reason: HoldReason::Payment })]
+        }
         E::AuthorisationExpired(e) => vec![cancel_expired(e.order_id, CancelReason::PaymentExpired)],
         E::PaymentCaptured(_)
         | E::VoidDeferred(_)

@@ -82,6 +82,7 @@ pub(crate) fn order_of(lines: Vec<PlaceLine>, payments: Vec<PlacePayment>) -> Pl
         payments,
         rounding: Rounding::default(),
         backorder: false,
+        approval_within_seconds: None,
     }
 }
 

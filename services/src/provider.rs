@@ -7,7 +7,7 @@ mod ledger;
 mod rule;
 
 pub use ledger::{Moved, moved};
-pub use rule::DECLINE;
+pub use rule::{DECLINE, TIMEOUT_AFTER};
 
 use crate::api::{Service, respond};
 use crate::subject;

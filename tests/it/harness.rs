@@ -415,6 +415,7 @@ pub(crate) fn order_of(lines: &[(&str, u32, u128)]) -> PlaceOrder {
         lines,
         rounding: Rounding::default(),
         backorder: false,
+        approval_within_seconds: None,
     }
 }
 

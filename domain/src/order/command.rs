@@ -4,6 +4,7 @@ use super::event::{
     HoldReason, OrderLine, OrderPayment, OrderTotals, PaymentMethod, ReceivedLine, ReturnLine, ReturnReason, Rounding,
     SellerShipping,
 };
+use super::hold::approval_fault;
 use crate::Fault;
 use crate::id::{AddressId, CustomerId, LineNo, OrderId, PaymentId, SellerId, ShipmentId, Sku};
 use crate::money::{Amount, Currency};
@@ -123,6 +124,10 @@ pub struct PlaceOrder {
     /// Whether lines that there is too little stock for wait for more, or else end the order.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub backorder: bool,
+    /// A person is to decide within so many seconds whether it may go on, as if [`Command::RequestApproval`] had come with
+    /// it: asked for later, it may be confirmed by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval_within_seconds: Option<u32>,
 }
 
 /// What is to change about an order. Another quantity is a line removed and a line added.
@@ -185,6 +190,9 @@ impl PlaceOrder {
             faults.push(Fault::new("payments", format!("at most {MAX_PAYMENTS} payments")));
         }
         check_payments(&self.payments, &mut faults);
+        if let Some(within_seconds) = self.approval_within_seconds {
+            faults.extend(approval_fault("approval_within_seconds", within_seconds));
+        }
         if !faults.is_empty() {
             return Err(faults);
         }

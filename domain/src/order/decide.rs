@@ -2,7 +2,7 @@
 
 use super::command::{Command, PlaceOrder};
 use super::event::{
-    CancelReason, Event, OrderCancelled, OrderCompleted, OrderConfirmed, OrderPlaced, OrderRejected,
+    ApprovalRequested, CancelReason, Event, OrderCancelled, OrderCompleted, OrderConfirmed, OrderPlaced, OrderRejected,
     PaymentAuthorisedRecorded, PaymentRefused, PaymentsSecured, StockSecured,
 };
 use super::event::{EditDiscardReason, OrderLine};
@@ -111,7 +111,11 @@ impl Order {
         match &self.placed {
             Some(before) if **before == placed => Ok(vec![]),
             Some(_) => Err(Rejection::AlreadyPlaced { order_id: id }),
-            None => Ok(vec![placed.into()]),
+            None => {
+                let approval = |within_seconds| ApprovalRequested { approval: 1, within_seconds }.into();
+                let approval = order.approval_within_seconds.map(approval);
+                Ok(std::iter::once(placed.into()).chain(approval).collect())
+            }
         }
     }
 

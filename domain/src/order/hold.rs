@@ -48,9 +48,8 @@ impl Order {
     }
 
     pub(super) fn request_approval(&self, id: OrderId, within_seconds: u32) -> Result<Vec<Event>, Rejection> {
-        if !(1..=MAX_APPROVAL_SECONDS).contains(&within_seconds) {
-            let faults = vec![Fault::new("within_seconds", format!("1 to {MAX_APPROVAL_SECONDS}, which are 90 days"))];
-            return Err(Rejection::Invalid { faults });
+        if let Some(fault) = approval_fault("within_seconds", within_seconds) {
+            return Err(Rejection::Invalid { faults: vec![fault] });
         }
         match self.status {
             Status::Unplaced | Status::Placed => {}
@@ -114,4 +113,9 @@ impl Order {
             }
         }
     }
+}
+
+pub(super) fn approval_fault(field: &str, within_seconds: u32) -> Option<Fault> {
+    let expected = || format!("1 to {MAX_APPROVAL_SECONDS}, which are 90 days");
+    (!(1..=MAX_APPROVAL_SECONDS).contains(&within_seconds)).then(|| Fault::new(field, expected()))
 }

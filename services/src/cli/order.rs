@@ -1,16 +1,20 @@
-//! `daybook order place|show|cancel`: commands and a query about one order.
+//! `daybook order …`: every command about one order, a verb each, and how it stands.
 
 use super::{Failure, output, target};
 use crate::codec;
-use crate::command_api::{Cancel, Place};
+use crate::command_api::{
+    self, ApproveReturn, Cancel, CancelLines, ChangeAddress, ConfirmEdit, DenyApproval, DiscardEdit, GrantApproval,
+    Place, PlaceHold, ProposeEdit, ReceiveReturn, ReleaseHold, RequestApproval, RequestReturn,
+};
 use crate::config::Servers;
 use crate::time_travel::{At, state_at};
-use crate::wire::{self, ErrorBody};
+use crate::wire;
 use chrono::{DateTime, Utc};
-use domain::id::OrderId;
+use domain::id::{AddressId, LineNo, OrderId};
 use domain::money::{Amount, Currency};
-use domain::order::{CancelReason, Order, PlaceOrder};
+use domain::order::{self, CancelReason, HoldReason, Order, PlaceOrder, ReceivedLine, ReturnLine, ReturnReason};
 use projections::order_summary::OrderSummary;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::io::Read;
 use store::connect::{self, Role};
@@ -45,21 +49,151 @@ pub(super) enum Verb {
     /// Cancel an order; refused once anything of it is dispatched.
     Cancel {
         /// The order's id.
-        id: Uuid,
+        id: OrderId,
+        /// customer_request, seller_request or fraud.
+        #[arg(long, default_value = "customer_request", value_parser = word::<CancelReason>)]
+        reason: CancelReason,
+    },
+    /// Cancel lines of a confirmed order that are not dispatched.
+    CancelLines {
+        /// The order's id.
+        id: OrderId,
+        /// Their numbers, such as 1,3.
+        #[arg(long, required = true, value_delimiter = ',')]
+        lines: Vec<LineNo>,
+        /// customer_request, seller_request or fraud.
+        #[arg(long, default_value = "customer_request", value_parser = word::<CancelReason>)]
+        reason: CancelReason,
+    },
+    /// Send an order that is not dispatched to another address.
+    ChangeAddress {
+        /// The order's id.
+        id: OrderId,
+        /// The new address; what it says is kept elsewhere.
+        address: AddressId,
+    },
+    /// Let an order wait, before it is confirmed or before it is dispatched.
+    Hold {
+        /// The order's id.
+        id: OrderId,
+        /// fraud, address, payment, stock or manual.
+        #[arg(long, value_parser = word::<HoldReason>)]
+        reason: HoldReason,
+    },
+    /// End a hold.
+    Release {
+        /// The order's id.
+        id: OrderId,
+        /// Why it was held.
+        #[arg(long, value_parser = word::<HoldReason>)]
+        reason: HoldReason,
+    },
+    /// Have a person approve an order; without an answer in time it is cancelled.
+    RequestApproval {
+        /// The order's id.
+        id: OrderId,
+        /// How long an answer is waited for, in hours.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=2160))]
+        within_hours: u32,
+    },
+    /// Approve an order.
+    Approve {
+        /// The order's id.
+        id: OrderId,
+        /// Which approval, by the number that its request got.
+        #[arg(long, default_value_t = 1)]
+        approval: u32,
+    },
+    /// Deny an order its approval: it is cancelled.
+    Deny {
+        /// The order's id.
+        id: OrderId,
+        /// Which approval, by the number that its request got.
+        #[arg(long, default_value_t = 1)]
+        approval: u32,
+    },
+    /// Propose other lines for a confirmed order, given as JSON (see docs/wire.md).
+    Edit {
+        /// The order's id.
+        id: OrderId,
+        /// The file with what is removed and added; - for standard input.
+        #[arg(long)]
+        file: String,
+    },
+    /// Make a proposed edit that is paid and reserved what is shipped.
+    ConfirmEdit {
+        /// The order's id.
+        id: OrderId,
+        /// The number that the edit got.
+        edit: u32,
+    },
+    /// Drop a proposed edit.
+    DiscardEdit {
+        /// The order's id.
+        id: OrderId,
+        /// The number that the edit got.
+        edit: u32,
+    },
+    /// Ask to send delivered pieces back.
+    RequestReturn {
+        /// The order's id.
+        id: OrderId,
+        /// A line and how many pieces of it, such as 1:2; once for each line.
+        #[arg(long = "line", value_name = "LINE:QUANTITY", required = true, value_parser = return_line)]
+        lines: Vec<ReturnLine>,
+        /// unwanted, damaged, wrong_item or not_as_described.
+        #[arg(long, value_parser = word::<ReturnReason>)]
+        reason: ReturnReason,
+    },
+    /// Let a return be sent.
+    ApproveReturn {
+        /// The order's id.
+        id: OrderId,
+        /// The number that the return got.
+        return_no: u32,
+    },
+    /// Say that returned pieces have arrived: they are refunded, and what is usable goes back to stock.
+    ReceiveReturn {
+        /// The order's id.
+        id: OrderId,
+        /// The number that the return got.
+        return_no: u32,
+        /// A line, how many pieces of it, and how many of them are usable, such as 1:2:1; once for each line.
+        #[arg(long = "line", value_name = "LINE:QUANTITY:USABLE", required = true, value_parser = received_line)]
+        lines: Vec<ReceivedLine>,
     },
 }
 
+/// A word of the wire format.
+pub(super) fn word<T: DeserializeOwned>(word: &str) -> Result<T, String> {
+    serde_json::from_value(json!(word)).map_err(|e| e.to_string())
+}
+
+fn numbers<const N: usize>(text: &str) -> Option<[u32; N]> {
+    let numbers: Option<Vec<u32>> = text.split(':').map(|n| n.parse().ok()).collect();
+    numbers?.try_into().ok()
+}
+
+fn return_line(text: &str) -> Result<ReturnLine, &'static str> {
+    let [line, quantity] = numbers(text).ok_or("a line and a quantity, such as 1:2")?;
+    Ok(ReturnLine { line, quantity })
+}
+
+fn received_line(text: &str) -> Result<ReceivedLine, &'static str> {
+    let [line, quantity, usable] = numbers(text).ok_or("a line, a quantity and how many are usable, such as 1:2:1")?;
+    Ok(ReceivedLine { line, quantity, usable })
+}
+
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
+    let ask = Ask { servers, json };
     match verb {
         Verb::Place { file, id } => {
-            let order: PlaceOrder = wire::parse(read(&file)?.as_bytes()).map_err(|e| no_order(&file, &e))?;
+            let order: PlaceOrder = parsed(&file)?;
             let order_id = OrderId(id.unwrap_or_else(Uuid::now_v7));
-            let client = target::client(servers).await?;
-            let reply = client.command(Place { order_id, order }, target::PATIENCE).await?;
-            output::reply("order_id", &order_id.to_string(), &reply, json)?;
+            ask.about(order_id, Place { order_id, order }).await
         }
-        Verb::Show { id, version: Some(version), .. } => show_at(id, At::Version(version), servers, json).await?,
-        Verb::Show { id, as_of: Some(time), .. } => show_at(id, At::Time(time), servers, json).await?,
+        Verb::Show { id, version: Some(version), .. } => show_at(id, At::Version(version), servers, json).await,
+        Verb::Show { id, as_of: Some(time), .. } => show_at(id, At::Time(time), servers, json).await,
         Verb::Show { id, at_least, .. } => {
             let client = target::client(servers).await?;
             let found = client.query::<OrderSummary>("order_summary.get", json!({ "order_id": id }), at_least).await?;
@@ -67,16 +201,44 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
                 true => output::line(&serde_json::to_string(&found)?),
                 false => print_order(&found.data),
             }
+            Ok(())
         }
-        Verb::Cancel { id } => {
-            let order_id = OrderId(id);
-            let client = target::client(servers).await?;
-            let reply =
-                client.command(Cancel { order_id, reason: CancelReason::CustomerRequest }, target::PATIENCE).await?;
-            output::reply("order_id", &order_id.to_string(), &reply, json)?;
+        Verb::Cancel { id, reason } => ask.about(id, Cancel { order_id: id, reason }).await,
+        Verb::CancelLines { id, lines, reason } => ask.about(id, CancelLines { order_id: id, lines, reason }).await,
+        Verb::ChangeAddress { id, address } => ask.about(id, ChangeAddress { order_id: id, address_id: address }).await,
+        Verb::Hold { id, reason } => ask.about(id, PlaceHold { order_id: id, reason }).await,
+        Verb::Release { id, reason } => ask.about(id, ReleaseHold { order_id: id, reason }).await,
+        Verb::RequestApproval { id, within_hours } => {
+            ask.about(id, RequestApproval { order_id: id, within_seconds: within_hours * 60 * 60 }).await
+        }
+        Verb::Approve { id, approval } => ask.about(id, GrantApproval { order_id: id, approval }).await,
+        Verb::Deny { id, approval } => ask.about(id, DenyApproval { order_id: id, approval }).await,
+        Verb::Edit { id, file } => {
+            let edit: order::ProposeEdit = parsed(&file)?;
+            ask.about(id, ProposeEdit { order_id: id, edit }).await
+        }
+        Verb::ConfirmEdit { id, edit } => ask.about(id, ConfirmEdit { order_id: id, edit }).await,
+        Verb::DiscardEdit { id, edit } => ask.about(id, DiscardEdit { order_id: id, edit }).await,
+        Verb::RequestReturn { id, lines, reason } => ask.about(id, RequestReturn { order_id: id, lines, reason }).await,
+        Verb::ApproveReturn { id, return_no } => ask.about(id, ApproveReturn { order_id: id, return_no }).await,
+        Verb::ReceiveReturn { id, return_no, lines } => {
+            ask.about(id, ReceiveReturn { order_id: id, return_no, lines }).await
         }
     }
-    Ok(())
+}
+
+/// Who is asked, and how the answer is shown.
+struct Ask<'a> {
+    servers: &'a Servers,
+    json: bool,
+}
+
+impl Ask<'_> {
+    async fn about<V: command_api::Verb + Sync>(&self, id: OrderId, data: V) -> Result<(), Failure> {
+        let client = target::client(self.servers).await?;
+        let reply = client.command(data, target::PATIENCE).await?;
+        output::reply("order_id", &id.to_string(), &reply, self.json)
+    }
 }
 
 async fn show_at(id: Uuid, at: At, servers: &Servers, json: bool) -> Result<(), Failure> {
@@ -90,9 +252,12 @@ async fn show_at(id: Uuid, at: At, servers: &Servers, json: bool) -> Result<(), 
     Ok(())
 }
 
-fn no_order(file: &str, error: &ErrorBody) -> Failure {
-    let faults: Vec<String> = error.fields.iter().map(|f| format!("{}: {}", f.field, f.expected)).collect();
-    Failure::Usage(format!("{file} holds no order: {}; docs/wire.md shows one", faults.join("; ")))
+/// What a file holds, as JSON.
+fn parsed<T: DeserializeOwned>(file: &str) -> Result<T, Failure> {
+    wire::parse(read(file)?.as_bytes()).map_err(|e| {
+        let faults: Vec<String> = e.fields.iter().map(|f| format!("{}: {}", f.field, f.expected)).collect();
+        Failure::Usage(format!("{file} does not hold it: {}; docs/wire.md shows one", faults.join("; ")))
+    })
 }
 
 fn read(file: &str) -> Result<String, Failure> {

@@ -1,17 +1,21 @@
-//! `daybook shipment dispatch|deliver`: what a warehouse and a carrier say.
+//! `daybook shipment …`: what a warehouse and a carrier say.
 
 use super::{Failure, output, target};
-use crate::command_api::{ConfirmDelivery, Dispatch};
+use crate::command_api::{ConfirmDelivery, Dispatch, MarkReady, ReportLost, ReportReturned};
 use crate::config::Servers;
 use domain::id::ShipmentId;
-use uuid::Uuid;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
+    /// Say that a shipment is packed.
+    Ready {
+        /// The shipment: its stream, in `daybook events read`, is called shipment-ID.
+        id: ShipmentId,
+    },
     /// Hand a shipment to the carrier.
     Dispatch {
         /// The shipment: its stream, in `daybook events read`, is called shipment-ID.
-        id: Uuid,
+        id: ShipmentId,
         /// The carrier's tracking number.
         #[arg(long)]
         tracking: String,
@@ -19,20 +23,30 @@ pub(super) enum Verb {
     /// Say that a shipment has arrived.
     Deliver {
         /// The shipment: its stream, in `daybook events read`, is called shipment-ID.
-        id: Uuid,
+        id: ShipmentId,
+    },
+    /// Say that a shipment was lost on its way: it is refunded.
+    Lost {
+        /// The shipment: its stream, in `daybook events read`, is called shipment-ID.
+        id: ShipmentId,
+    },
+    /// Say that a shipment could not be delivered and has come back: it is refunded.
+    Returned {
+        /// The shipment: its stream, in `daybook events read`, is called shipment-ID.
+        id: ShipmentId,
     },
 }
 
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
     let client = target::client(servers).await?;
-    let (id, reply) = match verb {
+    let (shipment_id, reply) = match verb {
+        Verb::Ready { id } => (id, client.command(MarkReady { shipment_id: id }, target::PATIENCE).await?),
         Verb::Dispatch { id, tracking } => {
-            let dispatch = Dispatch { shipment_id: ShipmentId(id), tracking };
-            (id, client.command(dispatch, target::PATIENCE).await?)
+            (id, client.command(Dispatch { shipment_id: id, tracking }, target::PATIENCE).await?)
         }
-        Verb::Deliver { id } => {
-            (id, client.command(ConfirmDelivery { shipment_id: ShipmentId(id) }, target::PATIENCE).await?)
-        }
+        Verb::Deliver { id } => (id, client.command(ConfirmDelivery { shipment_id: id }, target::PATIENCE).await?),
+        Verb::Lost { id } => (id, client.command(ReportLost { shipment_id: id }, target::PATIENCE).await?),
+        Verb::Returned { id } => (id, client.command(ReportReturned { shipment_id: id }, target::PATIENCE).await?),
     };
-    output::reply("shipment_id", &id.to_string(), &reply, json)
+    output::reply("shipment_id", &shipment_id.to_string(), &reply, json)
 }

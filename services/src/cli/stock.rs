@@ -1,9 +1,10 @@
-//! `daybook stock receive|show`: what the warehouse takes in, and what there is.
+//! `daybook stock receive|adjust|show`: what the warehouse takes in and counts, and what there is.
 
 use super::{Failure, output, target};
-use crate::command_api::Receive;
+use crate::command_api::{Adjust, Receive};
 use crate::config::Servers;
 use domain::id::Sku;
+use domain::stock::AdjustReason;
 use projections::stock_level::StockLevel;
 use serde_json::json;
 use store::Position;
@@ -17,6 +18,17 @@ pub(super) enum Verb {
         /// How many pieces.
         #[arg(value_parser = clap::value_parser!(u32).range(1..))]
         quantity: u32,
+    },
+    /// Correct how many pieces of a SKU there are, after they were counted.
+    Adjust {
+        /// What was received.
+        sku: String,
+        /// How many more there are, such as 3; or fewer, such as -2.
+        #[arg(allow_negative_numbers = true)]
+        by: i64,
+        /// count, damage, theft or other.
+        #[arg(long, value_parser = super::order::word::<AdjustReason>)]
+        reason: AdjustReason,
     },
     /// Show how many pieces of a SKU are on hand and reserved.
     Show {
@@ -34,6 +46,12 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
             let sku = Sku::new(sku).map_err(|e| Failure::Usage(e.to_string()))?;
             let client = target::client(servers).await?;
             let reply = client.command(Receive { sku: sku.clone(), quantity }, target::PATIENCE).await?;
+            output::reply("sku", sku.as_str(), &reply, json)
+        }
+        Verb::Adjust { sku, by, reason } => {
+            let sku = Sku::new(sku).map_err(|e| Failure::Usage(e.to_string()))?;
+            let client = target::client(servers).await?;
+            let reply = client.command(Adjust { sku: sku.clone(), by, reason }, target::PATIENCE).await?;
             output::reply("sku", sku.as_str(), &reply, json)
         }
         Verb::Show { sku, at_least } => {

@@ -132,6 +132,7 @@ fn place(customer_id: CustomerId, currency: Currency, items: &[&ItemRow], paymen
         payments: payments.iter().filter(|p| p.amount > Amount::ZERO).map(|p| payment(p)).collect(),
         rounding: Default::default(),
         backorder: false,
+        approval_within_seconds: None,
     }
 }
 

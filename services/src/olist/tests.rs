@@ -87,6 +87,7 @@ fn a_row_of_each_file_makes_an_order_that_can_be_placed() {
         }],
         rounding: Default::default(),
         backorder: false,
+        approval_within_seconds: None,
     };
     assert_eq!(sample.orders, [Order { olist_id: id(1), order_id: OrderId(uuid(1)), place }]);
     assert_eq!((sample.not_taken, sample.zero_payments, sample.orphans), (vec![], vec![], Orphans::default()));

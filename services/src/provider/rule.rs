@@ -2,6 +2,8 @@
 
 /// A payment whose token begins so is declined.
 pub const DECLINE: &str = "tok_decline";
+/// Of one whose token begins so, the first answer to each call is lost.
+pub const TIMEOUT_AFTER: &str = "tok_timeout_after";
 
 /// Holds for every call about the payment, but a lookup. What it says of a first call, it says of each idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub(super) enum Rule {
 const RULES: [(&str, Rule); 7] = [
     ("tok_decline_capture", Rule::DeclineCapture),
     (DECLINE, Rule::Decline),
-    ("tok_timeout_after", Rule::TimeoutAfter),
+    (TIMEOUT_AFTER, Rule::TimeoutAfter),
     ("tok_timeout_before", Rule::TimeoutBefore),
     ("tok_late", Rule::Late),
     ("tok_twice", Rule::Twice),

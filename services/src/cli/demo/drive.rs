@@ -1,17 +1,21 @@
-//! Plays everybody outside: customers who place and cancel orders, a warehouse that dispatches, a carrier that delivers.
+//! Plays everybody outside: customers who place, edit, cancel and return orders, a person who approves them, a warehouse
+//! that dispatches, a carrier that delivers.
 //!
 //! They learn what happened as any subscriber does, from the events, and act through the command API.
 
-use super::plan::{Plan, PlannedOrder};
+use super::plan::{Edit, Path, Plan, PlannedOrder};
 use crate::cli::{Failure, output};
 use crate::client::Client;
-use crate::command_api::{Cancel, ConfirmDelivery, Dispatch, Place, Receive, Verb};
+use crate::command_api::{
+    ApproveReturn, Cancel, ConfirmDelivery, ConfirmEdit, DenyApproval, Dispatch, GrantApproval, Place, ProposeEdit,
+    Receive, ReceiveReturn, RequestReturn, Verb,
+};
 use crate::config::Urls;
 use crate::feed::Feed;
 use crate::process::{connect_nats, jetstream};
 use crate::{codec, step};
 use domain::id::{OrderId, ShipmentId};
-use domain::order::{self, CancelReason};
+use domain::order::{self, CancelReason, PlaceLine, ReceivedLine, ReturnLine, ReturnReason, SellerShipping};
 use domain::{Event, shipment};
 use futures_util::{StreamExt, stream};
 use hdrhistogram::Histogram;
@@ -75,7 +79,8 @@ pub(super) async fn drive(plan: &Plan, urls: &Urls, clients: u16) -> Result<Driv
     let stopping = CancellationToken::new();
     let mut outside = Outside {
         warehouse,
-        open: plan.orders.iter().map(|o| (o.id, o.cancel)).collect(),
+        open: plan.orders.iter().map(|o| (o.id, Open::of(o))).collect(),
+        shop: shop.clone(),
         acts: JoinSet::new(),
         bar: output::bar(plan.orders.len() as u64, "orders"),
     };
@@ -108,16 +113,41 @@ async fn all(
 
 async fn place(shop: &Actor, order: &PlannedOrder) -> Result<(), Failure> {
     shop.command(Place { order_id: order.id, order: order.place.clone() }).await?;
-    if order.cancel {
+    if order.path == Path::Cancelled {
         shop.command(Cancel { order_id: order.id, reason: CancelReason::CustomerRequest }).await?;
     }
     Ok(())
 }
 
+/// An order that has not ended.
+struct Open {
+    path: Path,
+    /// What it was placed with.
+    first: PlaceLine,
+    shipping: Vec<SellerShipping>,
+    /// What the warehouse keeps back, until the order is as it will be.
+    kept_back: Vec<ShipmentId>,
+    /// How much of its edit is not secured yet; `None` before the edit is proposed.
+    unsecured: Option<usize>,
+}
+
+impl Open {
+    fn of(order: &PlannedOrder) -> Self {
+        Self {
+            path: order.path.clone(),
+            first: order.place.lines[0].clone(),
+            shipping: order.place.shipping.clone(),
+            kept_back: vec![],
+            unsecured: None,
+        }
+    }
+}
+
 struct Outside {
     warehouse: Actor,
-    /// The orders that have not ended, and whether they are to be cancelled.
-    open: HashMap<OrderId, bool>,
+    /// Who places, edits, returns and approves orders.
+    shop: Actor,
+    open: HashMap<OrderId, Open>,
     acts: JoinSet<Result<(), Failure>>,
     bar: indicatif::ProgressBar,
 }
@@ -158,19 +188,92 @@ impl Outside {
 
     fn act_on(&mut self, event: &Event) {
         match event {
-            Event::Shipment(id, shipment::Event::ShipmentPlanned(e)) if self.open.get(&e.order_id) == Some(&false) => {
-                self.dispatch(*id);
-            }
-            Event::Shipment(id, shipment::Event::ShipmentDispatched(e)) if self.open.contains_key(&e.order_id) => {
-                let (carrier, shipment_id) = (self.warehouse.clone(), *id);
-                self.acts.spawn(async move { carrier.command(ConfirmDelivery { shipment_id }).await });
-            }
-            Event::Order(
-                id,
-                order::Event::OrderCompleted(_) | order::Event::OrderCancelled(_) | order::Event::OrderRejected(_),
-            ) if self.open.remove(id).is_some() => self.bar.inc(1),
-            Event::Order(..) | Event::Payment(..) | Event::Stock(..) | Event::Shipment(..) => {}
+            Event::Order(id, event) => self.act_on_order(*id, event),
+            Event::Shipment(id, event) => self.act_on_shipment(*id, event),
+            Event::Payment(..) | Event::Stock(..) => {}
         }
+    }
+
+    fn act_on_order(&mut self, id: OrderId, event: &order::Event) {
+        use order::Event as E;
+        let Some(open) = self.open.get_mut(&id) else { return };
+        match (event, &open.path) {
+            (E::ApprovalRequested(e), path) => {
+                let approval = e.approval;
+                match path {
+                    Path::Denied => self.ask(DenyApproval { order_id: id, approval }),
+                    _ => self.ask(GrantApproval { order_id: id, approval }),
+                }
+            }
+            (E::LinesBackordered(e), _) => {
+                for line in &e.short {
+                    let warehouse = self.warehouse.clone();
+                    let receive = Receive { sku: line.sku.clone(), quantity: line.quantity };
+                    self.acts.spawn(async move { warehouse.command(receive).await });
+                }
+            }
+            (E::OrderConfirmed(_), Path::Edited(edit)) => {
+                let Edit { add, payments } = edit.clone();
+                let shipping = open.shipping.clone();
+                let edit = order::ProposeEdit { remove: vec![1], add: vec![add], shipping, payments };
+                self.ask(ProposeEdit { order_id: id, edit });
+            }
+            (E::EditProposed(e), _) => {
+                open.unsecured = Some(e.payments.len() + usize::from(!e.reserve.is_empty()));
+            }
+            (E::EditStockSecured(_) | E::PaymentAuthorisedRecorded(_), _) => {
+                if let Some(unsecured) = &mut open.unsecured {
+                    *unsecured -= 1;
+                    if *unsecured == 0 {
+                        self.ask(ConfirmEdit { order_id: id, edit: 1 });
+                    }
+                }
+            }
+            (E::EditConfirmed(_), _) => {
+                open.path = Path::Straight;
+                let kept_back = std::mem::take(&mut open.kept_back);
+                kept_back.into_iter().for_each(|id| self.dispatch(id));
+            }
+            (E::OrderCompleted(_), Path::Returned) => {
+                let lines = vec![ReturnLine { line: 1, quantity: open.first.quantity }];
+                self.ask(RequestReturn { order_id: id, lines, reason: ReturnReason::Unwanted });
+            }
+            (E::ReturnRequested(e), _) => self.ask(ApproveReturn { order_id: id, return_no: e.return_no }),
+            (E::ReturnApproved(e), _) => {
+                let quantity = open.first.quantity;
+                let lines = vec![ReceivedLine { line: 1, quantity, usable: quantity }];
+                self.ask(ReceiveReturn { order_id: id, return_no: e.return_no, lines });
+            }
+            (E::OrderCompleted(_) | E::OrderCancelled(_) | E::OrderRejected(_) | E::ReturnReceived(_), _) => {
+                self.open.remove(&id);
+                self.bar.inc(1);
+            }
+            _ => {}
+        }
+    }
+
+    fn act_on_shipment(&mut self, id: ShipmentId, event: &shipment::Event) {
+        match event {
+            // An edit may be faster than the plan.
+            shipment::Event::ShipmentPlanned(shipment::ShipmentPlanned { order_id, .. })
+            | shipment::Event::ShipmentReplanned(shipment::ShipmentReplanned { order_id, .. }) => {
+                match self.open.get_mut(order_id) {
+                    Some(Open { path: Path::Cancelled, .. }) | None => {}
+                    Some(Open { path: Path::Edited(_), kept_back, .. }) => kept_back.push(id),
+                    Some(_) => self.dispatch(id),
+                }
+            }
+            shipment::Event::ShipmentDispatched(e) if self.open.contains_key(&e.order_id) => {
+                let carrier = self.warehouse.clone();
+                self.acts.spawn(async move { carrier.command(ConfirmDelivery { shipment_id: id }).await });
+            }
+            _ => {}
+        }
+    }
+
+    fn ask<V: Verb + Sync + 'static>(&mut self, data: V) {
+        let shop = self.shop.clone();
+        self.acts.spawn(async move { shop.command(data).await });
     }
 
     fn dispatch(&mut self, shipment_id: ShipmentId) {

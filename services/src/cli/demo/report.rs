@@ -6,11 +6,12 @@ use crate::cli::{Failure, output};
 use crate::config::Urls;
 use crate::olist;
 use crate::process::{connect_nats, jetstream};
+use crate::provider;
 use crate::verify::{Report as Verified, verify};
-use domain::money::Amount;
+use domain::money::{Amount, Currency};
 use serde::Serialize;
 use sqlx::PgPool;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use store::connect::{self, Role};
 use uuid::Uuid;
@@ -23,8 +24,11 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Serialize)]
 pub(super) struct Report {
     orders: u64,
+    /// How many took which path.
+    paths: BTreeMap<&'static str, u64>,
     expected: BTreeMap<&'static str, u64>,
     ended: BTreeMap<&'static str, u64>,
+    balances: Vec<Balance>,
     events: i64,
     commands: u64,
     commands_per_second: f64,
@@ -38,6 +42,33 @@ pub(super) struct Report {
     files: Option<Files>,
     #[serde(skip)]
     report: Verified,
+}
+
+/// Money or pieces, added up over all orders: what must have come of them, what did by the events, and, of money, by the
+/// provider's own books.
+#[derive(Serialize)]
+struct Balance {
+    what: String,
+    must: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<i64>,
+    /// Of money, which is in minor units.
+    #[serde(skip)]
+    currency: Option<Currency>,
+}
+
+impl Balance {
+    fn row(&self) -> Vec<String> {
+        let show = |n: i64| self.currency.map_or(n.to_string(), |currency| Amount(n).display(currency));
+        let optional = |n: Option<i64>| n.map_or(String::new(), show);
+        vec![self.what.clone(), show(self.must), optional(self.events), optional(self.provider)]
+    }
+
+    fn agrees(&self) -> bool {
+        [self.events, self.provider].into_iter().flatten().all(|found| found == self.must)
+    }
 }
 
 /// What the files of a sample say, against what the system has of it.
@@ -78,6 +109,7 @@ pub(super) async fn of(
     let (events, lag_events) = quiet(&pool).await?;
     let ids: Vec<Uuid> = plan.orders.iter().map(|o| o.id.0).collect();
     let ended = ends(&pool, &ids).await?;
+    let balances = balances(&pool, plan, &ids).await?;
     let report = verify(&pool, Some(&jetstream(&nats)), Duration::from_secs(10)).await;
     let report = report.map_err(|e| Failure::Unavailable(e.to_string()))?;
     let files = match sample {
@@ -87,6 +119,8 @@ pub(super) async fn of(
     let ms = |d: Duration| (d.as_secs_f64() * 1e6).round() / 1e3;
     Ok(Report {
         orders: plan.orders.len() as u64,
+        paths: plan.paths.clone(),
+        balances,
         expected: plan.expected.iter().map(|(end, orders)| (end.name(), *orders)).collect(),
         ended,
         events,
@@ -135,12 +169,84 @@ async fn ends(pool: &PgPool, ids: &[Uuid]) -> Result<BTreeMap<&'static str, u64>
             ("completed", _) => End::Completed.name(),
             ("rejected", _) => End::Declined.name(),
             ("cancelled", "out_of_stock") => End::OutOfStock.name(),
+            ("cancelled", "approval_denied") => End::Denied.name(),
             ("cancelled", _) => End::Cancelled.name(),
             _ => "not_ended",
         };
         *ended.entry(end).or_default() += row.orders as u64;
     }
     Ok(ended)
+}
+
+async fn balances(pool: &PgPool, plan: &Plan, ids: &[Uuid]) -> Result<Vec<Balance>, Failure> {
+    let in_events = sqlx::query!(
+        r#"SELECT payload->>'currency' AS "currency!",
+                  sum(CASE event_type WHEN 'PaymentCaptured' THEN 1 ELSE -1 END * (payload->>'amount')::bigint)::bigint
+                      AS "kept!"
+           FROM daybook.events
+           WHERE correlation_id = ANY($1) AND event_type IN ('PaymentCaptured', 'PaymentRefunded')
+           GROUP BY 1"#,
+        ids
+    );
+    let in_events: BTreeMap<String, i64> =
+        in_events.fetch_all(pool).await?.into_iter().map(|row| (row.currency, row.kept)).collect();
+    let moved = provider::moved(pool, ids).await?;
+    let mut by_provider: BTreeMap<String, i64> = BTreeMap::new();
+    for moved in &moved {
+        *by_provider.entry(moved.currency.clone()).or_default() += moved.captured - moved.refunded;
+    }
+    let must: BTreeMap<String, i64> = plan.kept.iter().map(|(c, kept)| (c.to_string(), *kept)).collect();
+    let currencies: BTreeSet<&String> = must.keys().chain(in_events.keys()).chain(by_provider.keys()).collect();
+    let of = |all: &BTreeMap<String, i64>, currency: &String| all.get(currency).copied().unwrap_or(0);
+    let money = |currency: &String| Balance {
+        what: format!("{currency} taken and not given back"),
+        must: of(&must, currency),
+        events: Some(of(&in_events, currency)),
+        provider: Some(of(&by_provider, currency)),
+        currency: currency.parse().ok(),
+    };
+    let mut balances: Vec<Balance> = currencies.into_iter().map(money).collect();
+
+    let ended_early = sqlx::query_scalar!(
+        r#"SELECT order_id FROM daybook.order_summary WHERE order_id = ANY($1) AND status <> 'completed'
+           AND generation = (SELECT generation FROM daybook.checkpoints WHERE projection = 'order_summary' AND live)"#,
+        ids
+    );
+    let ended_early: BTreeSet<Uuid> = ended_early.fetch_all(pool).await?.into_iter().collect();
+    let held = moved.iter().filter(|moved| ended_early.contains(&moved.order_id)).map(|moved| moved.held).sum();
+    balances.push(Balance {
+        what: "money held of orders that ended early".into(),
+        must: 0,
+        events: None,
+        provider: Some(held),
+        currency: None,
+    });
+
+    let pieces = sqlx::query!(
+        r#"SELECT event_type, sum((line->>'quantity')::bigint)::bigint AS "pieces!"
+           FROM daybook.events, json_array_elements(payload->'lines') AS line
+           WHERE correlation_id = ANY($1)
+             AND event_type IN ('StockReserved', 'StockCommitted', 'StockReleased', 'StockExpired', 'StockRestocked')
+           GROUP BY 1"#,
+        ids
+    );
+    let pieces: BTreeMap<String, i64> =
+        pieces.fetch_all(pool).await?.into_iter().map(|row| (row.event_type, row.pieces)).collect();
+    let pieces = |event_type: &str| pieces.get(event_type).copied().unwrap_or(0);
+    let ended = pieces("StockCommitted") + pieces("StockReleased") + pieces("StockExpired");
+    let rows = [
+        ("pieces shipped", plan.shipped, pieces("StockCommitted")),
+        ("pieces that came back", plan.returned, pieces("StockRestocked")),
+        ("pieces still reserved", 0, pieces("StockReserved") - ended),
+    ];
+    balances.extend(rows.map(|(what, must, events)| Balance {
+        what: what.into(),
+        must: must as i64,
+        events: Some(events),
+        provider: None,
+        currency: None,
+    }));
+    Ok(balances)
 }
 
 async fn files(pool: &PgPool, sample: &olist::Sample, ids: &[Uuid]) -> Result<Files, Failure> {
@@ -198,6 +304,9 @@ impl Report {
         if self.expected != self.ended {
             wrong.push("orders did not end as they must");
         }
+        if !self.balances.iter().all(Balance::agrees) {
+            wrong.push("money or pieces do not add up");
+        }
         if self.lag_events != 0 {
             wrong.push("a projection did not come to the end of the log");
         }
@@ -214,6 +323,9 @@ impl Report {
     }
 
     fn print_text(&self) {
+        let paths: Vec<Vec<String>> =
+            self.paths.iter().map(|(path, orders)| vec![(*path).to_owned(), orders.to_string()]).collect();
+        output::line(&format!("{}\n", output::table(&["orders that go this way", "orders"], &paths)));
         let count = |of: &BTreeMap<&str, u64>, name: &str| of.get(name).copied().unwrap_or(0).to_string();
         let names =
             End::ALL.map(End::name).into_iter().chain(self.ended.contains_key("not_ended").then_some("not_ended"));
@@ -222,6 +334,8 @@ impl Report {
         let total = |of: &BTreeMap<&str, u64>| of.values().sum::<u64>().to_string();
         rows.push(vec!["all".into(), total(&self.expected), total(&self.ended)]);
         output::line(&output::table(&["orders that end", "must", "did"], &rows));
+        let balances: Vec<Vec<String>> = self.balances.iter().map(Balance::row).collect();
+        output::line(&format!("\n{}", output::table(&["over all orders", "must", "events", "provider"], &balances)));
         if let Some(files) = &self.files {
             files.print_text();
         }

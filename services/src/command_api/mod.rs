@@ -1,0 +1,101 @@
+//! Commands over NATS request/reply: one endpoint a verb. Only what a client may ask for is here; what the system tells
+//! itself (that stock was reserved, that a payment is to be captured) goes through the sender alone.
+
+mod verbs;
+
+pub use verbs::*;
+
+use crate::api::{Service, respond};
+use crate::execute::{Envelope, Executor};
+use crate::js::TRACEPARENT;
+use crate::subject;
+use crate::wire::{CommandBody, ErrorBody, Reply, parse};
+use async_nats::service::Request;
+use async_nats::{Client, Message};
+use bytestring::ByteString;
+use chrono::Utc;
+
+/// Starts the command endpoints; they answer until the service is stopped.
+///
+/// # Errors
+/// When NATS cannot be reached.
+pub async fn start(client: &Client, executor: Executor) -> Result<Service, async_nats::Error> {
+    let mut service = Service::new(client, "daybook-commands", "Daybook's command API").await?;
+    verbs::start_all(&mut service, &executor).await?;
+    Ok(service)
+}
+
+async fn start_verb<V: Verb + 'static>(service: &mut Service, executor: &Executor) -> Result<(), async_nats::Error> {
+    let executor = executor.clone();
+    let handle = move |request: Request| {
+        let executor = executor.clone();
+        async move {
+            let reply = handle::<V>(&executor, &request.message).await;
+            respond(&request, reply).await;
+        }
+    };
+    service.endpoint(subject::COMMANDS, V::NAME, handle).await
+}
+
+async fn handle<V: Verb>(executor: &Executor, message: &Message) -> Result<Reply, ErrorBody> {
+    let envelope = envelope::<V>(message)?;
+    let executed = executor.execute(&envelope).await;
+    Ok(executed.map_err(|e| ErrorBody::from(e).within(V::FIELDS))?.into())
+}
+
+/// What a client's message asks for.
+fn envelope<V: Verb>(message: &Message) -> Result<Envelope, ErrorBody> {
+    let body: CommandBody<V> = parse(&message.payload)?;
+    if body.command_id.get_version_num() != 7 {
+        return Err(ErrorBody::invalid("command_id", "a UUID of version 7 (RFC 9562), new for every command"));
+    }
+    let actor = body.actor.as_str();
+    if !(1..=64).contains(&actor.len()) || actor.trim() != actor || actor.contains(char::is_control) {
+        return Err(ErrorBody::invalid("actor", "1 to 64 bytes without control characters or blanks at the ends"));
+    }
+    let traceparent = message.headers.as_ref().and_then(|h| h.get(TRACEPARENT));
+    Ok(Envelope {
+        command_id: body.command_id,
+        command: body.data.command(),
+        actor: body.actor.into(),
+        correlation_id: None,
+        causation_id: None,
+        occurred_at: body.occurred_at.unwrap_or_else(Utc::now),
+        traceparent: traceparent.map(|t| t.as_str().into()).filter(|t: &ByteString| is_traceparent(t)),
+    })
+}
+
+/// Version 00 of W3C Trace Context, section 3.2; anything else is not passed on.
+fn is_traceparent(text: &str) -> bool {
+    let is_hex = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let parts: Vec<&str> = text.split('-').collect();
+    match parts[..] {
+        ["00", trace, parent, flags] => {
+            (trace.len(), parent.len(), flags.len()) == (32, 16, 2)
+                && [trace, parent, flags].into_iter().all(is_hex)
+                && [trace, parent].into_iter().all(|id| id.bytes().any(|b| b != b'0'))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_valid_traceparent_is_passed_on() {
+        assert!(is_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        for bad in [
+            "",
+            "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
+        ] {
+            assert!(!is_traceparent(bad), "{bad}");
+        }
+    }
+}
