@@ -195,7 +195,8 @@ fn after_order(id: OrderId, event: &order::Event) -> Vec<FollowUp> {
         | E::LinesDelivered(_)
         | E::ReturnRequested(_)
         | E::ReturnApproved(_)
-        | E::OrderCompleted(_) => vec![],
+        | E::OrderCompleted(_)
+        | E::HistoryRecorded(_) => vec![],
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use state::Status;
 
 mod event;
+mod history;
 mod state;
 #[cfg(test)]
 mod tests;

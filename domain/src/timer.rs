@@ -92,7 +92,8 @@ fn after_order(id: OrderId, event: &order::Event) -> Vec<TimerChange> {
         | E::ReturnRequested(_)
         | E::ReturnApproved(_)
         | E::ReturnReceived(_)
-        | E::OrderCompleted(_) => vec![],
+        | E::OrderCompleted(_)
+        | E::HistoryRecorded(_) => vec![],
     }
 }
 

@@ -11,6 +11,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use std::collections::HashMap;
 use std::sync::Arc;
+use store::{Metadata, Origin, RecordedEvent};
 use uuid::Uuid;
 
 /// A row of the table, and what a query replies. Amounts are in minor units of `currency`.
@@ -127,7 +128,7 @@ fn order_of(event: &Event) -> Option<OrderId> {
 fn fold(rows: &mut HashMap<Uuid, OrderSummary>, recorded: &Recorded) {
     let Some(order_id) = order_of(&recorded.event) else { return };
     if let Event::Order(_, order::Event::OrderPlaced(placed)) = &recorded.event {
-        rows.insert(order_id.0, OrderSummary::placed(order_id, placed, recorded.record.recorded_at));
+        rows.insert(order_id.0, OrderSummary::placed(order_id, placed, &recorded.record));
     }
     let Some(row) = rows.get_mut(&order_id.0) else { return };
     match &recorded.event {
@@ -142,7 +143,8 @@ fn fold(rows: &mut HashMap<Uuid, OrderSummary>, recorded: &Recorded) {
 }
 
 impl OrderSummary {
-    fn placed(order_id: OrderId, placed: &OrderPlaced, at: DateTime<Utc>) -> Self {
+    fn placed(order_id: OrderId, placed: &OrderPlaced, record: &RecordedEvent) -> Self {
+        let Metadata { origin, occurred_at, .. } = record.metadata;
         Self {
             order_id: order_id.0,
             customer_id: placed.customer_id.0,
@@ -155,8 +157,12 @@ impl OrderSummary {
             lines: placed.lines.len() as i32,
             delivered: 0,
             payments: Json(placed.payments.iter().map(PaymentSummary::asked).collect()),
-            placed_at: at,
-            changed_at: at,
+            placed_at: match origin {
+                Origin::Live => record.recorded_at,
+                // It was recorded long after; when it was placed, only the source can say.
+                Origin::Import => occurred_at,
+            },
+            changed_at: record.recorded_at,
             version: 1,
         }
     }
@@ -212,7 +218,8 @@ impl OrderSummary {
             | E::ReturnApproved(_)
             | E::ReturnReceived(_)
             | E::LinesLost(_)
-            | E::LinesReturnedToSender(_) => {}
+            | E::LinesReturnedToSender(_)
+            | E::HistoryRecorded(_) => {}
         }
     }
 

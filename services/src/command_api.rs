@@ -1,9 +1,10 @@
 //! Commands over NATS request/reply: one endpoint a verb. Only what a client may ask for is here; what the system tells
-//! itself (that a payment was authorised, that stock was reserved) goes through the sender alone.
+//! itself (that stock was reserved, that a payment is to be captured) goes through the sender alone.
 
 use crate::api::{Service, respond};
 use crate::execute::{Envelope, Executor};
 use crate::js::TRACEPARENT;
+use crate::provider::bounded;
 use crate::subject;
 use crate::wire::{CommandBody, ErrorBody, Reply, parse};
 use async_nats::service::Request;
@@ -11,11 +12,13 @@ use async_nats::{Client, Message};
 use bytestring::ByteString;
 use chrono::Utc;
 use domain::Command;
-use domain::id::{OrderId, ShipmentId, Sku};
+use domain::id::{OrderId, PaymentId, ShipmentId, Sku};
 use domain::order::{self, CancelReason, PlaceOrder};
-use domain::{shipment, stock};
+use domain::payment::{Call, Outcome, ProviderNotice};
+use domain::{payment, shipment, stock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// `order.place`
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -55,6 +58,18 @@ pub struct Dispatch {
 #[serde(deny_unknown_fields)]
 pub struct ConfirmDelivery {
     pub shipment_id: ShipmentId,
+}
+
+/// `payment.record_notice`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordNotice {
+    pub payment_id: PaymentId,
+    /// The provider's, or made of it: which of its notices it is.
+    pub notice_id: Uuid,
+    /// What the provider was asked for, and what came of it.
+    pub call: Call,
+    pub outcome: Outcome,
 }
 
 /// The data of a verb, and the command that it is.
@@ -103,6 +118,15 @@ impl Verb for ConfirmDelivery {
     }
 }
 
+impl Verb for RecordNotice {
+    const NAME: &'static str = "payment.record_notice";
+    fn command(self) -> Command {
+        let notice = ProviderNotice { call: self.call, outcome: bounded(self.outcome) };
+        let command = payment::Command::RecordNotice { notice_id: self.notice_id, notice };
+        Command::Payment { id: self.payment_id, command }
+    }
+}
+
 /// Starts the command endpoints; they answer until the service is stopped.
 ///
 /// # Errors
@@ -114,6 +138,7 @@ pub async fn start(client: &Client, executor: Executor) -> Result<Service, async
     verb::<Receive>(&mut service, &executor).await?;
     verb::<Dispatch>(&mut service, &executor).await?;
     verb::<ConfirmDelivery>(&mut service, &executor).await?;
+    verb::<RecordNotice>(&mut service, &executor).await?;
     Ok(service)
 }
 

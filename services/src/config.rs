@@ -39,7 +39,7 @@ pub enum Role {
     Relay,
     /// Keeps the read models and the follow-ups current.
     Projectors,
-    /// Does what follow-ups say.
+    /// Does what follow-ups say, and what timers say once they are due.
     Sender,
     /// The simulated payment provider.
     Provider,

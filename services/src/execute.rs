@@ -284,9 +284,10 @@ impl Executor {
                 }
             }
             Command::Payment { id, command } => {
-                session.correlation_id = id.0;
                 self.look_at::<Payment>(session, id.0).await?;
-                let decided = session.state::<Payment>(0).decide(*id, command);
+                let payment = session.state::<Payment>(0);
+                let (order_id, decided) = (payment.order_id(), payment.decide(*id, command));
+                session.correlation_id = order_id.map_or(id.0, |order| order.0);
                 session.write::<Payment>(0, decided.map_err(Rejection::from)?);
             }
             Command::Stock(command) => {

@@ -14,6 +14,7 @@ use crate::subject;
 use crate::wire::{Code, ErrorBody, parse};
 use async_nats::Client;
 use async_nats::service::Request;
+use domain::payment::Outcome;
 use domain::reaction::{LookupAnswer, Operation, ProviderCall};
 use ledger::Done;
 use rule::Rule;
@@ -52,6 +53,18 @@ pub(crate) fn verb(operation: &Operation) -> &'static str {
         Operation::Void => "void",
         Operation::Refund { .. } => "refund",
         Operation::Lookup { .. } => "lookup",
+    }
+}
+
+/// The longest text of the provider's that goes into an event, in characters.
+const MAX_TEXT: usize = 200;
+
+/// The provider's answer as an event can hold it: its texts are somebody else's, of any length and with anything in them.
+pub(crate) fn bounded(outcome: Outcome) -> Outcome {
+    let text = |text: String| text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect();
+    match outcome {
+        Outcome::Approved { reference } => Outcome::Approved { reference: text(reference) },
+        Outcome::Declined { reason } => Outcome::Declined { reason: text(reason) },
     }
 }
 

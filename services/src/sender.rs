@@ -7,7 +7,7 @@ use crate::execute::{Envelope, ExecuteError, Executor};
 use crate::notifier::NoticeBody;
 use crate::policy::{Pace, Policy, decline_is_foreseen};
 use crate::projector::RENEW;
-use crate::provider;
+use crate::provider::{self, bounded};
 use crate::step::{Outcome, Step};
 use crate::subject;
 use async_nats::Client;
@@ -297,17 +297,5 @@ fn parse_answer(operation: &Operation, answer: &[u8]) -> Result<LookupAnswer, se
         Operation::Authorise { .. } | Operation::Capture { .. } | Operation::Void | Operation::Refund { .. } => {
             serde_json::from_slice(answer).map(LookupAnswer::Found)
         }
-    }
-}
-
-/// The longest text of the provider's that goes into an event, in characters.
-const MAX_TEXT: usize = 200;
-
-/// The provider's answer as an event can hold it: its texts are somebody else's, of any length and with anything in them.
-fn bounded(outcome: ProviderOutcome) -> ProviderOutcome {
-    let text = |text: String| text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect();
-    match outcome {
-        ProviderOutcome::Approved { reference } => ProviderOutcome::Approved { reference: text(reference) },
-        ProviderOutcome::Declined { reason } => ProviderOutcome::Declined { reason: text(reason) },
     }
 }

@@ -9,6 +9,7 @@ use bytestring::ByteString;
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// The log, to read from. Cheap to clone.
@@ -228,6 +229,24 @@ impl Log {
             command_id
         );
         self.recorded(rows.fetch_all(&self.pool).await?)
+    }
+
+    /// Which of these commands have been recorded, with their fingerprints.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn recorded_commands(&self, command_ids: &[Uuid]) -> Result<HashMap<Uuid, Fingerprint>, ReadError> {
+        let first: Vec<Uuid> = command_ids.iter().map(|id| event_id(*id, 0)).collect();
+        let rows = sqlx::query!(
+            "SELECT position, command_id, fingerprint FROM daybook.events WHERE event_id = ANY($1)",
+            &first
+        );
+        let recorded = rows.fetch_all(&self.pool).await?.into_iter().map(|row| {
+            let fingerprint = row.fingerprint.try_into();
+            let malformed = |_| ReadError::Malformed { position: row.position, what: "fingerprint" };
+            Ok((row.command_id, Fingerprint(fingerprint.map_err(malformed)?)))
+        });
+        recorded.collect()
     }
 
     /// The categories of its streams.

@@ -3,6 +3,7 @@
 
 use crate::harness::{System, id, order_of};
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
+use domain::timer::Timer;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use services::api::Service;
@@ -241,5 +242,8 @@ fn derived_ids_never_change() {
     let event = event_id(command_id(1), 0);
     let follow_up = projections::follow_up::follow_up_id(event, "take_payment", id(5));
     assert_eq!(follow_up, derive_id(event, &[b"follow-up", b"take_payment", id(5).as_bytes()]));
-    insta::assert_snapshot!(format!("{event}\n{follow_up}"));
+    let timer = Timer { kind: "expire_reservation", target: id(5), key: "1".into() };
+    let timer = projections::timer::timer_id(event, &timer);
+    assert_eq!(timer, derive_id(event, &[b"timer", b"expire_reservation", id(5).as_bytes(), b"1"]));
+    insta::assert_snapshot!(format!("{event}\n{follow_up}\n{timer}"));
 }

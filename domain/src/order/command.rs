@@ -258,7 +258,7 @@ pub(super) struct Checked {
 }
 
 impl PlaceLine {
-    fn check(&self, at: &str, faults: &mut Vec<Fault>) {
+    pub(super) fn check(&self, at: &str, faults: &mut Vec<Fault>) {
         if self.quantity == 0 {
             faults.push(Fault::new(format!("{at}.quantity"), "1 or more"));
         }
@@ -277,19 +277,23 @@ impl PlacePayment {
         if self.amount <= Amount::ZERO {
             faults.push(Fault::new(format!("{at}.amount"), "more than zero"));
         }
-        let kind = &self.method.kind;
+        self.method.check(at, faults);
+    }
+}
+
+impl PaymentMethod {
+    pub(super) fn check(&self, at: &str, faults: &mut Vec<Fault>) {
         let is_code = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-        if !(1..=32).contains(&kind.len()) || !kind.bytes().all(is_code) {
+        if !(1..=32).contains(&self.kind.len()) || !self.kind.bytes().all(is_code) {
             faults.push(Fault::new(format!("{at}.method.kind"), "1 to 32 of a-z, 0-9 and underscore"));
         }
-        let token = &self.method.token;
-        if !(1..=128).contains(&token.len()) || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        if !(1..=128).contains(&self.token.len()) || !self.token.bytes().all(|b| b.is_ascii_graphic()) {
             faults.push(Fault::new(format!("{at}.method.token"), "1 to 128 printable ASCII characters"));
         }
     }
 }
 
-fn not_negative(amount: Amount, field: impl FnOnce() -> String, faults: &mut Vec<Fault>) {
+pub(super) fn not_negative(amount: Amount, field: impl FnOnce() -> String, faults: &mut Vec<Fault>) {
     if amount < Amount::ZERO {
         faults.push(Fault::new(field(), "zero or more"));
     }

@@ -31,7 +31,7 @@ events! {
     OrderConfirmed = 1,
     /// There is too little stock for these lines, so none is reserved.
     LinesShort = 1,
-    /// The order ended before anything was dispatched.
+    /// The order ended before anything was dispatched; in a history, whenever that tells.
     OrderCancelled = 2,
     /// Stock was reserved after the order had ended, and goes back.
     ReservationReturned = 1,
@@ -39,6 +39,8 @@ events! {
     LinesDelivered = 1,
     /// All lines have arrived, or never will.
     OrderCompleted = 1,
+    /// What stands before it in its stream is the order's history in another system, as far as that tells it.
+    HistoryRecorded = 1,
     /// The order is not to go on, for this reason.
     HoldPlaced = 1,
     /// This reason to hold the order has gone.
@@ -280,6 +282,15 @@ pub struct LinesDelivered {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OrderCompleted {}
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct HistoryRecorded {
+    /// Which system.
+    pub source: String,
+    /// What it called the order's status last.
+    pub status: String,
+}
+
 /// Why an order was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -293,6 +304,8 @@ pub enum CancelReason {
     PaymentExpired,
     ReservationExpired,
     Fraud,
+    // The history that it stands in does not tell.
+    NotTold,
 }
 
 impl CancelReason {
@@ -307,6 +320,7 @@ impl CancelReason {
             Self::PaymentExpired => "payment_expired",
             Self::ReservationExpired => "reservation_expired",
             Self::Fraud => "fraud",
+            Self::NotTold => "not_told",
         }
     }
 }

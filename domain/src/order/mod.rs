@@ -7,6 +7,7 @@ mod decide;
 mod delivery;
 mod edit;
 mod event;
+mod history;
 mod hold;
 mod refund;
 mod rejection;

@@ -233,7 +233,7 @@ impl Aggregate for Order {
                 }
                 self.refund(&e.refunds);
             }
-            Event::PaymentRefused(_) | Event::LinesShort(_) => {}
+            Event::PaymentRefused(_) | Event::LinesShort(_) | Event::HistoryRecorded(_) => {}
         }
     }
 

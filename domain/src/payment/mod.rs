@@ -7,6 +7,7 @@ mod capture;
 mod command;
 mod decide;
 mod event;
+mod history;
 mod refund;
 mod state;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::command::Call;
 use super::event::{Event, PaymentRequested};
 use crate::Aggregate;
-use crate::id::{CaptureId, PaymentId, RefundId};
+use crate::id::{CaptureId, OrderId, PaymentId, RefundId};
 use crate::money::Amount;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,6 +96,11 @@ pub struct Payment {
 }
 
 impl Payment {
+    /// The order that it pays, once it is asked for.
+    pub fn order_id(&self) -> Option<OrderId> {
+        self.request.as_ref().map(|request| request.order_id)
+    }
+
     /// The word for where it is: whatever is unknown comes first, then what is done with the money.
     pub fn as_str(&self) -> &'static str {
         let (captured, refunded) = (self.captured(), self.refunds(&[RefundStage::Refunded]));

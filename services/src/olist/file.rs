@@ -1,8 +1,10 @@
 //! A CSV file with a header: its cells by column name, and errors that say which file, line and column are at fault.
 
+use chrono::{DateTime, NaiveDateTime, Utc};
 use csv::ByteRecord;
 use domain::id::{BadSku, Sku};
 use domain::money::{Amount, BadCurrency};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -40,15 +42,25 @@ pub(super) fn read<T, const N: usize>(
     let header = reader.byte_headers().map_err(not_csv)?.clone();
     let at = positions(path, &header, columns)?;
     let mut read = Vec::new();
+    let mut lines = Lines { content: &content, counted: 0, line: 1 };
     for record in reader.byte_records() {
         let record = record.map_err(not_csv)?;
-        let place = Place { path, content: &content, byte: record.position().map_or(0, csv::Position::byte) };
+        let place = Place { path, line: lines.at(record.position().map_or(0, csv::Position::byte)) };
         if record.len() != header.len() {
             return Err(place.fields(record.len(), header.len()));
         }
         read.push(row(std::array::from_fn(|n| Cell { place, column: columns[n], bytes: &record[at[n]] }))?);
     }
     Ok(read)
+}
+
+/// The names of the file's columns, in their order.
+pub(super) fn columns(path: &Path) -> Result<Vec<String>, OlistError> {
+    let file = File::open(path).map_err(|source| OlistError::Read { path: path.to_owned(), source })?;
+    let not_csv = |source| OlistError::Csv { path: path.to_owned(), source };
+    let mut reader = csv::Reader::from_reader(file);
+    let header = reader.byte_headers().map_err(not_csv)?;
+    Ok(header.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect())
 }
 
 fn positions<const N: usize>(
@@ -66,26 +78,39 @@ fn positions<const N: usize>(
     Ok(at)
 }
 
+/// Counts lines as the records come: the reader's own count is one behind in files whose lines end in CR LF, as Olist's
+/// do.
+struct Lines<'a> {
+    content: &'a [u8],
+    /// How many bytes have been looked through.
+    counted: usize,
+    /// The line that these end in, from 1.
+    line: usize,
+}
+
+impl Lines<'_> {
+    /// The line of the record that begins at `byte`, or after the line ends there.
+    fn at(&mut self, byte: u64) -> usize {
+        let begin = usize::try_from(byte).unwrap_or(usize::MAX).clamp(self.counted, self.content.len());
+        let line_ends = self.content[begin..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        let end = begin + line_ends;
+        self.line += self.content[self.counted..end].iter().filter(|b| **b == b'\n').count();
+        self.counted = end;
+        self.line
+    }
+}
+
 /// Where a record begins.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     path: &'a Path,
-    content: &'a [u8],
-    byte: u64,
+    /// From 1.
+    line: usize,
 }
 
 impl Place<'_> {
-    /// The line, from 1. Counted here, and only for an error: the reader's own count is one behind in files whose lines
-    /// end in CR LF, as Olist's do.
-    fn line(&self) -> usize {
-        let begin = usize::try_from(self.byte).unwrap_or(usize::MAX).min(self.content.len());
-        let (before, rest) = self.content.split_at(begin);
-        let line_ends = rest.iter().take_while(|b| matches!(b, b'\r' | b'\n'));
-        1 + before.iter().chain(line_ends).filter(|b| **b == b'\n').count()
-    }
-
     fn fields(&self, found: usize, expected: usize) -> OlistError {
-        OlistError::Fields { path: self.path.to_owned(), line: self.line(), found, expected }
+        OlistError::Fields { path: self.path.to_owned(), line: self.line, found, expected }
     }
 }
 
@@ -118,6 +143,16 @@ impl<'a> Cell<'a> {
         self.text()?.parse().map_err(|_| self.is_not("a whole number"))
     }
 
+    /// A time as Olist writes it, to the second; none if the cell is empty. The files name no time zone: it is taken to
+    /// be UTC.
+    pub(super) fn time(self) -> Result<Option<DateTime<Utc>>, OlistError> {
+        if self.bytes.is_empty() {
+            return Ok(None);
+        }
+        let time = NaiveDateTime::parse_from_str(self.text()?, "%Y-%m-%d %H:%M:%S");
+        Ok(Some(time.map_err(|_| self.is_not("a time such as 2017-10-02 10:56:33"))?.and_utc()))
+    }
+
     /// A payment type: what the domain takes for the kind of a payment method.
     pub(super) fn kind(self) -> Result<String, OlistError> {
         let is_code = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_';
@@ -135,8 +170,8 @@ impl<'a> Cell<'a> {
     pub(super) fn is_not(self, expected: &'static str) -> OlistError {
         // A quote that is never closed makes one cell of the rest of the file.
         let found = String::from_utf8_lossy(self.bytes).chars().take(60).collect();
-        let Place { path, .. } = self.place;
-        OlistError::Cell { path: path.to_owned(), line: self.place.line(), column: self.column, found, expected }
+        let Place { path, line } = self.place;
+        OlistError::Cell { path: path.to_owned(), line, column: self.column, found, expected }
     }
 }
 

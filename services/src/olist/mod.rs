@@ -1,9 +1,11 @@
-//! Real orders in the public Olist CSV format, as orders to place: what `daybook demo --orders-from DIR` drives.
+//! Real orders in the public Olist CSV format, as orders to place: what `daybook demo --orders-from DIR` drives. As
+//! history, they are in `import/`.
 //!
 //! The recorded status is not replayed: a cancelled order with items and fitting payments is placed like any other.
 //! What cannot be placed, or is left out, is listed with the reason; nothing is dropped in silence.
 
 mod file;
+pub mod import;
 mod rows;
 mod table;
 #[cfg(test)]

@@ -1,11 +1,15 @@
 //! The rows of the three files that placing needs. The customers file and the time stamps are not read.
 
 use super::Orphans;
-use super::file::{self, OlistError};
+use super::file::{self, Cell, OlistError};
 use domain::id::{CustomerId, OrderId, SellerId, Sku};
 use domain::money::Amount;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+
+pub(super) const ORDERS: &str = "olist_orders_dataset.csv";
+pub(super) const ITEMS: &str = "olist_order_items_dataset.csv";
+pub(super) const PAYMENTS: &str = "olist_order_payments_dataset.csv";
 
 #[derive(Debug)]
 pub(super) struct OrderRow {
@@ -102,9 +106,42 @@ pub(super) fn sum(amounts: impl Iterator<Item = Amount>) -> Amount {
     Amount(amounts.map(|a| a.0).sum())
 }
 
+impl ItemRow {
+    pub(super) const COLUMNS: [&'static str; 6] =
+        ["order_id", "order_item_id", "product_id", "seller_id", "price", "freight_value"];
+
+    /// The row of the cells of these columns; its amounts are added to `total`.
+    pub(super) fn of(cells: [Cell<'_>; 6], total: &mut Amount) -> Result<Self, OlistError> {
+        let [order, number, sku, seller, price, freight] = cells;
+        Ok(Self {
+            order: OrderId(order.id()?),
+            number: number.number()?,
+            sku: sku.sku()?,
+            seller: SellerId(seller.id()?),
+            price: price.amount(total)?,
+            freight: freight.amount(total)?,
+        })
+    }
+}
+
+impl PaymentRow {
+    pub(super) const COLUMNS: [&'static str; 4] = ["order_id", "payment_sequential", "payment_type", "payment_value"];
+
+    /// The row of the cells of these columns; its amount is added to `total`.
+    pub(super) fn of(cells: [Cell<'_>; 4], total: &mut Amount) -> Result<Self, OlistError> {
+        let [order, sequential, kind, amount] = cells;
+        Ok(Self {
+            order: OrderId(order.id()?),
+            sequential: sequential.number()?,
+            kind: kind.kind()?,
+            amount: amount.amount(total)?,
+        })
+    }
+}
+
 fn orders(dir: &Path) -> Result<Vec<OrderRow>, OlistError> {
     let mut seen = HashSet::new();
-    file::read(&dir.join("olist_orders_dataset.csv"), ["order_id", "customer_id"], |[order, customer]| {
+    file::read(&dir.join(ORDERS), ["order_id", "customer_id"], |[order, customer]| {
         let id = OrderId(order.id()?);
         if !seen.insert(id) {
             return Err(order.is_not("an order that no line before has"));
@@ -114,36 +151,22 @@ fn orders(dir: &Path) -> Result<Vec<OrderRow>, OlistError> {
 }
 
 fn items(dir: &Path) -> Result<Vec<ItemRow>, OlistError> {
-    let columns = ["order_id", "order_item_id", "product_id", "seller_id", "price", "freight_value"];
     let (mut seen, mut total) = (HashSet::new(), Amount::ZERO);
-    file::read(&dir.join("olist_order_items_dataset.csv"), columns, |[order, number, sku, seller, price, freight]| {
-        let row = ItemRow {
-            order: OrderId(order.id()?),
-            number: number.number()?,
-            sku: sku.sku()?,
-            seller: SellerId(seller.id()?),
-            price: price.amount(&mut total)?,
-            freight: freight.amount(&mut total)?,
-        };
+    file::read(&dir.join(ITEMS), ItemRow::COLUMNS, |cells| {
+        let row = ItemRow::of(cells, &mut total)?;
         if !seen.insert((row.order, row.number)) {
-            return Err(number.is_not("an item that no line before has"));
+            return Err(cells[1].is_not("an item that no line before has"));
         }
         Ok(row)
     })
 }
 
 fn payments(dir: &Path) -> Result<Vec<PaymentRow>, OlistError> {
-    let columns = ["order_id", "payment_sequential", "payment_type", "payment_value"];
     let (mut seen, mut total) = (HashSet::new(), Amount::ZERO);
-    file::read(&dir.join("olist_order_payments_dataset.csv"), columns, |[order, sequential, kind, amount]| {
-        let row = PaymentRow {
-            order: OrderId(order.id()?),
-            sequential: sequential.number()?,
-            kind: kind.kind()?,
-            amount: amount.amount(&mut total)?,
-        };
+    file::read(&dir.join(PAYMENTS), PaymentRow::COLUMNS, |cells| {
+        let row = PaymentRow::of(cells, &mut total)?;
         if !seen.insert((row.order, row.sequential)) {
-            return Err(sequential.is_not("a payment that no line before has"));
+            return Err(cells[1].is_not("a payment that no line before has"));
         }
         Ok(row)
     })

@@ -71,7 +71,10 @@ impl ReadModel for Order {
             return order.payment(&stream, &event.event_type, payload);
         }
         if event.event_type == "OrderPlaced" {
-            rows.insert(stream.clone(), Self::placed(stream.clone(), event.recorded_at, payload)?);
+            // When an imported order was placed, its source says.
+            let imported = event.origin_name() == Some("import");
+            let at = if imported { event.occurred_at } else { event.recorded_at };
+            rows.insert(stream.clone(), Self::placed(stream.clone(), at, payload)?);
         }
         let Some(order) = rows.get_mut(&stream) else { return Some(()) };
         order.changed_at = event.recorded_at;

@@ -1,4 +1,6 @@
-//! `daybook import log FILE`: an export becomes the log of an empty database.
+//! `daybook import log FILE`: an export becomes the log of an empty database. `daybook import olist DIR` is in `olist.rs`.
+
+mod olist;
 
 use super::{Failure, output, target};
 use crate::archive::{self, ImportError};
@@ -7,6 +9,7 @@ use crate::config::Servers;
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::PathBuf;
 use store::checkpoint::AdvanceError;
 use store::connect::{self, Role};
 use store::{ImportError as NotImported, Log, Position};
@@ -19,11 +22,18 @@ pub(super) enum Verb {
         /// The file, compressed with zstd or not; - for standard input.
         file: String,
     },
+    /// Record the orders of a folder as history: the public Olist data set, as CSV files. Nothing follows from it. Run
+    /// again, it records what is missing.
+    Olist {
+        /// The folder.
+        dir: PathBuf,
+    },
 }
 
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
     match verb {
         Verb::Log { file } => log(&file, servers, json).await,
+        Verb::Olist { dir } => olist::run(&dir, servers, json).await,
     }
 }
 
