@@ -198,7 +198,8 @@ fn assert_demo(demo: &Value, orders: u64) {
     }
 }
 
-const DEMO_FIELDS: [&str; 11] = [
+const DEMO_FIELDS: [&str; 13] = [
+    "balances",
     "command_p50_ms",
     "command_p99_ms",
     "commands",
@@ -208,6 +209,7 @@ const DEMO_FIELDS: [&str; 11] = [
     "expected",
     "lag_events",
     "orders",
+    "paths",
     "seconds",
     "verified",
 ];

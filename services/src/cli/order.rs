@@ -188,7 +188,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
     let ask = Ask { servers, json };
     match verb {
         Verb::Place { file, id } => {
-            let order: PlaceOrder = parsed(&file)?;
+            let order: PlaceOrder = parsed(&file, "order")?;
             let order_id = OrderId(id.unwrap_or_else(Uuid::now_v7));
             ask.about(order_id, Place { order_id, order }).await
         }
@@ -214,7 +214,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
         Verb::Approve { id, approval } => ask.about(id, GrantApproval { order_id: id, approval }).await,
         Verb::Deny { id, approval } => ask.about(id, DenyApproval { order_id: id, approval }).await,
         Verb::Edit { id, file } => {
-            let edit: order::ProposeEdit = parsed(&file)?;
+            let edit: order::ProposeEdit = parsed(&file, "edit")?;
             ask.about(id, ProposeEdit { order_id: id, edit }).await
         }
         Verb::ConfirmEdit { id, edit } => ask.about(id, ConfirmEdit { order_id: id, edit }).await,
@@ -253,10 +253,10 @@ async fn show_at(id: Uuid, at: At, servers: &Servers, json: bool) -> Result<(), 
 }
 
 /// What a file holds, as JSON.
-fn parsed<T: DeserializeOwned>(file: &str) -> Result<T, Failure> {
+fn parsed<T: DeserializeOwned>(file: &str, what: &str) -> Result<T, Failure> {
     wire::parse(read(file)?.as_bytes()).map_err(|e| {
         let faults: Vec<String> = e.fields.iter().map(|f| format!("{}: {}", f.field, f.expected)).collect();
-        Failure::Usage(format!("{file} does not hold it: {}; docs/wire.md shows one", faults.join("; ")))
+        Failure::Usage(format!("{file} holds no {what}: {}; docs/wire.md shows one", faults.join("; ")))
     })
 }
 
