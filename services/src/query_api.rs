@@ -7,7 +7,7 @@ use async_nats::Client;
 use async_nats::service::Request;
 use chrono::{DateTime, Utc};
 use domain::id::Sku;
-use domain::order::Status;
+use domain::order::{Life, Status};
 use projections::order_summary::{self, Filter};
 use projections::{ReadModel, stock_level};
 use serde::{Deserialize, Serialize};
@@ -46,10 +46,39 @@ struct AfterOrder {
     order_id: Uuid,
 }
 
+/// The status that an order is shown with: where it is in its life, or how that ended.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Shown {
+    Placed,
+    AwaitingApproval,
+    OnHold,
+    Confirmed,
+    Completed,
+    Cancelled,
+    Rejected,
+    Expired,
+}
+
+impl Shown {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Placed => Life::Placed.as_str(),
+            Self::AwaitingApproval => Life::AwaitingApproval.as_str(),
+            Self::OnHold => Life::OnHold.as_str(),
+            Self::Confirmed => Life::Confirmed.as_str(),
+            Self::Completed => Status::Completed.as_str(),
+            Self::Cancelled => Status::Cancelled.as_str(),
+            Self::Rejected => Status::Rejected.as_str(),
+            Self::Expired => Status::Expired.as_str(),
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListOrders {
-    status: Option<Status>,
+    status: Option<Shown>,
     customer_id: Option<Uuid>,
     after: Option<AfterOrder>,
     limit: Option<i64>,

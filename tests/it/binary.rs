@@ -1,7 +1,8 @@
 //! The binary as people use it: its verbs, what they print, their exit codes; and that it takes its servers with it,
 //! whatever ends it.
 
-use crate::harness::{System, daybook, daybook_on, folder, order_of};
+use crate::harness::{System, daybook, daybook_on, folder, id, order_of};
+use domain::id::{OrderId, SellerId, ShipmentId};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use services::client::Client;
@@ -480,6 +481,95 @@ async fn the_verbs_find_the_dev_that_runs() {
     assert_eq!(code(&second_dev), 4, "{second_dev:?}");
     let in_use = format!("is in use by another daybook (pid {})", dev.pid());
     assert!(text(&second_dev.stderr).contains(&in_use), "{second_dev:?}");
+}
+
+/// An order on its way from an approval to a return, by the verbs alone.
+#[tokio::test]
+async fn the_verbs_take_an_order_through_holds_an_edit_and_a_return() {
+    let dev = Dev::start().await;
+    let order = Uuid::now_v7();
+    let (file, edit) = (dev.dir.with_extension("order.json"), dev.dir.with_extension("edit.json"));
+    let done = async |arguments: &str| assert_eq!(line(&dev.run(arguments).await)["recorded"], true, "{arguments}");
+    let refused = async |expected: i32, arguments: &str, says: &str| {
+        let output = dev.run(arguments).await;
+        assert_eq!((code(&output), text(&output.stdout)), (expected, ""), "{arguments}: {output:?}");
+        assert!(text(&output.stderr).contains(says), "{arguments}: {output:?}");
+    };
+    let shown = async || line(&dev.run(&format!("order show {order} --json")).await)["data"].clone();
+    let is = async |status: &str| {
+        until(status, async || (shown().await["status"] == status).then_some(())).await;
+    };
+
+    // Approved and let go, in whichever order.
+    done("stock receive mug 20 --json").await;
+    let mut placed = order_of(&[("mug", 2, 1)]);
+    placed.approval_within_seconds = Some(3600);
+    fs::write(&file, serde_json::to_string(&placed).unwrap()).unwrap();
+    done(&format!("order place --json --id {order} --file {}", file.display())).await;
+    done(&format!("order hold {order} --reason fraud --json")).await;
+    let again = line(&dev.run(&format!("order hold {order} --reason fraud --json")).await);
+    assert_eq!((&again["recorded"], &again["order_id"]), (&json!(false), &json!(order)));
+    is("on_hold").await;
+    assert_eq!(line(&dev.run("orders --status on_hold --json").await)["order_id"], json!(order));
+    refused(2, &format!("order hold {order} --reason whim"), "error: invalid value 'whim'").await;
+    done(&format!("order release {order} --reason fraud --json")).await;
+    is("awaiting_approval").await;
+    let approved = dev.run(&format!("order approve {order}")).await;
+    assert!(text(&approved.stdout).starts_with(&format!("order {order}: recorded, position ")), "{approved:?}");
+    refused(3, &format!("order deny {order}"), &format!("approval 1 of order {order} is granted")).await;
+    is("confirmed").await;
+
+    // Three mugs instead of two: another line, and the rest of the money.
+    let mut proposed = json!({
+        "remove": [1],
+        "add": [{ "sku": "mug", "seller_id": id(1), "quantity": 3, "unit_price": 1000 }],
+        "shipping": [{ "seller_id": id(1), "amount": 250 }],
+    });
+    let propose = format!("order edit {order} --json --file {}", edit.display());
+    fs::write(&edit, proposed.to_string()).unwrap();
+    refused(3, &propose, "\n  data.edit.payments: amounts that add up to 10.00\n").await;
+    refused(2, &propose.replace("edit.json", "order.json"), "holds no edit: ").await;
+    proposed["payments"] = json!([{ "method": { "kind": "credit_card", "token": "tok_approve" }, "amount": 1000 }]);
+    fs::write(&edit, proposed.to_string()).unwrap();
+    done(&propose).await;
+    let confirmed = until("the edit is secured", async || {
+        let output = dev.run(&format!("order confirm-edit {order} 1 --json")).await;
+        (code(&output) != 3).then_some(output)
+    })
+    .await;
+    assert_eq!(line(&confirmed)["recorded"], true);
+    until("it costs more", async || (shown().await["total"] == 3250).then_some(())).await;
+    refused(3, &format!("order discard-edit {order} 1"), &format!("edit 1 of order {order} is confirmed")).await;
+
+    // Packed, sent, arrived.
+    let parcel = ShipmentId::of_seller(OrderId(order), SellerId(id(1)));
+    refused(3, &format!("shipment lost {parcel}"), "is not dispatched").await;
+    done(&format!("shipment ready {parcel} --json")).await;
+    done(&format!("shipment dispatch {parcel} --tracking T-1 --json")).await;
+    refused(3, &format!("order cancel-lines {order} --lines 2"), "is dispatched").await;
+    done(&format!("shipment deliver {parcel} --json")).await;
+    refused(3, &format!("shipment returned {parcel}"), "is delivered").await;
+    is("completed").await;
+
+    // Two of the three come back, one of them whole.
+    refused(2, &format!("order request-return {order} --line 2 --reason damaged"), "such as 1:2").await;
+    done(&format!("order request-return {order} --line 2:2 --reason damaged --json")).await;
+    refused(3, &format!("order receive-return {order} 1 --line 2:2:1"), "is not approved").await;
+    done(&format!("order approve-return {order} 1 --json")).await;
+    done(&format!("order receive-return {order} 1 --line 2:2:1 --json")).await;
+    let refunded = async || -> i64 {
+        shown().await["payments"].as_array().unwrap().iter().filter_map(|p| p["refunded"].as_i64()).sum()
+    };
+    until("two mugs are refunded", async || (refunded().await == 2000).then_some(())).await;
+    let on_hand = async || line(&dev.run("stock show mug --json").await)["data"]["on_hand"].clone();
+    until("one of them is on hand again", async || (on_hand().await == 18).then_some(())).await;
+
+    // Counted.
+    refused(3, "stock adjust mug -100 --reason theft", "100 cannot be taken away").await;
+    done("stock adjust mug -2 --reason count --json").await;
+    until("what was counted is on hand", async || (on_hand().await == 16).then_some(())).await;
+    let verified = dev.run("verify").await;
+    assert_eq!(code(&verified), 0, "{verified:?}");
 }
 
 async fn line_by_line(dev: &Dev, arguments: &str) -> Vec<Value> {

@@ -7,7 +7,7 @@ use domain::money::Amount;
 use domain::order::{CancelReason, PlaceOrder};
 use domain::payment::{Call, Outcome};
 use domain::reaction::{LookupAnswer, Operation, ProviderCall};
-use domain::{Command, payment};
+use domain::{Command, payment, shipment};
 use serde_json::json;
 use services::command_api;
 use services::execute::{Envelope, ExecuteError, Outcome as Executed};
@@ -310,11 +310,15 @@ async fn a_notice_of_the_provider_says_what_its_answer_would_have_said() {
 }
 
 #[tokio::test]
-async fn a_capture_that_the_provider_declines_is_parked_for_somebody_to_see() {
+async fn a_capture_that_the_provider_declines_is_parked_and_holds_the_order_for_somebody_to_see() {
     let mut system = start().await;
     let order = system.place(paid_by("tok_decline_capture")).await;
     system.settle().await;
-    system.ship(order).await;
+    let parcel = system.shipments(order).await[0];
+    let dispatch = shipment::Command::Dispatch { tracking: "T1".into() };
+    system.execute(Command::Shipment { id: parcel, command: dispatch }).await.unwrap();
+    system.settle().await;
+    assert_eq!(system.status(order).await, "on_hold");
     let parked = "SELECT count(*) FROM daybook.follow_ups WHERE state = 'parked' AND reaction = 'call_capture'
         AND reason = 'the provider declined: capture declined'";
     assert_eq!(count(&system, parked).await, 1);

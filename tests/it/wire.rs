@@ -3,6 +3,7 @@
 
 use crate::harness::{System, id, order_of};
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
+use domain::id::{OrderId, PaymentId, SellerId, ShipmentId};
 use domain::timer::Timer;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -76,7 +77,7 @@ async fn stored_events() {
     system.command("order.place", 3, place()).await;
     system.system.settle().await;
     // They were planned side by side.
-    let mut shipments = system.system.shipments(domain::id::OrderId(id(ORDER))).await;
+    let mut shipments = system.system.shipments(OrderId(id(ORDER))).await;
     shipments.sort_unstable();
     for (n, shipment) in (4..).zip(shipments) {
         let tracking = format!("T{n}");
@@ -208,6 +209,181 @@ async fn replies() {
         "a query with a wrong field",
         apis.query("order_summary.list", json!({ "data": { "state": "placed" } })).await,
     );
+    insta::assert_snapshot!(shown.join("\n\n"));
+}
+
+/// Sends commands one after the other; shows of each what it tries, and what comes back.
+async fn tell(apis: &Apis, shown: &mut Vec<String>, commands: impl IntoIterator<Item = (&str, &str, Value)>) {
+    for (verb, what, data) in commands {
+        let answer = apis.command(verb, 1000 + shown.len() as u128, data).await;
+        shown.push(format!("{verb}: {what}\n{answer}"));
+    }
+}
+
+/// Every verb on one order's way from an approval to a return: what it is answered where something new is to be seen, and
+/// how it is refused where it comes too early or too late.
+#[tokio::test]
+async fn replies_to_every_verb() {
+    let mut apis = Apis::start().await;
+    let shown = &mut Vec::new();
+    for (n, sku) in [(1, "mug"), (2, "hat")] {
+        apis.command("stock.receive", n, json!({ "sku": sku, "quantity": 10 })).await;
+    }
+    let order = OrderId(id(ORDER));
+    let [first, second] = [1, 2].map(|seller| ShipmentId::of_seller(order, SellerId(id(seller))));
+    let of_order = |data: Value| {
+        let mut with_id = json!({ "order_id": order });
+        with_id.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
+        with_id
+    };
+    let approved_within = |seconds: Value| {
+        let mut place = place();
+        place["order"]["approval_within_seconds"] = seconds;
+        place
+    };
+    let hold = |reason: &str| of_order(json!({ "reason": reason }));
+    let approval = |approval: u32| of_order(json!({ "approval": approval }));
+    let edit_no = |edit: u32| of_order(json!({ "edit": edit }));
+    let edit = |edit: Value| of_order(json!({ "edit": edit }));
+    let lines = |lines: Value| of_order(json!({ "lines": lines, "reason": "customer_request" }));
+    let asks = |lines: Value| of_order(json!({ "lines": lines, "reason": "damaged" }));
+    let came = |lines: Value| of_order(json!({ "return_no": 1, "lines": lines }));
+    let parcel = |id: ShipmentId| json!({ "shipment_id": id });
+    let sent = |id: ShipmentId| json!({ "shipment_id": id, "tracking": "T1" });
+
+    tell(
+        &apis,
+        shown,
+        [
+            ("order.place", "an approval within no time", approved_within(json!(0))),
+            ("order.place", "an approval within no number", approved_within(json!("soon"))),
+            ("order.place", "with an approval: two events", approved_within(json!(3600))),
+            ("order.cancel", "a reason of the system's own", hold("out_of_stock")),
+            ("order.cancel", "a reason of histories", hold("not_told")),
+            ("order.cancel", "no reason that there is", hold("whim")),
+            ("order.place_hold", "once for each reason", hold("fraud")),
+            ("order.place_hold", "the same reason again", hold("fraud")),
+            ("order.place_hold", "no reason that there is", hold("whim")),
+            ("order.release_hold", "let go", hold("fraud")),
+            ("order.request_approval", "one at a time", of_order(json!({ "within_seconds": 60 }))),
+            ("order.request_approval", "more than 90 days", of_order(json!({ "within_seconds": 7_776_001 }))),
+            ("order.grant_approval", "one that was not asked for", approval(2)),
+            ("order.propose_edit", "too early", edit(json!({ "remove": [2] }))),
+            ("order.request_return", "too early", asks(json!([{ "line": 1, "quantity": 1 }]))),
+            ("order.grant_approval", "granted", approval(1)),
+            ("order.deny_approval", "decided already", approval(1)),
+        ],
+    )
+    .await;
+    apis.system.settle().await;
+
+    let mugs = json!([{ "sku": "mug", "seller_id": id(1), "quantity": 2, "unit_price": 1000 }]);
+    let shipping = json!([{ "seller_id": id(1), "amount": 250 }]);
+    let card = json!([{ "method": { "kind": "credit_card", "token": "tok_approve" }, "amount": 1000 }]);
+    let no_mugs = json!([{ "sku": "mug", "seller_id": id(1), "quantity": 0, "unit_price": 1000 }]);
+    let more = edit(json!({ "remove": [2], "add": mugs, "shipping": shipping, "payments": card }));
+    let at_fault = edit(json!({ "remove": [9], "add": no_mugs, "shipping": [{ "seller_id": id(3), "amount": -1 }] }));
+    tell(
+        &apis,
+        shown,
+        [
+            ("order.request_approval", "too late", of_order(json!({ "within_seconds": 60 }))),
+            (
+                "order.propose_edit",
+                "what is missing is not paid",
+                edit(json!({ "remove": [2], "add": mugs, "shipping": shipping })),
+            ),
+            ("order.propose_edit", "every field at fault", at_fault),
+            ("order.propose_edit", "proposed", more),
+            ("order.propose_edit", "another one", edit(json!({ "remove": [1] }))),
+            ("order.cancel_lines", "while an edit is open", lines(json!([1]))),
+            ("order.confirm_edit", "not yet paid and reserved", edit_no(1)),
+            ("order.confirm_edit", "none that there is", edit_no(7)),
+        ],
+    )
+    .await;
+    apis.system.settle().await;
+    tell(
+        &apis,
+        shown,
+        [("order.place_hold", "of a confirmed order", hold("address")), ("order.confirm_edit", "on hold", edit_no(1))],
+    )
+    .await;
+    apis.system.settle().await;
+    tell(&apis, shown, [("shipment.mark_ready", "held", parcel(first)), ("shipment.dispatch", "held", sent(first))])
+        .await;
+    let held = apis.query("order_summary.list", json!({ "data": { "status": "on_hold" } })).await;
+    assert_eq!(held["body"]["data"].as_array().map(Vec::len), Some(1), "{held}");
+    tell(&apis, shown, [("order.release_hold", "of a confirmed order", hold("address"))]).await;
+    apis.system.settle().await;
+    let cheaper = edit(json!({ "remove": [1], "shipping": shipping }));
+    tell(
+        &apis,
+        shown,
+        [
+            ("order.confirm_edit", "with the shipments", edit_no(1)),
+            ("order.discard_edit", "confirmed already", edit_no(1)),
+            ("order.propose_edit", "a cheaper one, nothing to pay", cheaper),
+            ("order.discard_edit", "discarded", edit_no(2)),
+            ("order.confirm_edit", "discarded already", edit_no(2)),
+            ("order.cancel_lines", "no line of the order", lines(json!([1, 9]))),
+            ("order.cancel_lines", "with the shipments that change", lines(json!([1]))),
+            ("order.cancel_lines", "the same again", lines(json!([1]))),
+            ("order.change_address", "with the shipments", of_order(json!({ "address_id": id(0xB) }))),
+        ],
+    )
+    .await;
+    apis.system.settle().await;
+    tell(
+        &apis,
+        shown,
+        [
+            ("shipment.report_lost", "too early", parcel(first)),
+            ("shipment.mark_ready", "packed", parcel(first)),
+            ("shipment.dispatch", "of a seller who has no line left", sent(second)),
+            ("shipment.dispatch", "none that there is", sent(ShipmentId(id(7)))),
+            ("shipment.dispatch", "handed over", sent(first)),
+            ("order.change_address", "too late", of_order(json!({ "address_id": id(0xC) }))),
+            ("shipment.confirm_delivery", "arrived", parcel(first)),
+            ("shipment.report_lost", "too late", parcel(first)),
+            ("shipment.report_returned", "too late", parcel(first)),
+        ],
+    )
+    .await;
+    apis.system.settle().await;
+
+    let payment = PaymentId::of_order(order, 0);
+    let notice = |call: Value| {
+        let outcome = json!({ "approved": { "reference": "r" } });
+        json!({ "payment_id": payment, "notice_id": id(5), "call": call, "outcome": outcome })
+    };
+    tell(
+        &apis,
+        shown,
+        [
+            ("order.place_hold", "too late", hold("manual")),
+            ("order.request_return", "more than has arrived", asks(json!([{ "line": 3, "quantity": 3 }]))),
+            ("order.request_return", "nothing", asks(json!([]))),
+            ("order.request_return", "asked for", asks(json!([{ "line": 3, "quantity": 2 }]))),
+            ("order.receive_return", "not yet approved", came(json!([{ "line": 3, "quantity": 1, "usable": 1 }]))),
+            ("order.approve_return", "none that there is", of_order(json!({ "return_no": 2 }))),
+            ("order.approve_return", "approved", of_order(json!({ "return_no": 1 }))),
+            ("order.receive_return", "more usable than came", came(json!([{ "line": 3, "quantity": 1, "usable": 2 }]))),
+            ("order.receive_return", "a part", came(json!([{ "line": 3, "quantity": 1, "usable": 1 }]))),
+            (
+                "order.receive_return",
+                "more than was approved",
+                came(json!([{ "line": 3, "quantity": 2, "usable": 0 }])),
+            ),
+            ("stock.adjust", "by nothing", json!({ "sku": "mug", "by": 0, "reason": "count" })),
+            ("stock.adjust", "below what there is", json!({ "sku": "mug", "by": -100, "reason": "theft" })),
+            ("stock.adjust", "counted", json!({ "sku": "mug", "by": -1, "reason": "damage" })),
+            ("payment.record_notice", "known already", notice(json!("authorise"))),
+            ("payment.record_notice", "no capture", notice(json!({ "capture": { "capture_id": id(7) } }))),
+            ("payment.record_notice", "no refund", notice(json!({ "refund": { "refund_id": id(7) } }))),
+        ],
+    )
+    .await;
     insta::assert_snapshot!(shown.join("\n\n"));
 }
 

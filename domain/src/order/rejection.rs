@@ -20,7 +20,7 @@ pub enum Rejection {
     AlreadyDispatched { shipment_id: ShipmentId },
     #[error("order {order_id} has no payment {payment_id}")]
     UnknownPayment { order_id: OrderId, payment_id: PaymentId },
-    #[error("order {order_id} is not confirmed: nothing of it can have been delivered")]
+    #[error("order {order_id} is not confirmed")]
     NotConfirmed { order_id: OrderId },
     #[error("order {order_id} is confirmed already")]
     AlreadyConfirmed { order_id: OrderId },

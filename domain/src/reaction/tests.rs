@@ -251,6 +251,13 @@ fn the_order_is_told_what_came_of_a_payment() {
 }
 
 #[test]
+fn a_capture_that_is_declined_holds_the_order() {
+    let declined = payment::CaptureDeclined { order_id: ORDER, capture_id: CAPTURE, reason: "no funds".to_owned() };
+    let hold = order::Command::PlaceHold { reason: HoldReason::Payment };
+    assert_eq!(after_payment(declined), [order_command("hold_unpaid", hold)]);
+}
+
+#[test]
 fn the_order_is_told_of_its_reservation_once_at_the_last_part() {
     let part = |part| stock::StockReserved {
         sku: sku("MUG"),

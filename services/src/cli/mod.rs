@@ -57,15 +57,15 @@ enum Verb {
     Serve(serve::Args),
     /// Create or update the schema in DATABASE_URL, and the roles that services act in.
     Migrate,
-    /// Place, show or cancel an order.
+    /// Place an order, show it, or say what is to become of it.
     #[command(subcommand)]
     Order(order::Verb),
     /// List orders, newest first.
     Orders(orders::Args),
-    /// Take stock in, or show it.
+    /// Take stock in, correct it, or show it.
     #[command(subcommand)]
     Stock(stock::Verb),
-    /// Dispatch or deliver a shipment.
+    /// Say what warehouse and carrier have done with a shipment.
     #[command(subcommand)]
     Shipment(shipment::Verb),
     /// Read the log.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Only orders in this status: placed, confirmed, completed, cancelled, rejected.
+    /// Only orders in this status: placed, awaiting_approval, on_hold, confirmed, completed, cancelled, rejected, expired.
     #[arg(long)]
     status: Option<String>,
     /// Only this customer's orders.

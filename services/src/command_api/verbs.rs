@@ -138,8 +138,8 @@ verbs! {
 
 /// A reason that somebody can have; the others are the system's own.
 fn somebodys_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CancelReason, D::Error> {
-    match CancelReason::deserialize(deserializer)? {
-        reason @ (CancelReason::CustomerRequest | CancelReason::SellerRequest | CancelReason::Fraud) => Ok(reason),
+    match CancelReason::deserialize(deserializer) {
+        Ok(reason @ (CancelReason::CustomerRequest | CancelReason::SellerRequest | CancelReason::Fraud)) => Ok(reason),
         _ => Err(D::Error::custom("customer_request, seller_request or fraud")),
     }
 }
