@@ -21,6 +21,7 @@ mod orders;
 mod payments;
 mod postgres_roles;
 mod projecting;
+mod races;
 mod reading;
 mod relaying;
 mod replaying;

@@ -1,0 +1,431 @@
+//! The races of the domain: two processes at one moment, each with a cache of its own; whoever is first, it comes out
+//! right, by the provider's own books.
+//!
+//! The others have their stories elsewhere: cancel against dispatch and the order that costs nothing in `orders.rs`, one
+//! piece and 500 buyers in `buyers.rs`, an expiry before, after and within a dispatch in `timers.rs`, a cancel while a
+//! payment is unknown in `payments.rs`.
+
+use crate::harness::{System, card, envelope, executor, new_order, order_of};
+use domain::id::{CaptureId, OrderId, PaymentId, RefundId, SellerId, ShipmentId, Sku};
+use domain::money::Amount;
+use domain::order::{Approval, PlaceLine, PlaceOrder, PlacePayment, ProposeEdit, StockLine};
+use domain::payment::{self, Call, Outcome, ProviderNotice};
+use domain::reaction::{Operation, ProviderCall};
+use domain::{Command, Rejection, order, shipment, stock};
+use services::execute::{ExecuteError, Executor, Outcome as Executed};
+use services::provider;
+use services::step::Step;
+use sqlx::query_scalar;
+use std::time::Duration;
+use uuid::Uuid;
+
+const DAY: i64 = 24 * 60 * 60;
+/// Of an order of one mug, shipping included.
+const TOTAL: i64 = 1250;
+/// How often each race is run.
+const RUNS: usize = 10;
+
+/// What somebody else does, in a process of his own.
+async fn elsewhere(other: &Executor, command: Command) -> Result<Executed, ExecuteError> {
+    other.execute(&envelope(Uuid::now_v7(), command)).await
+}
+
+/// Enough mugs and hats, and orders of one mug each, placed.
+async fn placed() -> (System, Executor, Vec<OrderId>) {
+    let system = System::start().await;
+    let other = executor(&system.urls.database_url);
+    system.receive("mug", 100).await;
+    system.receive("hat", 100).await;
+    let mut orders = Vec::new();
+    for _ in 0..RUNS {
+        orders.push(system.place(order_of(&[("mug", 1, 1)])).await);
+    }
+    (system, other, orders)
+}
+
+/// The same, confirmed.
+async fn confirmed() -> (System, Executor, Vec<OrderId>) {
+    let (mut system, other, orders) = placed().await;
+    system.settle().await;
+    (system, other, orders)
+}
+
+fn payment_of(order: OrderId) -> PaymentId {
+    PaymentId::of_order(order, 0)
+}
+
+fn shipment_of(order: OrderId) -> ShipmentId {
+    ShipmentId::of_seller(order, SellerId(Uuid::from_u128(1)))
+}
+
+fn capture_of(order: OrderId) -> CaptureId {
+    CaptureId::of_shipment(payment_of(order), shipment_of(order))
+}
+
+fn to_order(id: OrderId, command: order::Command) -> Command {
+    Command::Order { id, command }
+}
+
+fn to_payment(order: OrderId, command: payment::Command) -> Command {
+    Command::Payment { id: payment_of(order), command }
+}
+
+fn to_shipment(order: OrderId, command: shipment::Command) -> Command {
+    Command::Shipment { id: shipment_of(order), command }
+}
+
+fn dispatch(order: OrderId) -> Command {
+    to_shipment(order, shipment::Command::Dispatch { tracking: "T1".into() })
+}
+
+async fn stop_the_provider(system: &mut System) {
+    system.outside.remove(0).stop().await;
+}
+
+/// It comes back, and what waited for it is tried again now.
+async fn start_the_provider(system: &mut System) {
+    let (client, pool) = (&system.parts.client, system.parts.project.clone());
+    system.outside.push(provider::start(client, pool, Duration::ZERO).await.unwrap());
+    system.parts.client.flush().await.unwrap();
+    let again = "UPDATE daybook.follow_ups SET due_at = '-infinity' WHERE state = 'due'";
+    sqlx::query(again).execute(&system.superuser().await).await.unwrap();
+}
+
+/// How often the provider did something for an order.
+async fn done(system: &System, order: OrderId, operation: &str) -> i64 {
+    let done = "SELECT count(*) FROM daybook.provider_ledger
+                WHERE order_id = $1 AND operation = $2 AND declined IS NULL";
+    query_scalar(done).bind(order.0).bind(operation).fetch_one(&system.parts.read).await.unwrap()
+}
+
+/// The race of cancel against capture. The void that follows from a cancellation either comes first, and nothing is
+/// taken, or waits for what is under way, and that is given back. (Invariants 22 and 25.)
+#[tokio::test]
+async fn of_a_capture_and_a_void_at_once_no_money_is_kept() {
+    let (mut system, other, orders) = confirmed().await;
+    stop_the_provider(&mut system).await;
+    for (n, &order) in orders.iter().enumerate() {
+        let (capture_id, amount) = (capture_of(order), Amount(TOTAL));
+        let capture = to_payment(order, payment::Command::Capture { capture_id, amount });
+        let void = to_payment(order, payment::Command::Void { order_id: order });
+        // In half of the runs it is under way for certain.
+        if n % 2 == 0 {
+            system.execute(capture.clone()).await.unwrap();
+        }
+        let (capture, void) = tokio::join!(system.execute(capture), elsewhere(&other, void));
+        void.unwrap();
+        let is_refused = matches!(
+            capture,
+            Err(ExecuteError::Rejected(Rejection::Payment(payment::Rejection::NotAuthorised { .. })))
+        );
+        assert!(capture.is_ok() || is_refused, "{capture:?}");
+        let expected = if is_refused { "VoidRequested" } else { "VoidDeferred" };
+        system.relay().await;
+        assert!(system.events_of(order).await.iter().any(|e| e == expected), "{expected}");
+    }
+    system.settle().await;
+    start_the_provider(&mut system).await;
+    system.settle().await;
+    for &order in &orders {
+        let (held, captured, refunded) = system.moved(order).await;
+        assert_eq!((held, captured - refunded), (0, 0));
+    }
+    let captured = futures_util::future::join_all(orders.iter().map(|o| done(&system, *o, "capture"))).await;
+    assert!(captured.iter().sum::<i64>() >= RUNS as i64 / 2 && captured.iter().all(|n| *n <= 1), "{captured:?}");
+    system.assert_verified().await;
+}
+
+/// The race of expiry against a late authorisation: the provider approves what nobody waits for any more. It is voided.
+#[tokio::test]
+async fn an_authorisation_that_comes_after_the_order_expired_is_voided() {
+    let (mut system, _, orders) = placed().await;
+    stop_the_provider(&mut system).await;
+    system.settle().await;
+    system.pass(DAY).await;
+    assert_eq!(system.sweep().await, RUNS);
+    system.settle().await;
+    for &order in &orders {
+        assert_eq!((system.status(order).await.as_str(), system.moved(order).await), ("expired", (0, 0, 0)));
+    }
+    start_the_provider(&mut system).await;
+    system.settle().await;
+    for &order in &orders {
+        assert_eq!((done(&system, order, "authorise").await, done(&system, order, "void").await), (1, 1));
+        assert_eq!((system.status(order).await.as_str(), system.moved(order).await), ("expired", (0, 0, 0)));
+        assert!(system.events_of(order).await.iter().any(|e| e == "PaymentAuthorised"));
+    }
+    assert_eq!(system.stock_of("mug").await, (100, 0));
+    assert_eq!(system.notices().await, [r#""order_expired""#; RUNS]);
+    system.assert_verified().await;
+}
+
+/// The same at one moment: the order goes on with the money, or is over without it.
+#[tokio::test]
+async fn of_an_expiry_and_an_authorisation_at_once_exactly_one_wins() {
+    let (mut system, other, orders) = placed().await;
+    let mut expired = Vec::new();
+    for &order in &orders {
+        // The provider has approved, and word of it is on its way to the order.
+        while !system.events_of(order).await.iter().any(|e| e == "PaymentAuthorised") {
+            system.project().await;
+            system.sender.step().await.unwrap();
+        }
+        let record = order::Command::RecordPaymentAuthorised { payment_id: payment_of(order) };
+        let (expire, record) = tokio::join!(
+            elsewhere(&other, to_order(order, order::Command::Expire)),
+            system.execute(to_order(order, record)),
+        );
+        match (expire, record) {
+            (Ok(_), Ok(recorded)) if !recorded.recorded => expired.push(order),
+            (Err(ExecuteError::Rejected(Rejection::Order(order::Rejection::PaymentAttempted { .. }))), Ok(_)) => {}
+            both => panic!("{both:?}"),
+        }
+    }
+    system.settle().await;
+    for &order in &orders {
+        let expected = if expired.contains(&order) { ("expired", (0, 0, 0)) } else { ("confirmed", (TOTAL, 0, 0)) };
+        assert_eq!((system.status(order).await.as_str(), system.moved(order).await), expected);
+    }
+    assert_eq!(system.stock_of("mug").await, (100, (RUNS - expired.len()) as i64));
+    system.assert_verified().await;
+}
+
+/// A line of one piece at 10.00 EUR.
+fn piece(sku: &str, seller: u128) -> PlaceLine {
+    order_of(&[(sku, 1, seller)]).lines.remove(0)
+}
+
+/// The order's mug becomes two hats of a seller, which are paid by another card.
+fn two_hats(seller: u128) -> ProposeEdit {
+    ProposeEdit {
+        remove: vec![1],
+        add: vec![piece("hat", seller), piece("hat", seller)],
+        shipping: vec![],
+        payments: vec![PlacePayment { method: card("tok_approve_2"), amount: Amount(750) }],
+    }
+}
+
+/// The race of edit against dispatch, the mug being another seller's after it: what leaves is the order as it was, or
+/// nothing of it.
+#[tokio::test]
+async fn of_an_edit_and_a_dispatch_at_once_exactly_one_wins() {
+    let (mut system, other, orders) = confirmed().await;
+    for &order in &orders {
+        system.execute(to_order(order, order::Command::ProposeEdit(two_hats(2)))).await.unwrap();
+    }
+    system.settle().await;
+    let mut edited = Vec::new();
+    for &order in &orders {
+        let edit = Command::ConfirmEdit { id: order, edit: 1 };
+        match tokio::join!(system.execute(edit), elsewhere(&other, dispatch(order))) {
+            (Ok(_), Err(ExecuteError::Rejected(Rejection::Shipment(shipment::Rejection::Cancelled { .. })))) => {
+                edited.push(order);
+            }
+            (Err(ExecuteError::Rejected(Rejection::Order(order::Rejection::AlreadyDispatched { .. }))), Ok(_)) => {
+                system.execute(to_order(order, order::Command::DiscardEdit { edit: 1 })).await.unwrap();
+            }
+            both => panic!("{both:?}"),
+        }
+    }
+    system.settle().await;
+    for &order in &orders {
+        let expected = if edited.contains(&order) { (2000, 0, 0) } else { (0, TOTAL, 0) };
+        assert_eq!((system.status(order).await.as_str(), system.moved(order).await), ("confirmed", expected));
+    }
+    let (edited, dispatched) = (edited.len() as i64, (RUNS - edited.len()) as i64);
+    assert_eq!(system.stock_of("mug").await, (100 - dispatched, 0));
+    assert_eq!(system.stock_of("hat").await, (100, 2 * edited));
+    system.assert_verified().await;
+}
+
+/// The same within one seller's shipment, which then is dispatched either as it was or as the edit made it; and what is
+/// taken is what that costs.
+#[tokio::test]
+async fn a_dispatch_at_the_moment_of_an_edit_is_of_the_order_before_it_or_after_it() {
+    let (mut system, other, orders) = confirmed().await;
+    for &order in &orders {
+        system.execute(to_order(order, order::Command::ProposeEdit(two_hats(1)))).await.unwrap();
+    }
+    system.settle().await;
+    let mut edited = Vec::new();
+    for &order in &orders {
+        let edit = Command::ConfirmEdit { id: order, edit: 1 };
+        let (edit, dispatched) = tokio::join!(system.execute(edit), elsewhere(&other, dispatch(order)));
+        dispatched.unwrap();
+        match edit {
+            Ok(_) => edited.push(order),
+            Err(ExecuteError::Rejected(Rejection::Order(order::Rejection::AlreadyDispatched { .. }))) => {
+                system.execute(to_order(order, order::Command::DiscardEdit { edit: 1 })).await.unwrap();
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    system.settle().await;
+    for &order in &orders {
+        let total = if edited.contains(&order) { 2000 } else { TOTAL };
+        assert_eq!((system.status(order).await.as_str(), system.moved(order).await), ("confirmed", (0, total, 0)));
+    }
+    let (edited, as_before) = (edited.len() as i64, (RUNS - edited.len()) as i64);
+    assert_eq!(system.stock_of("mug").await, (100 - as_before, 0));
+    assert_eq!(system.stock_of("hat").await, (100 - 2 * edited, 0));
+    system.assert_verified().await;
+}
+
+/// The race of refund against a late capture notice: what was taken is known late, and given back all the same, once.
+#[tokio::test]
+async fn of_a_refund_and_a_late_capture_notice_at_once_all_is_given_back_once() {
+    let (mut system, other, orders) = confirmed().await;
+    for &order in &orders {
+        system.execute(dispatch(order)).await.unwrap();
+    }
+    stop_the_provider(&mut system).await;
+    system.settle().await;
+    start_the_provider(&mut system).await;
+    for (n, &order) in orders.iter().enumerate() {
+        // The provider takes the money, and nobody hears its answer.
+        let (capture_id, amount, currency) = (capture_of(order), Amount(TOTAL), "EUR".parse().unwrap());
+        let operation = Operation::Capture { capture_id, amount, currency };
+        let call = ProviderCall { payment_id: payment_of(order), idempotency_key: capture_id.0, operation };
+        let call = serde_json::to_vec(&call).unwrap();
+        system.parts.client.request("daybook.provider.v1.capture", call.into()).await.unwrap();
+        assert_eq!(system.moved(order).await, (0, TOTAL, 0));
+
+        let refund_id = RefundId::of_shipment(payment_of(order), shipment_of(order));
+        let refund = to_payment(order, payment::Command::Refund { order_id: order, refund_id, amount });
+        let outcome = Outcome::Approved { reference: "told".into() };
+        let notice = ProviderNotice { call: Call::Capture { capture_id }, outcome };
+        let notice = payment::Command::RecordNotice { notice_id: Uuid::now_v7(), notice };
+        let notice = to_payment(order, notice);
+        // In half of the runs the refund comes first for certain.
+        if n % 2 == 0 {
+            system.execute(refund.clone()).await.unwrap();
+        }
+        let (refund, noticed) = tokio::join!(system.execute(refund), elsewhere(&other, notice.clone()));
+        refund.unwrap();
+        assert!(noticed.unwrap().recorded);
+        assert!(!elsewhere(&other, notice).await.unwrap().recorded);
+    }
+    system.settle().await;
+    for &order in &orders {
+        assert_eq!(system.moved(order).await, (0, TOTAL, TOTAL));
+        assert_eq!((done(&system, order, "capture").await, done(&system, order, "refund").await), (1, 1));
+        let events = system.events_of(order).await;
+        assert_eq!(events.iter().filter(|e| *e == "PaymentCaptured").count(), 1);
+    }
+    system.assert_verified().await;
+}
+
+/// The race of reservation expiry against commit, at one moment: the pieces leave or are free again, never both.
+/// (Invariant 21.)
+#[tokio::test]
+async fn of_an_expiry_and_a_commit_at_once_exactly_one_wins() {
+    let (mut system, other, orders) = confirmed().await;
+    let mut committed = 0;
+    for &order in &orders {
+        let lines = vec![StockLine { line: 1, sku: Sku::new("mug").unwrap(), quantity: 1 }];
+        let commit = Command::Stock(stock::Command::Commit { order_id: order, lines: lines.clone() });
+        let expire = Command::Stock(stock::Command::Expire { order_id: order, lines });
+        match tokio::join!(system.execute(commit), elsewhere(&other, expire)) {
+            (Ok(_), Ok(expired)) if !expired.recorded => committed += 1,
+            (Err(ExecuteError::Rejected(Rejection::Stock(stock::Rejection::NotHeld { .. }))), Ok(_)) => {}
+            both => panic!("{both:?}"),
+        }
+    }
+    system.settle().await;
+    assert_eq!(system.stock_of("mug").await, (100 - committed, 0));
+    system.assert_verified().await;
+}
+
+/// The race of duplicate placement: who sends an order twice, by whatever way, has placed it once.
+#[tokio::test]
+async fn an_order_that_is_placed_twice_at_once_is_placed_once() {
+    let mut system = System::start().await;
+    let other = executor(&system.urls.database_url);
+    system.receive("mug", 100).await;
+    let place = |id, order: &PlaceOrder| to_order(id, order::Command::Place(order.clone()));
+    let (one, two) = (order_of(&[("mug", 1, 1)]), order_of(&[("mug", 2, 1)]));
+    let (mut orders, mut pieces) = (Vec::new(), 0);
+    for _ in 0..RUNS {
+        // The same body, as two commands.
+        let id = new_order();
+        let (a, b) = tokio::join!(system.execute(place(id, &one)), elsewhere(&other, place(id, &one)));
+        assert_eq!(usize::from(a.unwrap().recorded) + usize::from(b.unwrap().recorded), 1);
+        orders.push((id, TOTAL));
+        pieces += 1;
+
+        // The same body, as one command that is sent twice.
+        let id = new_order();
+        let sent = envelope(Uuid::now_v7(), place(id, &one));
+        let (a, b) = tokio::join!(system.executor.execute(&sent), other.execute(&sent));
+        assert_eq!(a.unwrap(), b.unwrap());
+        orders.push((id, TOTAL));
+        pieces += 1;
+
+        // Another body.
+        let id = new_order();
+        let (a, b) = tokio::join!(system.execute(place(id, &one)), elsewhere(&other, place(id, &two)));
+        let refused = |r: &ExecuteError| {
+            matches!(r, ExecuteError::Rejected(Rejection::Order(order::Rejection::AlreadyPlaced { .. })))
+        };
+        let (total, quantity) = match (a, b) {
+            (Ok(_), Err(b)) if refused(&b) => (TOTAL, 1),
+            (Err(a), Ok(_)) if refused(&a) => (2250, 2),
+            both => panic!("{both:?}"),
+        };
+        orders.push((id, total));
+        pieces += quantity;
+    }
+    system.settle().await;
+    for (order, total) in orders {
+        assert_eq!((system.status(order).await.as_str(), system.moved(order).await), ("confirmed", (total, 0, 0)));
+        let events = system.events_of(order).await;
+        assert_eq!(events.iter().filter(|e| *e == "OrderPlaced").count(), 1, "{events:?}");
+        assert_eq!(done(&system, order, "authorise").await, 1);
+    }
+    assert_eq!(system.stock_of("mug").await, (100, pieces));
+    system.assert_verified().await;
+}
+
+/// An approver that decides at the moment at which his time is over.
+#[tokio::test]
+async fn of_an_approval_and_its_deadline_at_once_exactly_one_wins() {
+    let mut system = System::start().await;
+    let other = executor(&system.urls.database_url);
+    system.receive("mug", 100).await;
+    let mut orders = Vec::new();
+    for _ in 0..RUNS {
+        let order = PlaceOrder { approval_within_seconds: Some(3600), ..order_of(&[("mug", 1, 1)]) };
+        orders.push(system.place(order).await);
+    }
+    system.settle().await;
+    let mut granted = Vec::new();
+    for &order in &orders {
+        let (grant, late) = tokio::join!(
+            system.execute(to_order(order, order::Command::GrantApproval { approval: 1 })),
+            elsewhere(&other, to_order(order, order::Command::TimeOutApproval { approval: 1 })),
+        );
+        let decided = |e| match e {
+            ExecuteError::Rejected(Rejection::Order(order::Rejection::ApprovalDecided { decided, .. })) => decided,
+            e => panic!("{e}"),
+        };
+        match (grant, late) {
+            (Ok(_), Err(late)) => {
+                assert_eq!(decided(late), Approval::Granted);
+                granted.push(order);
+            }
+            (Err(grant), Ok(_)) => assert_eq!(decided(grant), Approval::TimedOut),
+            both => panic!("{both:?}"),
+        }
+    }
+    system.settle().await;
+    for &order in &orders {
+        let expected = if granted.contains(&order) {
+            ("confirmed", (TOTAL, 0, 0))
+        } else {
+            ("cancelled: approval_timed_out", (0, 0, 0))
+        };
+        assert_eq!((system.status(order).await.as_str(), system.moved(order).await), expected);
+    }
+    assert_eq!(system.stock_of("mug").await, (100, granted.len() as i64));
+    system.assert_verified().await;
+}
