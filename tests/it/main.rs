@@ -5,6 +5,7 @@ mod appends;
 mod archive;
 mod binary;
 mod buyers;
+mod changes;
 mod choreography;
 mod crashing;
 mod event_types;
