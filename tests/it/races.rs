@@ -1,14 +1,14 @@
 //! The races of the domain: two processes at one moment, each of which has decided before the other has written; whoever
 //! is first, it comes out right, by the provider's own books.
 //!
-//! The others have their stories elsewhere: cancel against dispatch and the order that costs nothing in `orders.rs`, one
-//! piece and 500 buyers in `buyers.rs`, an expiry before, after and within a dispatch in `timers.rs`, a cancel while a
-//! payment is unknown in `payments.rs`.
+//! The others have their stories elsewhere: the order that costs nothing in `orders.rs`, one piece and 500 buyers in
+//! `buyers.rs`, an expiry before, after and within a dispatch in `timers.rs`, a cancel while a payment is unknown in
+//! `payments.rs`.
 
 use crate::harness::{Gate, System, appenders_waiting, card, envelope, executor, new_order, order_of};
 use domain::id::{CaptureId, OrderId, PaymentId, RefundId, SellerId, ShipmentId, Sku};
 use domain::money::Amount;
-use domain::order::{Approval, PlaceLine, PlaceOrder, PlacePayment, ProposeEdit, StockLine};
+use domain::order::{Approval, CancelReason, PlaceLine, PlaceOrder, PlacePayment, ProposeEdit, StockLine};
 use domain::payment::{self, Call, Outcome, ProviderNotice};
 use domain::reaction::{Operation, ProviderCall};
 use domain::{Command, Rejection, order, shipment, stock};
@@ -160,6 +160,32 @@ async fn of_a_capture_and_a_void_at_once_no_money_is_kept() {
         let expected = if we_are_first(run) { (0, TOTAL, TOTAL) } else { (0, 0, 0) };
         assert_eq!(system.moved(order).await, expected);
     }
+    system.assert_verified().await;
+}
+
+/// The race of cancel against dispatch: both write the shipment's stream. (Invariants 6 and 25.)
+#[tokio::test]
+async fn of_a_cancel_and_a_dispatch_at_once_exactly_one_wins() {
+    let (mut system, other, orders) = confirmed().await;
+    for (run, &order) in orders.iter().enumerate() {
+        let cancel = Command::CancelOrder { id: order, reason: CancelReason::CustomerRequest };
+        match race(&system, run, cancel, &other, dispatch(order)).await {
+            (Ok(_), Err(ExecuteError::Rejected(Rejection::Shipment(shipment::Rejection::Cancelled { .. })))) => {
+                assert!(we_are_first(run));
+            }
+            (Err(ExecuteError::Rejected(Rejection::Order(order::Rejection::AlreadyDispatched { .. }))), Ok(_)) => {
+                assert!(!we_are_first(run));
+            }
+            both => panic!("{both:?}"),
+        }
+    }
+    system.settle().await;
+    for (run, &order) in orders.iter().enumerate() {
+        let cancelled = ("cancelled: customer_request", (0, 0, 0));
+        let expected = if we_are_first(run) { cancelled } else { ("confirmed", (0, TOTAL, 0)) };
+        assert_eq!((system.status(order).await.as_str(), system.moved(order).await), expected);
+    }
+    assert_eq!(system.stock_of("mug").await, (100 - RUNS as i64 / 2, 0));
     system.assert_verified().await;
 }
 
