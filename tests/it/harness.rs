@@ -241,6 +241,31 @@ impl System {
         }
     }
 
+    /// What is on hand of a SKU, and reserved of that.
+    pub(crate) async fn stock_of(&self, sku: &str) -> (i64, i64) {
+        let level = projections::stock_level::get(&self.parts.read, sku).await.unwrap().expect("the sku has a row");
+        (level.on_hand, level.reserved)
+    }
+
+    /// What customers were told, in the order they were told it.
+    pub(crate) async fn notices(&self) -> Vec<String> {
+        let messages = query_scalar::<_, String>("SELECT message::text FROM daybook.notices ORDER BY received_at, id");
+        messages.fetch_all(&self.parts.read).await.unwrap()
+    }
+
+    /// What the provider's own books say of an order in EUR: what it holds, has captured and has given back.
+    pub(crate) async fn moved(&self, order: OrderId) -> (i64, i64, i64) {
+        let books = provider::moved(&self.parts.read, &[order.0]).await.unwrap();
+        assert!(books.len() <= 1 && books.iter().all(|m| m.currency == "EUR"), "{books:?}");
+        books.first().map_or((0, 0, 0), |m| (m.held, m.captured, m.refunded))
+    }
+
+    /// Lets so many seconds pass, to the timers.
+    pub(crate) async fn pass(&self, seconds: i64) {
+        let pass = "UPDATE daybook.timers SET fires_at = fires_at - make_interval(secs => $1)";
+        sqlx::query(pass).bind(seconds as f64).execute(&self.superuser().await).await.unwrap();
+    }
+
     /// The types of the events that belong to an order, in order of position.
     pub(crate) async fn events_of(&self, order: OrderId) -> Vec<String> {
         let events = self.parts.log.read_all(0, 10_000).await.unwrap();

@@ -1,10 +1,9 @@
 //! Orders from placement to their end, through every part of the system, step by step.
 
 use crate::harness::{System, card, order_of};
-use domain::id::{OrderId, ShipmentId};
+use domain::id::OrderId;
 use domain::order::CancelReason;
-use domain::{Command, Rejection, order, shipment};
-use projections::stock_level;
+use domain::{Command, order};
 use services::execute::ExecuteError;
 use services::step::Step;
 use sqlx::query_scalar;
@@ -12,17 +11,6 @@ use sqlx::query_scalar;
 async fn cancel(system: &System, id: OrderId) -> Result<(), ExecuteError> {
     let reason = CancelReason::CustomerRequest;
     system.execute(Command::CancelOrder { id, reason }).await.map(drop)
-}
-
-async fn stock_of(system: &System, sku: &str) -> (i64, i64) {
-    let level = stock_level::get(&system.parts.read, sku).await.unwrap().expect("the sku has a row");
-    (level.on_hand, level.reserved)
-}
-
-/// What customers were told, in the order they were told it.
-async fn notices(system: &System) -> Vec<String> {
-    let messages = query_scalar::<_, String>("SELECT message::text FROM daybook.notices ORDER BY received_at, id");
-    messages.fetch_all(&system.parts.read).await.unwrap()
 }
 
 async fn captured(system: &System, order: OrderId) -> i64 {
@@ -37,15 +25,15 @@ async fn an_order_is_paid_reserved_shipped_and_completed() {
     let order = system.place(order_of(&[("mug", 2, 1), ("hat", 1, 2)])).await;
     system.settle().await;
     assert_eq!(system.status(order).await, "confirmed");
-    assert_eq!((stock_of(&system, "mug").await, stock_of(&system, "hat").await), ((5, 2), (5, 1)));
+    assert_eq!((system.stock_of("mug").await, system.stock_of("hat").await), ((5, 2), (5, 1)));
     assert_eq!(captured(&system, order).await, 0);
 
     system.ship(order).await;
     assert_eq!(system.status(order).await, "completed");
-    assert_eq!((stock_of(&system, "mug").await, stock_of(&system, "hat").await), ((3, 0), (4, 0)));
+    assert_eq!((system.stock_of("mug").await, system.stock_of("hat").await), ((3, 0), (4, 0)));
     assert_eq!(captured(&system, order).await, 3250);
     let told = r#"{"shipment_dispatched": {"tracking": "T1"}}"#;
-    assert_eq!(notices(&system).await, [told, told]);
+    assert_eq!(system.notices().await, [told, told]);
     system.assert_verified().await;
 }
 
@@ -77,8 +65,8 @@ async fn a_declined_payment_rejects_the_order_and_lets_the_others_go() {
     assert_eq!(system.status(order).await, "rejected: card declined");
     let row = projections::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
     assert_eq!((row.authorised, row.captured), (0, 0));
-    assert_eq!(stock_of(&system, "mug").await, (5, 0));
-    assert_eq!(notices(&system).await, [r#""payment_declined""#]);
+    assert_eq!(system.stock_of("mug").await, (5, 0));
+    assert_eq!(system.notices().await, [r#""payment_declined""#]);
     system.assert_verified().await;
 }
 
@@ -91,7 +79,7 @@ async fn a_shortage_cancels_the_order_reserves_nothing_and_lets_the_money_go() {
     let order = system.place(order_of(&[("mug", 2, 1), ("hat", 2, 1), ("sock", 1, 1)])).await;
     system.settle().await;
     assert_eq!(system.status(order).await, "cancelled: out_of_stock");
-    assert_eq!((stock_of(&system, "mug").await, stock_of(&system, "hat").await), ((5, 0), (1, 0)));
+    assert_eq!((system.stock_of("mug").await, system.stock_of("hat").await), ((5, 0), (1, 0)));
     let row = projections::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
     assert_eq!((row.authorised, row.captured), (0, 0));
     let reasons = query_scalar::<_, String>("SELECT reason FROM daybook.follow_ups WHERE state = 'refused'");
@@ -125,7 +113,7 @@ async fn a_cancelled_order_holds_no_money_and_no_stock() {
         cancel(&system, order).await.unwrap();
         system.settle().await;
         assert_eq!(system.status(order).await, "cancelled: customer_request", "after {milestone}");
-        assert_eq!(stock_of(&system, "mug").await, (5, 0), "after {milestone}");
+        assert_eq!(system.stock_of("mug").await, (5, 0), "after {milestone}");
         let row = projections::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
         assert_eq!((row.authorised, row.captured), (0, 0), "after {milestone}");
         system.assert_verified().await;
@@ -141,40 +129,5 @@ async fn cancelling_a_cancelled_order_records_nothing() {
     let outcome = system.execute(again).await.unwrap();
     assert!(!outcome.recorded);
     system.settle().await;
-    system.assert_verified().await;
-}
-
-/// Both write the shipment's stream, so one of them comes first.
-#[tokio::test]
-async fn of_a_cancel_and_a_dispatch_at_once_exactly_one_wins() {
-    let mut system = System::start().await;
-    system.receive("mug", 100).await;
-    let mut orders = Vec::new();
-    for _ in 0..10 {
-        orders.push(system.place(order_of(&[("mug", 1, 1)])).await);
-    }
-    system.settle().await;
-    // Two processes: neither knows what the other has in its cache.
-    let other = services::process::Parts::connect(&system.urls).await.unwrap().executor();
-    let (mut cancelled, mut dispatched) = (0, 0);
-    for id in orders {
-        let shipment: ShipmentId = system.shipments(id).await[0];
-        let dispatch =
-            Command::Shipment { id: shipment, command: shipment::Command::Dispatch { tracking: "T1".into() } };
-        let dispatch = crate::harness::envelope(uuid::Uuid::now_v7(), dispatch);
-        let (cancel, dispatch) = tokio::join!(cancel(&system, id), other.execute(&dispatch));
-        match (cancel, dispatch) {
-            (Ok(()), Err(ExecuteError::Rejected(Rejection::Shipment(shipment::Rejection::Cancelled { .. })))) => {
-                cancelled += 1;
-            }
-            (Err(ExecuteError::Rejected(Rejection::Order(order::Rejection::AlreadyDispatched { .. }))), Ok(_)) => {
-                dispatched += 1;
-            }
-            both => panic!("{both:?}"),
-        }
-    }
-    assert_eq!(cancelled + dispatched, 10);
-    system.settle().await;
-    assert_eq!(stock_of(&system, "mug").await, (100 - dispatched, 0));
     system.assert_verified().await;
 }

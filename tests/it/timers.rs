@@ -20,12 +20,6 @@ use uuid::Uuid;
 
 const DAY: i64 = 24 * 60 * 60;
 
-/// Lets so many seconds pass, to the timers.
-async fn pass(system: &System, seconds: i64) {
-    let pass = "UPDATE daybook.timers SET fires_at = fires_at - make_interval(secs => $1)";
-    sqlx::query(pass).bind(seconds as f64).execute(&system.superuser().await).await.unwrap();
-}
-
 /// The kinds of the timers that are set, each with how many seconds after its event it is due.
 async fn set(system: &System) -> Vec<(String, i64)> {
     let set = "SELECT kind, extract(epoch FROM t.fires_at - e.recorded_at)::bigint
@@ -36,12 +30,6 @@ async fn set(system: &System) -> Vec<(String, i64)> {
 async fn fired(system: &System) -> Vec<(String, String)> {
     let fired = "SELECT reaction, state FROM daybook.follow_ups WHERE reaction LIKE 'expire%' ORDER BY 1, 2";
     query_as(fired).fetch_all(&system.parts.read).await.unwrap()
-}
-
-/// What is on hand and reserved.
-async fn stock_of(system: &System, sku: &str) -> (i64, i64) {
-    let level = projections::stock_level::get(&system.parts.read, sku).await.unwrap().unwrap();
-    (level.on_hand, level.reserved)
 }
 
 async fn count_of(system: &System, order: OrderId, event_type: &str) -> usize {
@@ -89,7 +77,7 @@ async fn events_set_timers_and_clear_them() {
     assert_eq!(system.sweep().await, 0);
     system.ship(order).await;
     assert_eq!(set(&system).await, []);
-    pass(&system, 30 * DAY).await;
+    system.pass(30 * DAY).await;
     assert_eq!((system.sweep().await, fired(&system).await), (0, vec![]));
     assert_eq!(system.status(order).await, "completed");
     system.assert_verified().await;
@@ -114,13 +102,13 @@ async fn what_is_cleared_when_it_is_seen_is_not_set() {
 #[tokio::test]
 async fn a_reservation_past_its_expiry_ends_with_its_order_and_payment() {
     let (mut system, order) = confirmed().await;
-    pass(&system, 3 * DAY - 60).await;
+    system.pass(3 * DAY - 60).await;
     assert_eq!(system.sweep().await, 0);
-    pass(&system, 61).await;
+    system.pass(61).await;
     assert_eq!(system.sweep().await, 2);
     system.settle().await;
     assert_eq!(system.status(order).await, "cancelled: reservation_expired");
-    assert_eq!((stock_of(&system, "mug").await, stock_of(&system, "hat").await), ((5, 0), (5, 0)));
+    assert_eq!((system.stock_of("mug").await, system.stock_of("hat").await), ((5, 0), (5, 0)));
     let row = projections::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
     assert_eq!((row.authorised, row.captured), (0, 0));
     for event_type in ["StockExpired", "OrderCancelled", "PaymentVoided"] {
@@ -138,10 +126,10 @@ async fn orders_and_authorisations_expire_when_their_time_is_over() {
     system.outside.clear();
     let silent = system.place(order_of(&[("mug", 1, 1)])).await;
     system.project().await;
-    pass(&system, DAY).await;
+    system.pass(DAY).await;
     assert_eq!(system.sweep().await, 1);
     assert_eq!(fired(&system).await, [("expire_order".into(), "due".into())]);
-    pass(&system, 6 * DAY).await;
+    system.pass(6 * DAY).await;
     // And the reservations, of two lines.
     assert_eq!(system.sweep().await, 3);
     let kinds: Vec<String> = fired(&system).await.into_iter().map(|(kind, _)| kind).collect();
@@ -158,7 +146,7 @@ async fn each_timer_fires_once_with_two_sweepers_at_once() {
     let (mut system, order) = confirmed().await;
     let other = Parts::connect(&system.urls).await.unwrap();
     let mut other = Sweeper::new(other.project.clone(), Arc::new(Notify::new()));
-    pass(&system, 3 * DAY).await;
+    system.pass(3 * DAY).await;
     // One of them is in the middle of its work, with a timer in its hands.
     let as_sweeper = connect::options(&system.urls.database_url, Role::Project).unwrap();
     let mut slow = PgConnection::connect_with(&as_sweeper).await.unwrap();
@@ -213,7 +201,7 @@ async fn many_sweepers_share_what_is_due() {
 #[tokio::test]
 async fn what_fired_and_was_not_written_down_has_its_effect_once() {
     let (mut system, order) = confirmed().await;
-    pass(&system, 3 * DAY).await;
+    system.pass(3 * DAY).await;
     system.sweep().await;
     system.settle().await;
     let head = system.parts.log.head().await.unwrap();
@@ -229,7 +217,7 @@ async fn what_fired_and_was_not_written_down_has_its_effect_once() {
 #[tokio::test]
 async fn an_expiry_after_the_dispatch_changes_nothing() {
     let (mut system, order) = confirmed().await;
-    pass(&system, 3 * DAY).await;
+    system.pass(3 * DAY).await;
     assert_eq!(system.sweep().await, 2);
     // Now it is a follow-up that nothing calls off; but word of the dispatch comes first.
     dispatch(&system, order).await.unwrap();
@@ -237,7 +225,7 @@ async fn an_expiry_after_the_dispatch_changes_nothing() {
     system.execute(Command::Stock(stock::Command::Commit { order_id: order, lines })).await.unwrap();
     system.settle().await;
     assert_eq!(fired(&system).await, vec![("expire_reservation".to_owned(), "accepted".to_owned()); 2]);
-    assert_eq!((count_of(&system, order, "StockExpired").await, stock_of(&system, "mug").await), (0, (3, 0)));
+    assert_eq!((count_of(&system, order, "StockExpired").await, system.stock_of("mug").await), (0, (3, 0)));
     for id in system.shipments(order).await {
         system.execute(Command::Shipment { id, command: shipment::Command::ConfirmDelivery }).await.unwrap();
     }
@@ -250,7 +238,7 @@ async fn an_expiry_after_the_dispatch_changes_nothing() {
 #[tokio::test]
 async fn a_dispatch_after_the_expiry_is_refused() {
     let (mut system, order) = confirmed().await;
-    pass(&system, 3 * DAY).await;
+    system.pass(3 * DAY).await;
     system.sweep().await;
     system.settle().await;
     let refused = dispatch(&system, order).await;
@@ -258,7 +246,7 @@ async fn a_dispatch_after_the_expiry_is_refused() {
         matches!(refused, Err(ExecuteError::Rejected(Rejection::Shipment(shipment::Rejection::Cancelled { .. }))));
     assert!(cancelled, "{refused:?}");
     assert_eq!(
-        (system.status(order).await, stock_of(&system, "mug").await),
+        (system.status(order).await, system.stock_of("mug").await),
         ("cancelled: reservation_expired".into(), (5, 0))
     );
     system.assert_verified().await;
