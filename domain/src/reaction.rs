@@ -100,6 +100,9 @@ pub enum Message {
     ReturnReceived { return_no: u32 },
 }
 
+/// The reaction that makes a call that the provider has never seen, with the key that it had before.
+pub const CALL_AGAIN: &str = "call_again";
+
 /// What follows from `event`.
 pub fn react(event: &Event) -> Vec<FollowUp> {
     match event {
@@ -231,7 +234,7 @@ fn after_payment(id: PaymentId, event: &payment::Event) -> Vec<FollowUp> {
             vec![to_provider("call_lookup", id, e.idempotency_key, Operation::Lookup { call: e.call })]
         }
         E::CallRetried(e) => {
-            again(e).map(|operation| to_provider("call_again", id, e.idempotency_key, operation)).into_iter().collect()
+            again(e).map(|operation| to_provider(CALL_AGAIN, id, e.idempotency_key, operation)).into_iter().collect()
         }
         E::CaptureDeclined(e) => {
             vec![to_order("hold_unpaid", e.order_id, order::Command::PlaceHold { reason: HoldReason::Payment })]
@@ -334,6 +337,15 @@ pub fn react_to_rejection(command: &Command, rejection: &Rejection) -> Option<Fo
                     to_order("record_edit_shortage", *order_id, command)
                 }
             })
+        }
+        // Something else of the order is dispatched. What is not must not be, without stock or money.
+        (Command::CancelOrder { id, reason }, Rejection::Order(order::Rejection::AlreadyDispatched { .. })) => {
+            let reason = match reason {
+                CancelReason::ReservationExpired => HoldReason::Stock,
+                CancelReason::PaymentExpired => HoldReason::Payment,
+                _ => return None,
+            };
+            Some(to_order("hold_expired", *id, order::Command::PlaceHold { reason }))
         }
         _ => None,
     }

@@ -123,7 +123,7 @@ pub async fn due(pool: &PgPool, in_flight: &[Uuid], limit: i64) -> Result<Vec<Du
         Due,
         r#"SELECT id, event_id, position, correlation_id, reaction, attempts, act AS "act: Json<Act>"
            FROM daybook.follow_ups
-           WHERE state = 'due' AND due_at <= clock_timestamp() AND id <> ALL($1)
+           WHERE state = 'due' AND due_at <= statement_timestamp() AND id <> ALL($1)
            ORDER BY due_at LIMIT $2"#,
         in_flight,
         limit

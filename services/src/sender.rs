@@ -17,7 +17,7 @@ use chrono::Utc;
 use domain::Command;
 use domain::payment::Outcome as ProviderOutcome;
 use domain::reaction::{
-    Act, LookupAnswer, Operation, ProviderCall, answered, not_answered, not_found, react_to_rejection,
+    Act, CALL_AGAIN, LookupAnswer, Operation, ProviderCall, answered, not_answered, not_found, react_to_rejection,
 };
 use projections::follow_up::{self, Due, Settlement};
 use serde::Serialize;
@@ -231,8 +231,9 @@ impl Acts {
             Ok(answer) => answer,
             Err(NoAnswer::Silence) => {
                 return match not_answered(call) {
-                    Some(unknown) => self.command(due, unknown).await,
-                    None => self.retry(due, "the provider did not answer in time"),
+                    // It knew nothing of the call when it was asked: the same key makes it safe to go on calling.
+                    Some(unknown) if due.reaction != CALL_AGAIN => self.command(due, unknown).await,
+                    _ => self.retry(due, "the provider did not answer in time"),
                 };
             }
             Err(NoAnswer::Failed(reason)) => return self.retry(due, &reason),

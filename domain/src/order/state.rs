@@ -56,6 +56,8 @@ impl fmt::Display for Status {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Order {
     pub status: Status,
+    /// Its events up to here are the history of another system.
+    pub(super) is_history: bool,
     /// As it was placed. Shared, for the state is cloned for every decision.
     pub(super) placed: Option<Arc<OrderPlaced>>,
     /// The lines of confirmed edits.
@@ -233,7 +235,8 @@ impl Aggregate for Order {
                 }
                 self.refund(&e.refunds);
             }
-            Event::PaymentRefused(_) | Event::LinesShort(_) | Event::HistoryRecorded(_) => {}
+            Event::HistoryRecorded(_) => self.is_history = true,
+            Event::PaymentRefused(_) | Event::LinesShort(_) => {}
         }
     }
 

@@ -355,6 +355,18 @@ fn a_reservation_that_is_refused_for_a_shortage_tells_the_order_every_short_line
     );
 }
 
+/// A part of the order is dispatched, so it cannot be cancelled when the stock or the money for the rest is let go.
+#[test]
+fn what_cannot_be_cancelled_any_more_waits_for_somebody() {
+    let shipment_id = SHIPMENT;
+    let dispatched = order::Rejection::AlreadyDispatched { shipment_id }.into();
+    let after = |reason| react_to_rejection(&Command::CancelOrder { id: ORDER, reason }, &dispatched);
+    let held = |reason| Some(order_command("hold_expired", order::Command::PlaceHold { reason }));
+    assert_eq!(after(CancelReason::ReservationExpired), held(HoldReason::Stock));
+    assert_eq!(after(CancelReason::PaymentExpired), held(HoldReason::Payment));
+    assert_eq!(after(CancelReason::CustomerRequest), None);
+}
+
 #[test]
 fn nothing_follows_from_another_refusal() {
     let reserve =

@@ -1,9 +1,10 @@
-//! The follow-ups' rows against what must follow: none missing, none without a cause, which may be a timer's. What must follow is the domain's
-//! to say, so this asks its reactions; that every event was reacted to, once, is what is checked.
+//! The follow-ups' rows against what must follow: none missing, none without a cause, which may be a timer's. What must
+//! follow is the domain's to say, so this asks its reactions; that every event was reacted to, once, is what is checked.
 
 use super::log::Row;
 use super::{Check, Live};
 use crate::codec::{self, CATEGORIES};
+use domain::id::ShipmentId;
 use domain::order::{self, StockLine};
 use domain::reaction::{Act, FollowUp, react, react_to_rejection};
 use domain::stock::{self, ShortLine};
@@ -180,7 +181,7 @@ struct Refusal {
     correlation_id: Uuid,
     command: Command,
     reason: String,
-    /// What follows, if every line was short.
+    /// What follows; of a shortage, if every line was short.
     next: FollowUp,
 }
 
@@ -230,9 +231,17 @@ async fn after_refusals(snapshot: &mut PgConnection) -> Result<HashMap<Uuid, Ref
     while let Some(row) = rows.try_next().await? {
         let (id, event_id, position, correlation_id) = (row.id, row.event_id, row.position, row.correlation_id);
         let Ok(Act::Command(command)) = serde_json::from_value(row.act) else { continue };
-        let Some((_, next)) = after_shortage(&command, |_| true) else { continue };
-        // The other reason to refuse it is that it is malformed; nothing follows from that.
-        if row.reason.starts_with("out of stock: ") {
+        // For other reasons nothing follows.
+        let next = if row.reason.starts_with("out of stock: ") {
+            after_shortage(&command, |_| true).map(|(_, next)| next)
+        } else if row.reason.ends_with(" is dispatched: what is under way can only be returned") {
+            // Which of its shipments it was makes no difference.
+            let shipment_id = ShipmentId(Uuid::nil());
+            react_to_rejection(&command, &Rejection::Order(order::Rejection::AlreadyDispatched { shipment_id }))
+        } else {
+            None
+        };
+        if let Some(next) = next {
             let next_id = follow_up_id(id, next.reaction, next.target);
             let refusal = Refusal { id, event_id, position, correlation_id, command, reason: row.reason, next };
             refusals.insert(next_id, refusal);

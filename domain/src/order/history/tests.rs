@@ -4,7 +4,7 @@ use super::*;
 use crate::id::SellerId;
 use crate::money::Amount;
 use crate::order::{
-    CancelReason, Command, HistoryRecorded, LinesDelivered, OrderCancelled, OrderCompleted, OrderConfirmed,
+    CancelReason, Command, HistoryRecorded, HoldReason, LinesDelivered, OrderCancelled, OrderCompleted, OrderConfirmed,
     OrderPlaced, PaymentAuthorisedRecorded, PaymentsSecured, SellerShipping, StockSecured,
 };
 use crate::testing::*;
@@ -132,5 +132,21 @@ proptest! {
         let ids: BTreeSet<CaptureId> = captures().map(|c| c.capture_id).collect();
         prop_assert_eq!(ids.len(), captures().count());
         prop_assert_eq!(faults(&whole(&placed)), [] as [&str; 0]);
+    }
+}
+
+/// Of an order that has no payments in its history nobody knows whether it was paid: nothing is taken to be.
+#[test]
+fn a_history_without_payments_is_not_taken_to_be_paid() {
+    let mut order = Order::default();
+    let placed = OrderPlaced { payments: vec![], ..placed() };
+    for event in [placed.into(), recorded("created")] {
+        order.evolve(&event);
+    }
+    let reason = HoldReason::Manual;
+    for command in [Command::PlaceHold { reason }, Command::ReleaseHold { reason }] {
+        let events = order.decide(ORDER, &command).unwrap();
+        assert_eq!(events.len(), 1, "{events:?}");
+        events.iter().for_each(|event| order.evolve(event));
     }
 }
