@@ -89,7 +89,11 @@ impl Order {
             Status::Placed if self.holds.is_empty() && self.pending_approval().is_none() => {
                 Some(OrderConfirmed { shipments: self.shipments(id) }.into())
             }
-            Status::Confirmed if self.lines().all(|l| self.is_settled(l.line)) => Some(OrderCompleted {}.into()),
+            // An edit that is still open by then can no longer be confirmed.
+            Status::Confirmed if self.lines().all(|l| self.is_settled(l.line)) => Some(match &self.edit {
+                Some(edit) => edit.discarded(EditDiscardReason::OrderEnded),
+                None => OrderCompleted {}.into(),
+            }),
             _ => None,
         }
     }
