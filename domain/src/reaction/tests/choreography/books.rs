@@ -9,6 +9,8 @@ pub(super) struct Books {
     authorised: BTreeMap<PaymentId, i64>,
     captures: BTreeMap<CaptureId, Taking>,
     refunds: BTreeMap<RefundId, Taking>,
+    /// The refunds that wait for a capture.
+    pub(super) deferred: BTreeMap<RefundId, PaymentId>,
     /// The payments whose money is not wanted any more.
     pub(super) let_go: BTreeSet<PaymentId>,
     /// By shipment: what is taken for it, and what of that is to be given back.
@@ -135,9 +137,16 @@ impl Books {
                 done(&mut self.captures, &e.capture_id, false);
                 self.is_short_of_money = true;
             }
-            P::RefundRequested(e) => assert!(self.refunds.insert(e.refund_id, asked(e.amount)).is_none()),
+            P::RefundDeferred(e) => assert_eq!(self.deferred.insert(e.refund_id, payment), None),
+            P::RefundRequested(e) => {
+                self.deferred.remove(&e.refund_id);
+                assert!(self.refunds.insert(e.refund_id, asked(e.amount)).is_none());
+            }
             P::PaymentRefunded(e) => done(&mut self.refunds, &e.refund_id, true),
-            P::RefundDropped(_) => self.is_short_of_money = true,
+            P::RefundDropped(e) => {
+                assert!(self.deferred.remove(&e.refund_id).is_some());
+                self.is_short_of_money = true;
+            }
             P::RefundDeclined(_) | P::VoidDeclined(_) => panic!("the provider does not decline it: {event:?}"),
             _ => {}
         }
@@ -194,16 +203,11 @@ impl Books {
         }
     }
 
-    /// Takes in that a command was refused: one that is parked then has had no effect on money or stock.
-    pub(super) fn refused(&mut self, command: &Command, rejection: &Rejection) {
-        match (command, rejection) {
-            (
-                Command::Payment {
-                    command: payment::Command::Capture { .. } | payment::Command::Refund { .. }, ..
-                },
-                _,
-            ) => self.is_short_of_money = true,
-            _ => {}
+    /// Takes in that a command was refused: money that is to be taken or given back then is not, and it is parked.
+    pub(super) fn refused(&mut self, command: &Command) {
+        use payment::Command as C;
+        if let Command::Payment { command: C::Capture { .. } | C::Refund { .. }, .. } = command {
+            self.is_short_of_money = true;
         }
     }
 

@@ -110,7 +110,12 @@ impl World<'_> {
                 vec![Command::ChangeAddress { id: ORDER, address_id }]
             }
             Ask::Hold => vec![of_order(order::Command::PlaceHold { reason: HoldReason::Manual })],
-            Ask::DiscardEdit => vec![of_order(order::Command::DiscardEdit { edit: 1 })],
+            Ask::Approval => vec![of_order(order::Command::RequestApproval { within_seconds: 60 })],
+            Ask::Edit => {
+                let edit = self.script.people.edit.iter().filter(|_| self.order.lines().next().is_some());
+                edit.map(|edit| of_order(order::Command::ProposeEdit(self.edit(edit)))).collect()
+            }
+            Ask::DiscardEdit(edit) => vec![of_order(order::Command::DiscardEdit { edit: *edit })],
             Ask::Receive => {
                 let receive = |name| Command::Stock(stock::Command::Receive { sku: sku(name), quantity: 10 });
                 SKUS.map(receive).to_vec()

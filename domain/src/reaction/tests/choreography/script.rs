@@ -75,7 +75,11 @@ pub(super) enum Ask {
     CancelLine(Index),
     ChangeAddress,
     Hold,
-    DiscardEdit,
+    Approval,
+    /// What the customer would rather have, once more.
+    Edit,
+    /// The edit of this number.
+    DiscardEdit(u32),
     /// Ten pieces of each SKU come in.
     Receive,
     /// A piece of each SKU is broken.
@@ -88,8 +92,8 @@ pub(super) const TIMERS: [&str; 4] =
 
 pub(super) const SKUS: [&str; 4] = ["BAG", "HAT", "MUG", "PEN"];
 
-/// How many payments an order and its edit have at most.
-pub(super) const PAYMENTS: usize = 4;
+/// How many payments an order and its edits have at most, but for very fickle customers.
+pub(super) const PAYMENTS: usize = 5;
 
 pub(super) fn any_script() -> impl Strategy<Value = Script> {
     // Plenty is the rule, for most of what can go wrong comes after it.
@@ -161,7 +165,9 @@ fn any_ask() -> impl Strategy<Value = Ask> {
         3 => any::<Index>().prop_map(Ask::CancelLine),
         1 => Just(Ask::ChangeAddress),
         2 => Just(Ask::Hold),
-        1 => Just(Ask::DiscardEdit),
+        1 => Just(Ask::Approval),
+        1 => Just(Ask::Edit),
+        1 => (1..3_u32).prop_map(Ask::DiscardEdit),
         2 => Just(Ask::Receive),
         1 => Just(Ask::Damage),
     ]

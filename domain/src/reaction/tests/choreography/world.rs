@@ -152,7 +152,7 @@ impl<'a> World<'a> {
                 if let Some(way_back) = react_to_rejection(command, &rejection).filter(|_| is_settled) {
                     self.send(format!("{id}/{}", way_back.reaction), &way_back.act);
                 }
-                self.books.refused(command, &rejection);
+                self.books.refused(command);
                 self.refused.push((command.clone(), rejection));
             }
         }
@@ -270,6 +270,7 @@ fn needs_its_id(command: &Command) -> bool {
             command,
             O::PlaceHold { .. }
                 | O::ReleaseHold { .. }
+                | O::RequestApproval { .. }
                 | O::ProposeEdit(_)
                 | O::RequestReturn { .. }
                 | O::ReceiveReturn { .. }
