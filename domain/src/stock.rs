@@ -38,7 +38,7 @@ pub enum Command {
     Backorder { order_id: OrderId, lines: Vec<StockLine>, hold_seconds: u32 },
     /// Takes reserved pieces out: they were dispatched.
     Commit { order_id: OrderId, lines: Vec<StockLine> },
-    /// Gives reserved pieces back, and has nobody wait.
+    /// Gives reserved pieces back, and has nobody wait: neither now nor when a backorder comes that it was faster than.
     Release { order_id: OrderId, lines: Vec<StockLine> },
     /// The same, for the time of the reservation is over.
     Expire { order_id: OrderId, lines: Vec<StockLine> },
@@ -173,7 +173,11 @@ pub fn decide(command: &Command, stocks: &[impl Borrow<Stock>]) -> Result<Vec<Ve
         }
         Command::Release { order_id, lines } => {
             let released = |sku, order_id, lines| StockReleased { sku, order_id, lines }.into();
-            Ok(stocks().map(|(sku, stock)| stock.give_back(*order_id, sku, lines, released)).collect())
+            let of_sku = |(sku, stock): (&Sku, &Stock)| {
+                let events = stock.give_back(*order_id, sku, lines, released).into_iter();
+                events.chain(stock.not_to_come(*order_id, sku, lines)).collect()
+            };
+            Ok(stocks().map(of_sku).collect())
         }
         Command::Expire { order_id, lines } => {
             let expired = |sku, order_id, lines| StockExpired { sku, order_id, lines }.into();
@@ -282,6 +286,13 @@ impl Stock {
             events.push(BackorderDropped { sku: sku.clone(), order_id, lines: dropped }.into());
         }
         events.into_iter().chain(fills).collect()
+    }
+
+    /// Writes down the lines that it has never heard of: the release was faster than the backorder, which then is none.
+    fn not_to_come(&self, order_id: OrderId, sku: &Sku, lines: &[StockLine]) -> Option<Event> {
+        let new = lines.iter().filter(|l| l.sku == *sku && !self.knows(order_id, l.line));
+        let lines: Vec<_> = new.map(|l| LineQuantity { line: l.line, quantity: l.quantity }).collect();
+        (!lines.is_empty()).then(|| BackorderDropped { sku: sku.clone(), order_id, lines }.into())
     }
 
     fn restock(&self, order_id: OrderId, sku: &Sku, restock_id: RestockId, lines: &[StockLine]) -> Vec<Event> {

@@ -56,7 +56,7 @@ impl Order {
     }
 
     /// What is authorised, or is to be.
-    pub(super) fn to_be_paid(&self) -> Amount {
+    pub(crate) fn to_be_paid(&self) -> Amount {
         Amount(self.payments().map(|p| p.amount.0).sum())
     }
 
@@ -65,7 +65,7 @@ impl Order {
     }
 
     /// What each seller takes for shipping that has a line left.
-    pub(super) fn shipping(&self) -> Vec<SellerShipping> {
+    pub(crate) fn shipping(&self) -> Vec<SellerShipping> {
         let placed = || self.placed.as_ref().map(|placed| &placed.shipping);
         let shipping = self.shipping.as_ref().or_else(placed).into_iter().flatten();
         shipping.filter(|s| self.lines().any(|l| l.seller_id == s.seller_id)).cloned().collect()

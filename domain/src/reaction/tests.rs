@@ -1,6 +1,9 @@
 //! What follows from each event, exactly; that it all comes to a good end together stands in `choreography`.
 
+mod after_sale;
+mod change;
 mod choreography;
+mod waiting;
 
 use super::*;
 use crate::order::{CaptureShare, ShipmentOrder};

@@ -204,8 +204,21 @@ fn a_release_gives_back_what_is_still_held() {
     let stocks = [("HAT", &on_hand("HAT", 1)), ("MUG", &mug)];
     let lines = [line(1, "MUG", 2), line(2, "HAT", 1), line(3, "MUG", 1)];
     let events = when(&stocks, release(ORDER, &lines)).unwrap();
-    assert_eq!(events, [vec![], vec![released("MUG", &[(3, 1)])]]);
+    assert_eq!(events, [vec![dropped("HAT", ORDER, &[(2, 1)])], vec![released("MUG", &[(3, 1)])]]);
     assert_eq!(pieces(&then(&mug, &events[1])), (3, 0));
+}
+
+/// Or the line of an order that has ended would keep all others waiting.
+#[test]
+fn a_release_that_is_faster_than_the_backorder_has_nobody_wait() {
+    let mug = on_hand("MUG", 1);
+    let lines = [line(1, "MUG", 2)];
+    let events = when(&[("MUG", &mug)], release(ORDER, &lines)).unwrap();
+    assert_eq!(events, [vec![dropped("MUG", ORDER, &[(1, 2)])]]);
+    let after = then(&mug, &events[0]);
+    for late in [backorder(ORDER, &lines), release(ORDER, &lines)] {
+        assert_eq!(when(&[("MUG", &after)], late), Ok(vec![vec![]]));
+    }
 }
 
 #[test]
@@ -213,7 +226,8 @@ fn what_is_not_reserved_is_not_given_back() {
     let mug = then(&on_hand("MUG", 5), &[reserved("MUG", &[(1, 2)], (1, 1))]);
     for (order, line_no) in [(OTHER_ORDER, 1), (ORDER, 2)] {
         let lines = [line(line_no, "MUG", 2)];
-        assert_eq!(when(&[("MUG", &mug)], release(order, &lines)), Ok(vec![vec![]]));
+        let events = vec![vec![dropped("MUG", order, &[(line_no, 2)])]];
+        assert_eq!(when(&[("MUG", &mug)], release(order, &lines)), Ok(events));
         assert_eq!(when(&[("MUG", &mug)], expire(order, &lines)), Ok(vec![vec![]]));
     }
 }
@@ -510,8 +524,7 @@ impl Books {
     }
 
     fn waits_no_more(&mut self, sku: &Sku, order: OrderId, l: LineQuantity) {
-        let at = self.waiting.iter().position(|w| *w == (sku.clone(), order, l.line, l.quantity));
-        self.waiting.remove(at.expect("it waited"));
+        self.waiting.retain(|w| *w != (sku.clone(), order, l.line, l.quantity));
     }
 
     fn end(&mut self, sku: &Sku, order: OrderId, lines: &[LineQuantity]) {
