@@ -67,7 +67,7 @@ impl Books {
             E::OrderCancelled(e) => self.let_go.extend(&e.payments),
             E::OrderExpired(e) => self.let_go.extend(&e.payments),
             E::LinesCancelled(e) => {
-                let after = then(before, &[event.clone()]);
+                let after = then(before, std::slice::from_ref(event));
                 adds_up(after.lines(), after.shipping().iter().map(|s| s.amount.0).sum(), e.totals);
                 self.on_backorder.retain(|line| !e.lines.contains(line));
                 self.let_go.extend(&e.payments);
@@ -78,7 +78,7 @@ impl Books {
                 self.let_go.extend(&e.payments);
             }
             E::EditConfirmed(e) => {
-                let after = then(before, &[event.clone()]);
+                let after = then(before, std::slice::from_ref(event));
                 adds_up(after.lines(), after.shipping().iter().map(|s| s.amount.0).sum(), e.totals);
                 self.edit = None;
                 self.let_go.extend(&e.payments);

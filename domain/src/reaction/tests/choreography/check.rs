@@ -146,12 +146,9 @@ pub(super) fn check(world: &World) -> Result<(), TestCaseError> {
     check_money(world, status)?;
     check_stock(world, is_over)?;
 
-    match &world.books.edit {
-        Some(edit) => {
-            prop_assert!(!is_over, "an edit of a {:?} order is open", status);
-            prop_assert!(edit.reserve.is_empty() || world.count("EditStockSecured") > 0, "its stock is forgotten");
-        }
-        None => {}
+    if let Some(edit) = &world.books.edit {
+        prop_assert!(!is_over, "an edit of a {:?} order is open", status);
+        prop_assert!(edit.reserve.is_empty() || world.count("EditStockSecured") > 0, "its stock is forgotten");
     }
 
     // However often a message was repeated, what it says happened once.

@@ -50,13 +50,10 @@ impl Provider {
         if let Some(before) = self.answers.get(&call.idempotency_key) {
             return before.clone();
         }
-        let is_approved = |moods: &[bool]| {
-            let n = (0..PAYMENTS).find(|n| PaymentId::of_order(ORDER, *n) == call.payment_id);
-            n.is_none_or(|n| moods[n])
-        };
+        let n = (0..PAYMENTS).find(|n| PaymentId::of_order(ORDER, *n) == call.payment_id);
         let outcome = match &call.operation {
-            Operation::Authorise { .. } if !is_approved(&self.mood.approves) => declined(),
-            Operation::Capture { .. } if !is_approved(&self.mood.captures) => declined(),
+            Operation::Authorise { .. } if n.is_some_and(|n| !self.mood.approves[n]) => declined(),
+            Operation::Capture { .. } if self.mood.captures.pop() == Some(false) => declined(),
             operation => {
                 self.accounts.entry(call.payment_id).or_default().book(operation);
                 approved()

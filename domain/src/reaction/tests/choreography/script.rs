@@ -17,10 +17,12 @@ pub(super) struct Script {
     pub(super) picks: Vec<(Index, bool)>,
 }
 
-/// What the provider does with payments, by their numbers.
+/// What the provider does.
 #[derive(Debug, Clone)]
 pub(super) struct Mood {
+    /// Whether it authorises each payment.
     pub(super) approves: Vec<bool>,
+    /// Whether it hands over what is captured first, the next one last.
     pub(super) captures: Vec<bool>,
     /// What it does with its first calls instead of answering them, the next one last.
     pub(super) silences: Vec<Option<Silence>>,
