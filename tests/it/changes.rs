@@ -276,6 +276,19 @@ async fn an_edit_that_is_discarded_leaves_the_order_as_it_was() {
     }
 }
 
+/// Nobody discards it, and it can no longer be confirmed: what it holds goes back with the end of the order.
+#[tokio::test]
+async fn an_edit_that_is_still_open_ends_with_its_order() {
+    let (mut system, order) = confirmed(two_sellers()).await;
+    told(&mut system, order, mugs_instead(3, &[("tok_approve_more", 1000)])).await;
+    system.ship(order).await;
+    assert_eq!(system.status(order).await, "completed");
+    assert_eq!((system.stock_of("mug").await, system.moved(order).await), ((8, 0), (0, 3250, 0)));
+    let late = system.execute(Command::ConfirmEdit { id: order, edit: 1 }).await;
+    assert!(is_refused(&late, |r| matches!(r, Rejection::Order(order::Rejection::Ended { .. }))), "{late:?}");
+    system.assert_verified().await;
+}
+
 #[tokio::test]
 async fn the_lines_of_one_of_two_sellers_are_cancelled_with_the_payment_that_was_for_them() {
     let mut placed = two_sellers();
@@ -424,11 +437,15 @@ async fn a_backorder_that_is_cancelled_makes_room() {
     system.settle().await;
     let reason = CancelReason::CustomerRequest;
     changed(&mut system, Command::CancelOrder { id: order, reason }).await;
+    assert_eq!(system.status(order).await, "cancelled: customer_request");
+    assert_eq!((system.stock_of("hat").await, system.moved(order).await), ((10, 0), (0, 0, 0)));
+    let other = system.place(order_of(&[("mug", 10, 1)])).await;
+    system.settle().await;
+    assert_eq!((system.status(other).await.as_str(), system.stock_of("mug").await), ("confirmed", (10, 10)));
     system.receive("mug", 10).await;
     system.settle().await;
-    assert_eq!(system.status(order).await, "cancelled: customer_request");
-    assert_eq!((system.stock_of("mug").await, system.stock_of("hat").await), ((20, 0), (10, 0)));
-    assert_eq!(system.moved(order).await, (0, 0, 0));
+    assert_eq!(system.stock_of("mug").await, (20, 10));
+    assert!(!system.events_of(order).await.iter().any(|e| e == "ReservationReturned"));
     system.assert_verified().await;
 }
 

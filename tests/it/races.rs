@@ -64,7 +64,7 @@ async fn race(
 }
 
 fn we_are_first(run: usize) -> bool {
-    run % 2 == 0
+    run.is_multiple_of(2)
 }
 
 /// Enough mugs and hats, and orders of one mug each, placed.

@@ -89,7 +89,11 @@ impl Order {
             Status::Placed if self.holds.is_empty() && self.pending_approval().is_none() => {
                 Some(OrderConfirmed { shipments: self.shipments(id) }.into())
             }
-            Status::Confirmed if self.lines().all(|l| self.is_settled(l.line)) => Some(OrderCompleted {}.into()),
+            // Nobody can confirm an edit any more: what it holds would be held for nothing.
+            Status::Confirmed if self.lines().all(|l| self.is_settled(l.line)) => Some(match &self.edit {
+                Some(edit) => edit.discarded(EditDiscardReason::OrderEnded),
+                None => OrderCompleted {}.into(),
+            }),
             _ => None,
         }
     }

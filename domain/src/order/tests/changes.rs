@@ -286,6 +286,14 @@ fn an_order_that_is_cancelled_ends_its_open_edit_first() {
 }
 
 #[test]
+fn an_order_that_is_completed_ends_its_open_edit_first() {
+    let history = [secured_edit(), when(secured_edit(), hat_delivered()).unwrap()].concat();
+    let mugs = LinesDelivered { shipment_id: to_potter(), lines: vec![1] };
+    let discarded = edit_discarded(EditDiscardReason::OrderEnded, vec![pens()]);
+    assert_eq!(when(history, mugs_delivered()), Ok(vec![mugs.into(), discarded, OrderCompleted {}.into()]));
+}
+
+#[test]
 fn an_edit_names_every_fault_and_the_amount_that_is_missing() {
     let faults = |edit| match when(confirmed(), Command::ProposeEdit(edit)) {
         Err(Rejection::Invalid { faults }) => faults,
