@@ -488,7 +488,9 @@ async fn a_capture_that_is_refused_is_parked_with_its_reason() {
         parked[0].0 == "capture_payment" && parked[0].1.ends_with("is not authorised: it is authorisation_expired"),
         "{parked:?}"
     );
-    assert_eq!((system.status(order).await.as_str(), system.moved(order).await), ("confirmed", (0, 0, 0)));
+    // It cannot be cancelled any more; but what is not dispatched yet is not to be, unpaid.
+    assert_eq!((system.status(order).await.as_str(), system.moved(order).await), ("on_hold", (0, 0, 0)));
+    assert!(dispatch(&system, order, 2).await.is_err());
     assert_eq!((system.stock_of("mug").await, system.stock_of("hat").await), ((8, 0), (10, 1)));
     assert_eq!(system.notices().await, [DISPATCHED]);
     system.assert_verified().await;

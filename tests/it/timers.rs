@@ -253,18 +253,19 @@ async fn a_dispatch_after_the_expiry_is_refused() {
 }
 
 /// The same, the expiry being between the dispatch and word of it: what has left the house is not in the books, and
-/// somebody has to look at it. The order is not cancelled.
+/// somebody has to look at it. The order is not cancelled, but on hold.
 #[tokio::test]
 async fn an_expiry_between_a_dispatch_and_its_commit_is_seen() {
     let (mut system, order) = confirmed().await;
     dispatch(&system, order).await.unwrap();
     system.execute(expire_mugs(order)).await.unwrap();
     system.settle().await;
-    assert_eq!(system.status(order).await, "confirmed");
+    assert_eq!(system.status(order).await, "on_hold");
     let told = "SELECT reaction, reason FROM daybook.follow_ups WHERE state NOT IN ('due', 'accepted') ORDER BY 1";
     let told: Vec<(String, String)> = query_as(told).fetch_all(&system.parts.read).await.unwrap();
-    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(told.len(), 3, "{told:?}");
     assert!(told[0].0 == "cancel_expired" && told[0].1.contains("is dispatched"), "{told:?}");
     assert!(told[1].0 == "commit_stock" && told[1].1.contains("holds nothing for its lines [1]"), "{told:?}");
+    assert!(told[2].0 == "hold_shipment" && told[2].1.ends_with("is dispatched"), "{told:?}");
     system.assert_verified().await;
 }

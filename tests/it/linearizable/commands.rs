@@ -113,13 +113,13 @@ impl Shelves {
                     true
                 }
                 Body::Reserve { .. } => false,
-                Body::Release { order, .. } => match shelf.reserved.remove(order) {
-                    Some(_) => {
-                        shelf.ended.insert(*order, false);
-                        true
-                    }
-                    None => false,
-                },
+                // Also what it has never heard of: it never will hold.
+                Body::Release { order, .. } if !shelf.ended.contains_key(order) => {
+                    shelf.reserved.remove(order);
+                    shelf.ended.insert(*order, false);
+                    true
+                }
+                Body::Release { .. } => false,
                 Body::Commit { order, .. } => match shelf.reserved.remove(order) {
                     Some(pieces) => {
                         shelf.on_hand -= pieces;
