@@ -86,19 +86,19 @@ impl RestockId {
 }
 
 impl RefundId {
-    /// The refund of `payment` for what came back of a shipment with the `n`th receipt of a return, from 1.
-    pub fn of_return(payment: PaymentId, shipment: ShipmentId, return_no: u32, n: u32) -> Self {
-        Self(Uuid::new_v5(&payment.0, format!("refund return {return_no} {n} {shipment}").as_bytes()))
+    /// The refund of `capture` for what came back with the `n`th receipt of a return, from 1.
+    pub fn of_return(capture: CaptureId, return_no: u32, n: u32) -> Self {
+        Self(Uuid::new_v5(&capture.0, format!("refund return {return_no} {n}").as_bytes()))
     }
 
-    /// The refund of `payment` for a shipment that was lost, or came back to the sender.
-    pub fn of_shipment(payment: PaymentId, shipment: ShipmentId) -> Self {
-        Self(Uuid::new_v5(&payment.0, format!("refund {shipment}").as_bytes()))
+    /// The refund of `capture`, whose shipment was lost, or came back to the sender.
+    pub fn of_shipment(capture: CaptureId) -> Self {
+        Self(Uuid::new_v5(&capture.0, b"refund shipment"))
     }
 
-    /// The refund of what was captured of a payment that is let go.
-    pub fn of_void(payment: PaymentId) -> Self {
-        Self(Uuid::new_v5(&payment.0, b"refund void"))
+    /// The refund of `capture`, whose payment is let go.
+    pub fn of_void(capture: CaptureId) -> Self {
+        Self(Uuid::new_v5(&capture.0, b"refund void"))
     }
 }
 

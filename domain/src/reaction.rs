@@ -61,6 +61,8 @@ pub enum Operation {
     Void,
     Refund {
         refund_id: RefundId,
+        /// What it is given back from.
+        capture_id: CaptureId,
         amount: Amount,
         currency: Currency,
     },
@@ -226,8 +228,8 @@ fn after_payment(id: PaymentId, event: &payment::Event) -> Vec<FollowUp> {
         }
         E::VoidRequested(e) => vec![to_provider("call_void", id, e.idempotency_key, Operation::Void)],
         E::RefundRequested(e) => {
-            let (refund_id, amount, currency) = (e.refund_id, e.amount, e.currency);
-            let operation = Operation::Refund { refund_id, amount, currency };
+            let (refund_id, capture_id, amount, currency) = (e.refund_id, e.capture_id, e.amount, e.currency);
+            let operation = Operation::Refund { refund_id, capture_id, amount, currency };
             vec![to_provider("call_refund", id, e.idempotency_key, operation)]
         }
         E::OutcomeUnknown(e) => {
@@ -251,14 +253,14 @@ fn after_payment(id: PaymentId, event: &payment::Event) -> Vec<FollowUp> {
     }
 }
 
-/// The call as it was the first time; an authorisation is one with its method.
+/// The call as it was the first time; an authorisation is one with its method, a refund with its capture.
 fn again(e: &CallRetried) -> Option<Operation> {
     let (order_id, amount, currency) = (e.order_id, e.amount, e.currency);
     Some(match e.call {
         Call::Authorise => Operation::Authorise { order_id, amount, currency, method: e.method.clone()? },
         Call::Capture { capture_id } => Operation::Capture { capture_id, amount, currency },
         Call::Void => Operation::Void,
-        Call::Refund { refund_id } => Operation::Refund { refund_id, amount, currency },
+        Call::Refund { refund_id } => Operation::Refund { refund_id, capture_id: e.capture_id?, amount, currency },
     })
 }
 
@@ -266,6 +268,10 @@ fn after_stock(event: &stock::Event) -> Vec<FollowUp> {
     use stock::Event as E;
     match event {
         E::StockReserved(e) if e.backorder => {
+            let lines = e.lines.iter().map(|l| l.line).collect();
+            vec![to_order("record_backorder_filled", e.order_id, order::Command::RecordBackorderFilled { lines })]
+        }
+        E::BackorderNeedless(e) => {
             let lines = e.lines.iter().map(|l| l.line).collect();
             vec![to_order("record_backorder_filled", e.order_id, order::Command::RecordBackorderFilled { lines })]
         }
@@ -289,8 +295,11 @@ fn after_shipment(id: ShipmentId, event: &shipment::Event) -> Vec<FollowUp> {
     use shipment::Event as E;
     match event {
         E::ShipmentDispatched(e) => {
-            let commit = stock::Command::Commit { order_id: e.order_id, lines: e.lines.clone() };
-            let mut all = vec![to_stock("commit_stock", e.order_id, commit)];
+            let mut all = Vec::new();
+            if !e.unreserved {
+                let commit = stock::Command::Commit { order_id: e.order_id, lines: e.lines.clone() };
+                all.push(to_stock("commit_stock", e.order_id, commit));
+            }
             all.extend(e.captures.iter().map(|c| {
                 let command = payment::Command::Capture { capture_id: c.capture_id, amount: c.amount };
                 to_payment("capture_payment", c.payment_id, command)
@@ -339,7 +348,10 @@ pub fn react_to_rejection(command: &Command, rejection: &Rejection) -> Option<Fo
             })
         }
         // Something else of the order is dispatched. What is not must not be, without stock or money.
-        (Command::CancelOrder { id, reason }, Rejection::Order(order::Rejection::AlreadyDispatched { .. })) => {
+        (
+            Command::CancelOrder { id, reason },
+            Rejection::Order(order::Rejection::AlreadyDispatched { waiting, .. }),
+        ) if !waiting.is_empty() => {
             let reason = match reason {
                 CancelReason::ReservationExpired => HoldReason::Stock,
                 CancelReason::PaymentExpired => HoldReason::Payment,
@@ -445,8 +457,8 @@ fn take(order_id: OrderId, currency: Currency, payment: &order::OrderPayment) ->
 /// Each aimed at its refund: a payment may have paid for several of the shipments that pieces came back of.
 fn refunds(order_id: OrderId, shares: &[order::RefundShare]) -> Vec<FollowUp> {
     let refund = |share: &order::RefundShare| {
-        let (refund_id, amount) = (share.refund_id, share.amount);
-        let command = payment::Command::Refund { order_id, refund_id, amount };
+        let order::RefundShare { refund_id, capture_id, amount, .. } = *share;
+        let command = payment::Command::Refund { order_id, refund_id, capture_id, amount };
         FollowUp { target: refund_id.0, ..to_payment("refund_payment", share.payment_id, command) }
     };
     shares.iter().map(refund).collect()

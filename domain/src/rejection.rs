@@ -13,3 +13,13 @@ pub enum Rejection {
     Stock(#[from] stock::Rejection),
     Shipment(#[from] shipment::Rejection),
 }
+
+impl Rejection {
+    /// Whether it is about something that ends by itself, so that the same command may succeed a little later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Order(rejection) => rejection.is_passing(),
+            Self::Payment(_) | Self::Stock(_) | Self::Shipment(_) => false,
+        }
+    }
+}

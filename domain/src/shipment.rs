@@ -27,8 +27,10 @@ pub enum Command {
         order_id: OrderId,
         shipment: ShipmentOrder,
     },
-    /// The parcel is packed.
-    MarkReady,
+    /// The parcel is packed, as this revision of the plan says.
+    MarkReady {
+        revision: u32,
+    },
     /// The order is on hold for the `hold`th time.
     Hold {
         order_id: OrderId,
@@ -39,8 +41,9 @@ pub enum Command {
         order_id: OrderId,
         hold: u32,
     },
-    /// The parcel is handed to the carrier.
+    /// The parcel is handed to the carrier, packed as this revision of the plan says.
     Dispatch {
+        revision: u32,
         tracking: String,
     },
     ConfirmDelivery,
@@ -64,6 +67,8 @@ pub enum Rejection {
     Cancelled { shipment_id: ShipmentId },
     #[error("shipment {shipment_id} is held")]
     Held { shipment_id: ShipmentId },
+    #[error("shipment {shipment_id} was planned anew: it is to be packed as revision {revision} says")]
+    Replanned { shipment_id: ShipmentId, revision: u32 },
     #[error("shipment {shipment_id} is dispatched")]
     AlreadyDispatched { shipment_id: ShipmentId },
     #[error("shipment {shipment_id} was dispatched with another tracking number, {tracking}")]
@@ -83,7 +88,8 @@ impl Shipment {
         match command {
             Command::Plan { order_id, shipment } => match &self.status {
                 Status::Unplanned => {
-                    Ok(vec![ShipmentPlanned { order_id: *order_id, shipment: shipment.clone() }.into()])
+                    let revision = self.revision + 1;
+                    Ok(vec![ShipmentPlanned { order_id: *order_id, revision, shipment: shipment.clone() }.into()])
                 }
                 Status::Cancelled => Err(Rejection::Cancelled { shipment_id: id }),
                 Status::Planned(_) | Status::Ready(_) | Status::Dispatched { .. } | Status::Settled { .. } => {
@@ -91,10 +97,10 @@ impl Shipment {
                 }
             },
             Command::Replan { order_id, shipment } => self.replan(id, *order_id, shipment),
-            Command::MarkReady => self.mark_ready(id),
+            Command::MarkReady { revision } => self.mark_ready(id, *revision),
             Command::Hold { order_id, hold } => self.hold(id, *order_id, *hold),
             Command::Release { order_id, hold } => Ok(self.release(*order_id, *hold)),
-            Command::Dispatch { tracking } => self.dispatch(id, tracking),
+            Command::Dispatch { revision, tracking } => self.dispatch(id, *revision, tracking),
             Command::ConfirmDelivery => {
                 self.settled(id, Outcome::Delivered, |order_id, lines| ShipmentDelivered { order_id, lines }.into())
             }
@@ -122,15 +128,16 @@ impl Shipment {
         match &self.status {
             Status::Planned(planned) | Status::Ready(planned) if planned.shipment == *shipment => Ok(vec![]),
             Status::Unplanned | Status::Planned(_) | Status::Ready(_) | Status::Cancelled => {
-                Ok(vec![ShipmentReplanned { order_id, shipment: shipment.clone() }.into()])
+                Ok(vec![ShipmentReplanned { order_id, revision: self.revision + 1, shipment: shipment.clone() }.into()])
             }
             Status::Dispatched { .. } | Status::Settled { .. } => Err(Rejection::AlreadyDispatched { shipment_id: id }),
         }
     }
 
-    fn mark_ready(&self, id: ShipmentId) -> Result<Vec<Event>, Rejection> {
+    fn mark_ready(&self, id: ShipmentId, revision: u32) -> Result<Vec<Event>, Rejection> {
         match &self.status {
             Status::Planned(_) if self.is_held() => Err(Rejection::Held { shipment_id: id }),
+            Status::Planned(_) | Status::Ready(_) if revision != self.revision => Err(self.replanned(id)),
             Status::Planned(planned) => Ok(vec![ShipmentReady { order_id: planned.order_id }.into()]),
             Status::Ready(_) | Status::Dispatched { .. } | Status::Settled { .. } => Ok(vec![]),
             Status::Unplanned => Err(Rejection::NotPlanned { shipment_id: id }),
@@ -156,15 +163,20 @@ impl Shipment {
         if can_wait && hold > self.released { vec![ShipmentReleased { order_id, hold }.into()] } else { vec![] }
     }
 
-    fn dispatch(&self, id: ShipmentId, tracking: &str) -> Result<Vec<Event>, Rejection> {
+    fn replanned(&self, shipment_id: ShipmentId) -> Rejection {
+        Rejection::Replanned { shipment_id, revision: self.revision }
+    }
+
+    fn dispatch(&self, id: ShipmentId, revision: u32, tracking: &str) -> Result<Vec<Event>, Rejection> {
         if !(1..=64).contains(&tracking.len()) || !tracking.bytes().all(|b| b.is_ascii_graphic()) {
             let faults = vec![Fault::new("tracking", "1 to 64 printable ASCII characters without blanks")];
             return Err(Rejection::Invalid { faults });
         }
         match &self.status {
             Status::Planned(_) | Status::Ready(_) if self.is_held() => Err(Rejection::Held { shipment_id: id }),
+            Status::Planned(_) | Status::Ready(_) if revision != self.revision => Err(self.replanned(id)),
             Status::Planned(planned) | Status::Ready(planned) => {
-                let ShipmentPlanned { order_id, shipment } = &**planned;
+                let ShipmentPlanned { order_id, shipment, .. } = &**planned;
                 Ok(vec![
                     ShipmentDispatched {
                         order_id: *order_id,
@@ -172,6 +184,7 @@ impl Shipment {
                         tracking: tracking.to_owned(),
                         lines: shipment.lines.clone(),
                         captures: shipment.captures.clone(),
+                        unreserved: shipment.unreserved,
                     }
                     .into(),
                 ])

@@ -94,40 +94,39 @@ impl Command {
         }
     }
 
-    /// The SKUs that the command is about, each once.
-    pub fn skus(&self) -> Vec<Sku> {
+    /// The order's lines that it is about; none of one that is about no order.
+    fn lines(&self) -> &[StockLine] {
         match self {
-            Self::Receive { sku, .. } | Self::Adjust { sku, .. } => vec![sku.clone()],
+            Self::Receive { .. } | Self::Adjust { .. } => &[],
             Self::Reserve { lines, .. }
             | Self::Backorder { lines, .. }
             | Self::Commit { lines, .. }
             | Self::Release { lines, .. }
             | Self::Expire { lines, .. }
-            | Self::Restock { lines, .. } => {
-                let mut skus: Vec<Sku> = lines.iter().map(|l| l.sku.clone()).collect();
-                skus.sort_unstable();
-                skus.dedup();
-                skus
-            }
+            | Self::Restock { lines, .. } => lines,
         }
+    }
+
+    /// The SKUs that the command is about, each once.
+    pub fn skus(&self) -> Vec<Sku> {
+        if let Self::Receive { sku, .. } | Self::Adjust { sku, .. } = self {
+            return vec![sku.clone()];
+        }
+        let mut skus: Vec<Sku> = self.lines().iter().map(|l| l.sku.clone()).collect();
+        skus.sort_unstable();
+        skus.dedup();
+        skus
     }
 
     fn faults(&self) -> Vec<Fault> {
         match self {
             Self::Receive { quantity: 0, .. } => vec![Fault::new("quantity", "1 or more")],
-            Self::Receive { .. } => vec![],
             Self::Adjust { by, .. } if *by == 0 || by.unsigned_abs() > MAX_ADJUSTMENT.unsigned_abs() => {
                 vec![Fault::new("by", format!("1 to {MAX_ADJUSTMENT} pieces more or fewer"))]
             }
-            Self::Adjust { .. } => vec![],
-            Self::Reserve { lines, .. }
-            | Self::Backorder { lines, .. }
-            | Self::Commit { lines, .. }
-            | Self::Release { lines, .. }
-            | Self::Expire { lines, .. }
-            | Self::Restock { lines, .. } => {
+            command => {
                 let mut seen = BTreeSet::new();
-                let again = lines.iter().enumerate().filter(|(_, l)| !seen.insert(l.line));
+                let again = command.lines().iter().enumerate().filter(|(_, l)| !seen.insert(l.line));
                 again.map(|(i, _)| Fault::new(format!("lines[{i}].line"), "each line once")).collect()
             }
         }
@@ -242,17 +241,27 @@ impl Stock {
     }
 
     fn backorder(&self, order_id: OrderId, sku: &Sku, lines: &[StockLine], hold_seconds: u32) -> Vec<Event> {
-        let new = lines.iter().filter(|l| l.sku == *sku && !self.knows(order_id, l.line));
-        let lines: Vec<_> = new.map(|l| LineQuantity { line: l.line, quantity: l.quantity }).collect();
+        // They were short, and in the meantime another try to reserve them has succeeded.
+        let held = self.held_unexpectedly(order_id, sku, lines);
+        let mut events: Vec<Event> = Vec::new();
+        if !held.is_empty() {
+            events.push(BackorderNeedless { sku: sku.clone(), order_id, lines: held }.into());
+        }
+        let lines = self.unknown(order_id, sku, lines);
         if lines.is_empty() {
-            return vec![];
+            return events;
         }
         let waiting = |l: &LineQuantity| Waiting { order_id, line: l.line, quantity: l.quantity, hold_seconds };
         let new: Vec<Waiting> = lines.iter().map(waiting).collect();
         let backordered = StockBackordered { sku: sku.clone(), order_id, lines, hold_seconds };
         // Pieces may have come in since the order was found to be short.
         let fills = fills(sku, self.free(), self.waiting.iter().chain(&new));
-        [backordered.into()].into_iter().chain(fills).collect()
+        events.into_iter().chain([backordered.into()]).chain(fills).collect()
+    }
+
+    /// The lines of `sku` that it has never heard of.
+    fn unknown(&self, order: OrderId, sku: &Sku, lines: &[StockLine]) -> Vec<LineQuantity> {
+        of_sku(sku, lines).filter(|l| !self.knows(order, l.line)).collect()
     }
 
     fn neither_held_nor_committed(&self, order: OrderId, sku: &Sku, lines: &[StockLine]) -> Vec<LineNo> {
@@ -290,8 +299,7 @@ impl Stock {
 
     /// Writes down the lines that it has never heard of: the release was faster than the backorder, which then is none.
     fn not_to_come(&self, order_id: OrderId, sku: &Sku, lines: &[StockLine]) -> Option<Event> {
-        let new = lines.iter().filter(|l| l.sku == *sku && !self.knows(order_id, l.line));
-        let lines: Vec<_> = new.map(|l| LineQuantity { line: l.line, quantity: l.quantity }).collect();
+        let lines = self.unknown(order_id, sku, lines);
         (!lines.is_empty()).then(|| BackorderDropped { sku: sku.clone(), order_id, lines }.into())
     }
 
@@ -299,11 +307,14 @@ impl Stock {
         if self.has_restocked(restock_id) {
             return vec![];
         }
-        let ours = lines.iter().filter(|l| l.sku == *sku);
-        let lines: Vec<_> = ours.map(|l| LineQuantity { line: l.line, quantity: l.quantity }).collect();
+        let lines: Vec<LineQuantity> = of_sku(sku, lines).collect();
         let fills = fills(sku, self.free() + pieces(&lines), &self.waiting);
         [StockRestocked { sku: sku.clone(), order_id, lines, restock_id }.into()].into_iter().chain(fills).collect()
     }
+}
+
+fn of_sku(sku: &Sku, lines: &[StockLine]) -> impl Iterator<Item = LineQuantity> {
+    lines.iter().filter(|l| l.sku == *sku).map(|l| LineQuantity { line: l.line, quantity: l.quantity })
 }
 
 /// Who of those who wait gets what is free: one after the other, up to the first that does not fit. Nobody overtakes, or

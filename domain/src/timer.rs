@@ -4,6 +4,7 @@
 //! it needless. A command that comes too late all the same is the aggregate's to refuse.
 
 use crate::id::{OrderId, PaymentId, StockId};
+use crate::money::Amount;
 use crate::order::StockLine;
 use crate::stock::LineQuantity;
 use crate::{Command, Event, order, payment, stock};
@@ -65,9 +66,9 @@ fn after_order(id: OrderId, event: &order::Event) -> Vec<TimerChange> {
             after_seconds: e.within_seconds,
             command: Command::Order { id, command: order::Command::TimeOutApproval { approval: e.approval } },
         }],
-        E::ApprovalGranted(e) => vec![TimerChange::Clear(deadline(e.approval))],
-        E::ApprovalDenied(e) => vec![TimerChange::Clear(deadline(e.approval))],
-        E::ApprovalTimedOut(e) => vec![TimerChange::Clear(deadline(e.approval))],
+        E::ApprovalGranted(order::ApprovalGranted { approval })
+        | E::ApprovalDenied(order::ApprovalDenied { approval })
+        | E::ApprovalTimedOut(order::ApprovalTimedOut { approval }) => vec![TimerChange::Clear(deadline(*approval))],
         E::OrderPlaced(_)
         | E::PaymentAuthorisedRecorded(_)
         | E::PaymentRefused(_)
@@ -106,6 +107,8 @@ fn after_payment(id: PaymentId, event: &payment::Event) -> Vec<TimerChange> {
             after_seconds: AUTHORISATION_EXPIRY_SECONDS,
             command: Command::Payment { id, command: payment::Command::Expire },
         }],
+        // What is left of it would be held for nothing.
+        E::PaymentCaptured(e) if e.left > Amount::ZERO => vec![],
         E::PaymentCaptured(_) | E::PaymentVoided(_) | E::AuthorisationExpired(_) => vec![TimerChange::Clear(expiry())],
         E::PaymentRequested(_)
         | E::PaymentDeclined(_)
@@ -152,6 +155,7 @@ fn after_stock(id: StockId, event: &stock::Event) -> Vec<TimerChange> {
         E::StockExpired(e) => clear(e.order_id, &e.lines),
         E::StockReceived(_)
         | E::StockBackordered(_)
+        | E::BackorderNeedless(_)
         | E::BackorderDropped(_)
         | E::StockAdjusted(_)
         | E::StockRestocked(_) => vec![],

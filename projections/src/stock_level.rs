@@ -73,7 +73,7 @@ fn fold(rows: &mut HashMap<String, StockLevel>, recorded: &Recorded) {
         stock::Event::StockExpired(e) => row.reserved -= pieces(&e.lines),
         stock::Event::StockAdjusted(e) => row.on_hand += e.by,
         stock::Event::StockRestocked(e) => row.on_hand += pieces(&e.lines),
-        stock::Event::StockBackordered(_) | stock::Event::BackorderDropped(_) => {}
+        stock::Event::StockBackordered(_) | stock::Event::BackorderNeedless(_) | stock::Event::BackorderDropped(_) => {}
     }
     row.changed_at = recorded.record.recorded_at;
     row.version = recorded.record.version;

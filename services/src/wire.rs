@@ -161,8 +161,8 @@ fn rejected(rejection: &Rejection, message: String) -> ErrorBody {
         | Rejection::Stock(stock::Rejection::Invalid { faults })
         | Rejection::Shipment(shipment::Rejection::Invalid { faults }) => faults,
         Rejection::Order(_) | Rejection::Payment(_) | Rejection::Stock(_) | Rejection::Shipment(_) => {
-            let detail = Some(json!(rejection));
-            return ErrorBody { detail, ..ErrorBody::new(Code::Rejected, message) };
+            let (detail, retry) = (Some(json!(rejection)), rejection.is_passing());
+            return ErrorBody { detail, retry, ..ErrorBody::new(Code::Rejected, message) };
         }
     };
     ErrorBody { fields: faults.clone(), ..ErrorBody::new(Code::Invalid, format!("{message}: see fields")) }

@@ -544,8 +544,9 @@ async fn the_verbs_take_an_order_through_holds_an_edit_and_a_return() {
     // Packed, sent, arrived.
     let parcel = ShipmentId::of_seller(OrderId(order), SellerId(id(1)));
     refused(3, &format!("shipment lost {parcel}"), "is not dispatched").await;
-    done(&format!("shipment ready {parcel} --json")).await;
-    done(&format!("shipment dispatch {parcel} --tracking T-1 --json")).await;
+    refused(3, &format!("shipment ready {parcel}"), "was planned anew").await;
+    done(&format!("shipment ready {parcel} --revision 2 --json")).await;
+    done(&format!("shipment dispatch {parcel} --revision 2 --tracking T-1 --json")).await;
     refused(3, &format!("order cancel-lines {order} --lines 2"), "is dispatched").await;
     done(&format!("shipment deliver {parcel} --json")).await;
     refused(3, &format!("shipment returned {parcel}"), "is delivered").await;

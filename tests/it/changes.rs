@@ -66,7 +66,7 @@ async fn carry(
 }
 
 async fn dispatch(system: &System, order: OrderId, seller: u128) -> Result<Executed, ExecuteError> {
-    carry(system, order, seller, shipment::Command::Dispatch { tracking: "T1".into() }).await
+    system.execute(system.dispatch(ShipmentId::of_seller(order, SellerId(id(seller)))).await).await
 }
 
 async fn deliver(system: &System, order: OrderId, seller: u128) {
@@ -345,26 +345,26 @@ async fn pieces_that_come_back_are_refunded_and_those_that_can_be_are_sold_again
     assert_eq!((system.stock_of("mug").await, system.moved(order).await), ((7, 0), (0, 4150, 0)));
     let lines = vec![ReturnLine { line: 1, quantity: 3 }];
     told(&mut system, order, order::Command::RequestReturn { lines, reason: ReturnReason::Damaged }).await;
-    let received = |quantity, usable| {
+    let received = |receipt, quantity, usable| {
         let lines = vec![ReceivedLine { line: 1, quantity, usable }];
-        order::Command::ReceiveReturn { return_no: 1, lines }
+        order::Command::ReceiveReturn { return_no: 1, receipt, lines }
     };
-    let early = tell(&system, order, received(1, 1)).await;
+    let early = tell(&system, order, received(1, 1, 1)).await;
     let not_approved = |r: &Rejection| matches!(r, Rejection::Order(order::Rejection::ReturnNotApproved { .. }));
     assert!(is_refused(&early, not_approved), "{early:?}");
     told(&mut system, order, order::Command::ApproveReturn { return_no: 1 }).await;
     assert_eq!((system.stock_of("mug").await, system.moved(order).await), ((7, 0), (0, 4150, 0)));
 
-    // The warehouse says it twice, as one command.
-    let receipt = envelope(Uuid::now_v7(), Command::Order { id: order, command: received(1, 1) });
+    // The warehouse says it twice, and each time as a new command.
     for _ in 0..2 {
+        let receipt = envelope(Uuid::now_v7(), Command::Order { id: order, command: received(1, 1, 1) });
         system.executor.execute(&receipt).await.unwrap();
         system.settle().await;
         assert_eq!((system.stock_of("mug").await, system.moved(order).await), ((8, 0), (0, 4150, 967)));
     }
-    told(&mut system, order, received(2, 0)).await;
+    told(&mut system, order, received(2, 2, 0)).await;
     assert_eq!((system.stock_of("mug").await, system.moved(order).await), ((8, 0), (0, 4150, 2900)));
-    let more = tell(&system, order, received(1, 1)).await;
+    let more = tell(&system, order, received(3, 1, 1)).await;
     let too_many = |r: &Rejection| matches!(r, Rejection::Order(order::Rejection::NotReturnable { .. }));
     assert!(is_refused(&more, too_many), "{more:?}");
     assert_eq!(system.status(order).await, "completed");

@@ -217,12 +217,20 @@ impl System {
     /// Hands all shipments of an order to the carrier, and has them delivered.
     pub(crate) async fn ship(&mut self, order: OrderId) {
         for id in self.shipments(order).await {
-            let dispatch = shipment::Command::Dispatch { tracking: "T1".into() };
-            self.execute(Command::Shipment { id, command: dispatch }).await.unwrap();
+            self.execute(self.dispatch(id).await).await.unwrap();
             let deliver = shipment::Command::ConfirmDelivery;
             self.execute(Command::Shipment { id, command: deliver }).await.unwrap();
         }
         self.settle().await;
+    }
+
+    /// Of what the shipment is by its last plan.
+    pub(crate) async fn dispatch(&self, id: ShipmentId) -> Command {
+        let events = self.parts.log.read_all(0, 10_000).await.unwrap();
+        let is_plan = |e: &&store::RecordedEvent| e.stream.id == id.0 && e.event_type.ends_with("lanned");
+        let revision = events.iter().filter(is_plan).count() as u32;
+        let command = shipment::Command::Dispatch { revision, tracking: "T1".into() };
+        Command::Shipment { id, command }
     }
 
     pub(crate) async fn shipments(&self, order: OrderId) -> Vec<ShipmentId> {

@@ -192,10 +192,25 @@ async fn an_order_that_was_not_sent_is_sent_without_taking_its_money_again() {
     system.settle().await;
     let order = order_id(1);
     let shipment = ShipmentId::of_seller(order, SellerId(id(4).parse().unwrap()));
-    let dispatch = shipment::Command::Dispatch { tracking: "T1".into() };
+    // What was agreed elsewhere is not changed here.
+    let edit = order::Command::ProposeEdit(order::ProposeEdit {
+        remove: vec![1],
+        add: vec![],
+        shipping: vec![],
+        payments: vec![],
+    });
+    let refused = system.execute(Command::Order { id: order, command: edit }).await.unwrap_err().to_string();
+    assert!(refused.contains("was placed and paid elsewhere"), "{refused}");
+    let dispatch = shipment::Command::Dispatch { revision: 1, tracking: "T1".into() };
     system.execute(Command::Shipment { id: shipment, command: dispatch }).await.unwrap();
     system.settle().await;
     assert!(!system.events_of(order).await[8..].contains(&"CaptureRequested".to_owned()));
+    // Nor is stock taken out that was never reserved here.
+    let parked: i64 = query_scalar("SELECT count(*) FROM daybook.follow_ups WHERE state NOT IN ('due', 'accepted')")
+        .fetch_one(&system.parts.read)
+        .await
+        .unwrap();
+    assert_eq!(parked, 0);
     let row = projections::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
     assert_eq!((row.captured, row.total), (1250, 1250));
     system.assert_verified().await;

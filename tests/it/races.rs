@@ -117,7 +117,7 @@ fn to_shipment(order: OrderId, command: shipment::Command) -> Command {
 }
 
 fn dispatch(order: OrderId) -> Command {
-    to_shipment(order, shipment::Command::Dispatch { tracking: "T1".into() })
+    to_shipment(order, shipment::Command::Dispatch { revision: 1, tracking: "T1".into() })
 }
 
 async fn stop_the_provider(system: &mut System) {
@@ -309,10 +309,10 @@ async fn of_an_edit_and_a_dispatch_at_once_exactly_one_wins() {
     system.assert_verified().await;
 }
 
-/// The same within one seller's shipment, which then is dispatched either as it was or as the edit made it; and what is
-/// taken is what that costs.
+/// The same within one seller's shipment: the parcel leaves as it was packed before the edit, or has to be packed anew;
+/// and what is taken is what that costs.
 #[tokio::test]
-async fn a_dispatch_at_the_moment_of_an_edit_is_of_the_order_before_it_or_after_it() {
+async fn a_parcel_packed_before_an_edit_leaves_before_it_or_not_at_all() {
     let (mut system, other, orders) = confirmed().await;
     for &order in &orders {
         system.execute(to_order(order, order::Command::ProposeEdit(two_hats(1)))).await.unwrap();
@@ -321,7 +321,10 @@ async fn a_dispatch_at_the_moment_of_an_edit_is_of_the_order_before_it_or_after_
     for (run, &order) in orders.iter().enumerate() {
         let edit = Command::ConfirmEdit { id: order, edit: 1 };
         match race(&system, run, edit, &other, dispatch(order)).await {
-            (Ok(_), Ok(_)) => assert!(we_are_first(run)),
+            (Ok(_), Err(ExecuteError::Rejected(Rejection::Shipment(shipment::Rejection::Replanned { .. })))) => {
+                assert!(we_are_first(run));
+                system.execute(system.dispatch(shipment_of(order)).await).await.unwrap();
+            }
             (Err(ExecuteError::Rejected(Rejection::Order(order::Rejection::AlreadyDispatched { .. }))), Ok(_)) => {
                 assert!(!we_are_first(run));
                 system.execute(to_order(order, order::Command::DiscardEdit { edit: 1 })).await.unwrap();
@@ -356,8 +359,8 @@ async fn of_a_refund_and_a_late_capture_notice_at_once_all_is_given_back_once() 
         ask(&system, order, "capture", Operation::Capture { capture_id, amount, currency }).await;
         assert_eq!(system.moved(order).await, (0, TOTAL, 0));
 
-        let refund_id = RefundId::of_shipment(payment_of(order), shipment_of(order));
-        let refund = to_payment(order, payment::Command::Refund { order_id: order, refund_id, amount });
+        let refund_id = RefundId::of_shipment(capture_id);
+        let refund = to_payment(order, payment::Command::Refund { order_id: order, refund_id, capture_id, amount });
         let outcome = Outcome::Approved { reference: "told".into() };
         let notice = ProviderNotice { call: Call::Capture { capture_id }, outcome };
         let notice = payment::Command::RecordNotice { notice_id: Uuid::now_v7(), notice };

@@ -521,7 +521,7 @@ async fn the_verb_reads_what_it_is_asked_for_also_what_was_just_written() {
         (
             "--category stock --type OrderPlaced",
             "daybook: OrderPlaced is no event type of stock: the types of stock are \
-            StockReceived, StockReserved, StockBackordered, BackorderDropped, StockCommitted, StockReleased, \
+            StockReceived, StockReserved, StockBackordered, BackorderNeedless, BackorderDropped, StockCommitted, StockReleased, \
             StockExpired, StockAdjusted, StockRestocked\n",
         ),
         ("--type Placed", "daybook: Placed is no event type: the types are OrderPlaced, "),

@@ -80,8 +80,8 @@ async fn stored_events() {
     let mut shipments = system.system.shipments(OrderId(id(ORDER))).await;
     shipments.sort_unstable();
     for (n, shipment) in (4..).zip(shipments) {
-        let tracking = format!("T{n}");
-        system.command("shipment.dispatch", n, json!({ "shipment_id": shipment, "tracking": tracking })).await;
+        let dispatch = json!({ "shipment_id": shipment, "revision": 1, "tracking": format!("T{n}") });
+        system.command("shipment.dispatch", n, dispatch).await;
         system.command("shipment.confirm_delivery", n + 100, json!({ "shipment_id": shipment })).await;
         system.system.settle().await;
     }
@@ -247,9 +247,10 @@ async fn replies_to_every_verb() {
     let edit = |edit: Value| of_order(json!({ "edit": edit }));
     let lines = |lines: Value| of_order(json!({ "lines": lines, "reason": "customer_request" }));
     let asks = |lines: Value| of_order(json!({ "lines": lines, "reason": "damaged" }));
-    let came = |lines: Value| of_order(json!({ "return_no": 1, "lines": lines }));
+    let came = |receipt: u32, lines: Value| of_order(json!({ "return_no": 1, "receipt": receipt, "lines": lines }));
     let parcel = |id: ShipmentId| json!({ "shipment_id": id });
-    let sent = |id: ShipmentId| json!({ "shipment_id": id, "tracking": "T1" });
+    let packed = |id: ShipmentId, revision: u32| json!({ "shipment_id": id, "revision": revision });
+    let sent = |id: ShipmentId, revision: u32| json!({ "shipment_id": id, "revision": revision, "tracking": "T1" });
 
     tell(
         &apis,
@@ -266,7 +267,7 @@ async fn replies_to_every_verb() {
             ("order.place_hold", "no reason that there is", hold("whim")),
             ("order.release_hold", "let go", hold("fraud")),
             ("order.request_approval", "one at a time", of_order(json!({ "within_seconds": 60 }))),
-            ("order.request_approval", "more than 90 days", of_order(json!({ "within_seconds": 7_776_001 }))),
+            ("order.request_approval", "more than five days", of_order(json!({ "within_seconds": 432_001 }))),
             ("order.grant_approval", "one that was not asked for", approval(2)),
             ("order.propose_edit", "too early", edit(json!({ "remove": [2] }))),
             ("order.request_return", "too early", asks(json!([{ "line": 1, "quantity": 1 }]))),
@@ -310,8 +311,8 @@ async fn replies_to_every_verb() {
     )
     .await;
     apis.system.settle().await;
-    tell(&apis, shown, [("shipment.mark_ready", "held", parcel(first)), ("shipment.dispatch", "held", sent(first))])
-        .await;
+    let both = [("shipment.mark_ready", "held", packed(first, 1)), ("shipment.dispatch", "held", sent(first, 1))];
+    tell(&apis, shown, both).await;
     let held = apis.query("order_summary.list", json!({ "data": { "status": "on_hold" } })).await;
     assert_eq!(held["body"]["data"].as_array().map(Vec::len), Some(1), "{held}");
     tell(&apis, shown, [("order.release_hold", "of a confirmed order", hold("address"))]).await;
@@ -339,10 +340,11 @@ async fn replies_to_every_verb() {
         shown,
         [
             ("shipment.report_lost", "too early", parcel(first)),
-            ("shipment.mark_ready", "packed", parcel(first)),
-            ("shipment.dispatch", "of a seller who has no line left", sent(second)),
-            ("shipment.dispatch", "none that there is", sent(ShipmentId(id(7)))),
-            ("shipment.dispatch", "handed over", sent(first)),
+            ("shipment.mark_ready", "packed by the plan before the changes", packed(first, 1)),
+            ("shipment.mark_ready", "packed", packed(first, 4)),
+            ("shipment.dispatch", "of a seller who has no line left", sent(second, 1)),
+            ("shipment.dispatch", "none that there is", sent(ShipmentId(id(7)), 1)),
+            ("shipment.dispatch", "handed over", sent(first, 4)),
             ("order.change_address", "too late", of_order(json!({ "address_id": id(0xC) }))),
             ("shipment.confirm_delivery", "arrived", parcel(first)),
             ("shipment.report_lost", "too late", parcel(first)),
@@ -365,15 +367,21 @@ async fn replies_to_every_verb() {
             ("order.request_return", "more than has arrived", asks(json!([{ "line": 3, "quantity": 3 }]))),
             ("order.request_return", "nothing", asks(json!([]))),
             ("order.request_return", "asked for", asks(json!([{ "line": 3, "quantity": 2 }]))),
-            ("order.receive_return", "not yet approved", came(json!([{ "line": 3, "quantity": 1, "usable": 1 }]))),
+            ("order.receive_return", "not yet approved", came(1, json!([{ "line": 3, "quantity": 1, "usable": 1 }]))),
             ("order.approve_return", "none that there is", of_order(json!({ "return_no": 2 }))),
             ("order.approve_return", "approved", of_order(json!({ "return_no": 1 }))),
-            ("order.receive_return", "more usable than came", came(json!([{ "line": 3, "quantity": 1, "usable": 2 }]))),
-            ("order.receive_return", "a part", came(json!([{ "line": 3, "quantity": 1, "usable": 1 }]))),
+            (
+                "order.receive_return",
+                "more usable than came",
+                came(1, json!([{ "line": 3, "quantity": 1, "usable": 2 }])),
+            ),
+            ("order.receive_return", "a part", came(1, json!([{ "line": 3, "quantity": 1, "usable": 1 }]))),
+            ("order.receive_return", "the same parcel", came(1, json!([{ "line": 3, "quantity": 1, "usable": 1 }]))),
+            ("order.receive_return", "a parcel too early", came(3, json!([{ "line": 3, "quantity": 1, "usable": 1 }]))),
             (
                 "order.receive_return",
                 "more than was approved",
-                came(json!([{ "line": 3, "quantity": 2, "usable": 0 }])),
+                came(2, json!([{ "line": 3, "quantity": 2, "usable": 0 }])),
             ),
             ("stock.adjust", "by nothing", json!({ "sku": "mug", "by": 0, "reason": "count" })),
             ("stock.adjust", "below what there is", json!({ "sku": "mug", "by": -100, "reason": "theft" })),

@@ -25,6 +25,12 @@ pub struct Changed {
     pub shipments: Vec<Vec<shipment::Event>>,
 }
 
+/// What happens to an order, and the shipments that it has after that.
+pub(super) struct Next {
+    pub(super) events: Vec<Event>,
+    pub(super) shipments: Vec<ShipmentOrder>,
+}
+
 impl Order {
     /// Changes the order `id` with its shipments, which are those of [`Order::shipment_ids`], all or nothing.
     ///
@@ -48,41 +54,49 @@ impl Order {
             (Status::Cancelled, Change::Cancel { .. }) => return Ok(unchanged()),
             (status, _) => return Err(Rejection::Ended { order_id: id, status }),
         }
-        let Some((events, after)) = self.changed(id, change)? else { return Ok(unchanged()) };
-        let to_shipment = |&(shipment_id, ref shipment): &(ShipmentId, S)| {
-            let command = match after.iter().find(|s| s.shipment_id == shipment_id) {
+        let Some(Next { events, shipments: after }) = self.changed(id, change)? else { return Ok(unchanged()) };
+        let decided = shipments.iter().map(|(shipment_id, shipment)| {
+            let command = match after.iter().find(|s| s.shipment_id == *shipment_id) {
                 Some(shipment) => shipment::Command::Replan { order_id: id, shipment: shipment.clone() },
                 None => shipment::Command::Cancel { order_id: id },
             };
             let shipment: &Shipment = shipment.borrow();
-            shipment.decide(shipment_id, &command).map_err(|_| Rejection::AlreadyDispatched { shipment_id })
-        };
-        let shipments = shipments.iter().map(to_shipment).collect::<Result<_, _>>()?;
-        Ok(Changed { order: self.with_what_follows(id, events), shipments })
+            (*shipment_id, shipment.decide(*shipment_id, &command).ok())
+        });
+        let (mut changed, mut waiting, mut dispatched) = (Vec::new(), Vec::new(), None);
+        let sellers = self.sellers();
+        let has_lines = |shipment_id| sellers.iter().any(|seller| ShipmentId::of_seller(id, *seller) == shipment_id);
+        for (shipment_id, events) in decided {
+            match events {
+                Some(events) => {
+                    waiting.extend(has_lines(shipment_id).then_some(shipment_id));
+                    changed.push(events);
+                }
+                None => dispatched = dispatched.or(Some(shipment_id)),
+            }
+        }
+        match dispatched {
+            Some(shipment_id) => Err(Rejection::AlreadyDispatched { shipment_id, waiting }),
+            None => Ok(Changed { order: self.with_what_follows(id, events), shipments: changed }),
+        }
     }
 
-    /// What happens to the order, and the shipments that it has after that; `None` if all is so already.
-    #[expect(clippy::type_complexity, reason = "two lists, for one caller")]
-    fn changed(&self, id: OrderId, change: &Change) -> Result<Option<(Vec<Event>, Vec<ShipmentOrder>)>, Rejection> {
+    /// What follows for the order and its shipments; `None` if all is so already.
+    fn changed(&self, id: OrderId, change: &Change) -> Result<Option<Next>, Rejection> {
         match change {
-            Change::Cancel { reason } => Ok(Some((self.cancelled(*reason), vec![]))),
+            Change::Cancel { reason } => Ok(Some(Next { events: self.cancelled(*reason), shipments: vec![] })),
             Change::CancelLines { lines, reason } => self.cancel_lines(id, lines, *reason),
             Change::ConfirmEdit { edit } => self.confirm_edit(id, *edit),
             Change::ChangeAddress { address_id } if self.address() == Some(*address_id) => Ok(None),
             Change::ChangeAddress { address_id } => {
                 let after = Self { address: Some(*address_id), ..self.clone() };
-                Ok(Some((vec![AddressChanged { address_id: *address_id }.into()], after.shipments(id))))
+                let events = vec![AddressChanged { address_id: *address_id }.into()];
+                Ok(Some(Next { events, shipments: after.shipments(id) }))
             }
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "two lists, for one caller")]
-    fn cancel_lines(
-        &self,
-        id: OrderId,
-        lines: &[LineNo],
-        reason: CancelReason,
-    ) -> Result<Option<(Vec<Event>, Vec<ShipmentOrder>)>, Rejection> {
+    fn cancel_lines(&self, id: OrderId, lines: &[LineNo], reason: CancelReason) -> Result<Option<Next>, Rejection> {
         let unknown = lines.iter().enumerate().filter(|(_, line)| self.line(**line).is_none());
         let faults: Vec<Fault> =
             unknown.map(|(i, _)| Fault::new(format!("lines[{i}]"), "a line of the order")).collect();
@@ -94,7 +108,10 @@ impl Order {
             return Ok(None);
         }
         if self.lines().all(|l| gone.contains(&l.line)) {
-            return Ok(Some((self.cancelled(reason), vec![])));
+            return Ok(Some(Next { events: self.cancelled(reason), shipments: vec![] }));
+        }
+        if self.is_history {
+            return Err(Rejection::Imported { order_id: id });
         }
         if let Some(edit) = &self.edit {
             return Err(Rejection::EditOpen { order_id: id, edit: edit.proposed.edit });
@@ -117,6 +134,6 @@ impl Order {
             payments: after.unneeded(&shipments),
             lines: gone,
         };
-        Ok(Some((vec![cancelled.into()], shipments)))
+        Ok(Some(Next { events: vec![cancelled.into()], shipments }))
     }
 }

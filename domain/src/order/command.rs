@@ -65,7 +65,7 @@ pub enum Command {
     ReleaseHold {
         reason: HoldReason,
     },
-    /// A person is to decide within so many seconds, 90 days at most, whether the order may go on.
+    /// A person is to decide within so many seconds, five days at most, whether the order may go on.
     RequestApproval {
         within_seconds: u32,
     },
@@ -94,9 +94,10 @@ pub enum Command {
     ApproveReturn {
         return_no: u32,
     },
-    /// Pieces came back. It adds up: only its command id protects it from being repeated.
+    /// Pieces of a return came back, with its `receipt`th parcel, from 1.
     ReceiveReturn {
         return_no: u32,
+        receipt: u32,
         lines: Vec<ReceivedLine>,
     },
 }

@@ -94,6 +94,9 @@ impl Order {
     }
 
     /// A shipment for each seller, with what to capture for it: the payments are used up one after the other.
+    ///
+    /// An imported order was paid as its payments say, more or less than it costs: what is left of them in the end was
+    /// for the last shipment. Its stock was never reserved here.
     pub(super) fn shipments(&self, order: OrderId) -> Vec<ShipmentOrder> {
         let (Some(placed), Some(address_id)) = (&self.placed, self.address()) else { return vec![] };
         let mut left: Vec<OrderPayment> = self.payments().cloned().collect();
@@ -107,9 +110,20 @@ impl Order {
                 address_id,
                 captures: take(&mut left, self.owed_for(seller_id), shipment_id),
                 lines: lines.map(OrderLine::pieces).collect(),
+                unreserved: self.is_history,
             }
         };
-        self.sellers().into_iter().map(shipment).collect()
+        let mut shipments: Vec<ShipmentOrder> = self.sellers().into_iter().map(shipment).collect();
+        if let Some(last) = shipments.last_mut().filter(|_| self.is_history) {
+            let rest = take(&mut left, Amount(i64::MAX), last.shipment_id);
+            for share in rest {
+                match last.captures.iter_mut().find(|c| c.payment_id == share.payment_id) {
+                    Some(before) => before.amount.0 += share.amount.0,
+                    None => last.captures.push(share),
+                }
+            }
+        }
+        shipments
     }
 
     /// What the lines and the shipping of a seller cost. It fits: the total of the order, which is no less, does.

@@ -2,17 +2,16 @@
 
 use super::command::{Command, PlaceOrder};
 use super::event::{
-    ApprovalRequested, CancelReason, Event, OrderCancelled, OrderCompleted, OrderConfirmed, OrderPlaced, OrderRejected,
-    PaymentAuthorisedRecorded, PaymentRefused, PaymentsSecured, StockSecured,
+    ApprovalRequested, CancelReason, EditDiscardReason, Event, OrderCancelled, OrderCompleted, OrderConfirmed,
+    OrderLine, OrderPlaced, OrderRejected, PaymentAuthorisedRecorded, PaymentRefused, PaymentsSecured, StockSecured,
 };
-use super::event::{EditDiscardReason, OrderLine};
 use super::rejection::Rejection;
 use super::state::{Order, Status};
 use crate::Aggregate;
 use crate::id::{OrderId, PaymentId};
 
-/// How long stock is held for a paid order: three days.
-pub(super) const HOLD_SECONDS: u32 = 3 * 24 * 60 * 60;
+/// How long stock is held for a paid order: six days, a day less than its money is.
+pub(super) const HOLD_SECONDS: u32 = 6 * 24 * 60 * 60;
 
 impl Order {
     /// What `command` makes of the order `id`; nothing, if it is so already.
@@ -20,10 +19,10 @@ impl Order {
     /// # Errors
     /// When the order's state forbids it.
     pub fn decide(&self, id: OrderId, command: &Command) -> Result<Vec<Event>, Rejection> {
-        let events = match (command, &self.placed) {
-            (Command::Place(order), _) => self.place(id, order)?,
-            (_, None) => return Err(Rejection::NotPlaced { order_id: id }),
-            (command, Some(placed)) => self.decide_placed(id, placed, command)?,
+        let placed = || self.placed.as_deref().ok_or(Rejection::NotPlaced { order_id: id });
+        let events = match command {
+            Command::Place(order) => self.place(id, order)?,
+            command => self.decide_placed(id, placed()?, command)?,
         };
         Ok(self.with_what_follows(id, events))
     }
@@ -56,7 +55,9 @@ impl Order {
             Command::DiscardEdit { edit } => self.discard_edit(id, *edit),
             Command::RequestReturn { lines, reason } => self.request_return(id, lines, *reason),
             Command::ApproveReturn { return_no } => self.approve_return(id, *return_no),
-            Command::ReceiveReturn { return_no, lines } => self.receive_return(id, placed, *return_no, lines),
+            Command::ReceiveReturn { return_no, receipt, lines } => {
+                self.receive_return(id, placed, *return_no, *receipt, lines)
+            }
         }
     }
 
@@ -113,6 +114,7 @@ impl Order {
             totals: checked.totals,
             rounding: order.rounding,
             backorder: order.backorder,
+            approval_within_seconds: order.approval_within_seconds,
         };
         match &self.placed {
             Some(before) if **before == placed => Ok(vec![]),

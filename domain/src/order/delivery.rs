@@ -4,7 +4,7 @@ use super::event::{Event, LinesDelivered, LinesLost, LinesReturnedToSender, Orde
 use super::refund::take_back;
 use super::rejection::Rejection;
 use super::state::{Order, Status};
-use crate::id::{LineNo, OrderId, RefundId, ShipmentId};
+use crate::id::{CaptureId, LineNo, OrderId, RefundId, ShipmentId};
 use crate::money::Amount;
 use std::collections::BTreeSet;
 
@@ -26,12 +26,10 @@ impl Order {
         shipment_id: ShipmentId,
         lines: &[LineNo],
     ) -> Result<Vec<Event>, Rejection> {
-        let lines = self.to_settle(id, lines)?;
-        if lines.is_empty() {
-            return Ok(vec![]);
-        }
-        let refunds = self.refund_of_shipment(id, shipment_id);
-        Ok(vec![LinesLost { shipment_id, customer_id: placed.customer_id, lines, refunds }.into()])
+        let customer_id = placed.customer_id;
+        self.not_delivered(id, shipment_id, lines, |lines, refunds| {
+            LinesLost { shipment_id, customer_id, lines, refunds }.into()
+        })
     }
 
     pub(super) fn returned_to_sender(
@@ -41,14 +39,27 @@ impl Order {
         shipment_id: ShipmentId,
         lines: &[LineNo],
     ) -> Result<Vec<Event>, Rejection> {
+        let customer_id = placed.customer_id;
+        self.not_delivered(id, shipment_id, lines, |lines, refunds| {
+            let restock = self.pieces(|line| lines.contains(&line));
+            LinesReturnedToSender { shipment_id, customer_id, lines, refunds, restock }.into()
+        })
+    }
+
+    /// All that was captured for the shipment is given back: its lines, and its shipping.
+    fn not_delivered(
+        &self,
+        id: OrderId,
+        shipment_id: ShipmentId,
+        lines: &[LineNo],
+        event: impl FnOnce(Vec<LineNo>, Vec<RefundShare>) -> Event,
+    ) -> Result<Vec<Event>, Rejection> {
         let lines = self.to_settle(id, lines)?;
         if lines.is_empty() {
             return Ok(vec![]);
         }
-        let refunds = self.refund_of_shipment(id, shipment_id);
-        let restock = self.pieces(|line| lines.contains(&line));
-        let customer_id = placed.customer_id;
-        Ok(vec![LinesReturnedToSender { shipment_id, customer_id, lines, refunds, restock }.into()])
+        let refunds = self.take_back(id, shipment_id, Amount(i64::MAX), RefundId::of_shipment);
+        Ok(vec![event(lines, refunds)])
     }
 
     /// Those of the lines of which nothing is known yet, each once.
@@ -65,26 +76,15 @@ impl Order {
         Ok(new.into_iter().collect())
     }
 
-    /// All that was captured for a shipment: its lines, and its shipping.
-    fn refund_of_shipment(&self, id: OrderId, shipment_id: ShipmentId) -> Vec<RefundShare> {
-        let shares = self.take_back(id, shipment_id, Amount(i64::MAX));
-        let share = |(payment_id, amount)| {
-            let refund_id = RefundId::of_shipment(payment_id, shipment_id);
-            RefundShare { payment_id, shipment_id, refund_id, amount }
-        };
-        shares.into_iter().map(share).collect()
-    }
-
     /// Up to `owed` of what was captured for a shipment and is not refunded.
     pub(super) fn take_back(
         &self,
         id: OrderId,
         shipment_id: ShipmentId,
         owed: Amount,
-    ) -> Vec<(crate::id::PaymentId, Amount)> {
-        let refunded = self.refunded.get(&shipment_id);
-        let refunded = |payment| refunded.and_then(|r| r.get(&payment)).copied().unwrap_or_default();
+        refund_id: impl Fn(CaptureId) -> RefundId,
+    ) -> Vec<RefundShare> {
         let shipment = self.shipments(id).into_iter().find(|s| s.shipment_id == shipment_id);
-        shipment.map_or(vec![], |s| take_back(&s.captures, refunded, owed))
+        shipment.map_or(vec![], |s| take_back(&s.captures, &self.refunded, owed, refund_id))
     }
 }

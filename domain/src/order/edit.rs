@@ -1,5 +1,6 @@
 //! Edits: an order becomes another one, once what that costs and needs is secured.
 
+use super::change::Next;
 use super::command::{
     MAX_LINES, MAX_PAYMENTS, ProposeEdit, check_lines, check_payments, check_shipping, numbered_lines,
     numbered_payments, too_large,
@@ -7,7 +8,7 @@ use super::command::{
 use super::decide::HOLD_SECONDS;
 use super::event::{
     EditConfirmed, EditDiscardReason, EditDiscarded, EditProposed, EditStockSecured, Event, OrderLine, OrderPlaced,
-    OrderTotals, ReservationReturned, ShipmentOrder,
+    OrderTotals, ReservationReturned,
 };
 use super::rejection::Rejection;
 use super::state::{EditEnd, OpenEdit, Order, Status};
@@ -37,12 +38,14 @@ impl Order {
         edit: &ProposeEdit,
     ) -> Result<Vec<Event>, Rejection> {
         match self.status {
+            Status::Confirmed if self.is_history => return Err(Rejection::Imported { order_id: id }),
             Status::Confirmed => {}
             Status::Unplaced | Status::Placed => return Err(Rejection::NotConfirmed { order_id: id }),
             status => return Err(Rejection::Ended { order_id: id, status }),
         }
         if let Some(line) = self.lines().find(|l| self.is_settled(l.line)) {
-            return Err(Rejection::AlreadyDispatched { shipment_id: ShipmentId::of_seller(id, line.seller_id) });
+            let shipment_id = ShipmentId::of_seller(id, line.seller_id);
+            return Err(Rejection::AlreadyDispatched { shipment_id, waiting: self.shipments_to_come(id) });
         }
         let open = self.edit.as_ref().map(|open| &*open.proposed);
         let number = |edit| self.proposed(id, placed, edit, open).map_err(|faults| Rejection::Invalid { faults });
@@ -143,12 +146,7 @@ impl Order {
     }
 
     /// See [`Order::change`].
-    #[expect(clippy::type_complexity, reason = "two lists, for one caller")]
-    pub(super) fn confirm_edit(
-        &self,
-        id: OrderId,
-        edit: u32,
-    ) -> Result<Option<(Vec<Event>, Vec<ShipmentOrder>)>, Rejection> {
+    pub(super) fn confirm_edit(&self, id: OrderId, edit: u32) -> Result<Option<Next>, Rejection> {
         let open = match self.open_edit(id, edit)? {
             Ok(open) => open,
             Err(EditEnd::Confirmed) => return Ok(None),
@@ -179,6 +177,6 @@ impl Order {
             shipments: shipments.iter().filter(|s| !old.contains(&s.shipment_id)).cloned().collect(),
             payments: after.unneeded(&shipments),
         };
-        Ok(Some((vec![confirmed.into()], shipments)))
+        Ok(Some(Next { events: vec![confirmed.into()], shipments }))
     }
 }

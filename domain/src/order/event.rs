@@ -101,6 +101,9 @@ pub struct OrderPlaced {
     /// Whether lines that there is too little stock for wait for more, or else end the order.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub backorder: bool,
+    /// Whether a person is to decide that it may go on, and within how many seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval_within_seconds: Option<u32>,
 }
 
 /// One line of an order. Amounts are in minor units of the order's currency.
@@ -237,6 +240,9 @@ pub struct ShipmentOrder {
     pub address_id: AddressId,
     pub lines: Vec<StockLine>,
     pub captures: Vec<CaptureShare>,
+    /// Whether its stock was never reserved here, as that of an imported order.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreserved: bool,
 }
 
 /// A part of a payment that is captured for one shipment.

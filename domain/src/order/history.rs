@@ -4,7 +4,7 @@
 use super::command::{PlaceLine, not_negative};
 use super::event::{Event, OrderLine, OrderPlaced, OrderTotals, ShipmentOrder, StockLine};
 use super::state::Order;
-use crate::id::{CaptureId, LineNo, OrderId, PaymentId, ShipmentId};
+use crate::id::{LineNo, OrderId, PaymentId, ShipmentId};
 use crate::money::Amount;
 use crate::{Aggregate, Fault};
 use std::collections::BTreeSet;
@@ -31,24 +31,9 @@ impl Order {
 }
 
 impl OrderPlaced {
-    /// The shipments of an order that was paid as its payments say, more or less than it costs: a payment goes to the
-    /// shipments in their order, and what is left of it in the end to the last one.
+    /// The shipments of an order that was paid as its payments say, more or less than it costs.
     pub fn shipments_as_paid(&self, order: OrderId) -> Vec<ShipmentOrder> {
-        let mut shipments = self.order().shipments(order);
-        for payment in &self.payments {
-            let captures = shipments.iter().flat_map(|s| &s.captures).filter(|c| c.payment_id == payment.payment_id);
-            let left = payment.amount.0 - captures.map(|c| c.amount.0).sum::<i64>();
-            let Some(last) = shipments.last_mut().filter(|_| left > 0) else { continue };
-            match last.captures.iter_mut().find(|c| c.payment_id == payment.payment_id) {
-                Some(share) => share.amount.0 += left,
-                None => last.captures.push(super::CaptureShare {
-                    payment_id: payment.payment_id,
-                    capture_id: CaptureId::of_shipment(payment.payment_id, last.shipment_id),
-                    amount: Amount(left),
-                }),
-            }
-        }
-        shipments
+        Order { is_history: true, ..self.order() }.shipments(order)
     }
 
     fn check(&self, faults: &mut Vec<Fault>) {

@@ -9,8 +9,8 @@ use super::state::{Approval, Order, Status};
 use crate::Fault;
 use crate::id::{OrderId, ShipmentId};
 
-/// The longest time that an approval may take: 90 days.
-const MAX_APPROVAL_SECONDS: u32 = 90 * 24 * 60 * 60;
+/// The longest time that an approval may take: five days, a day less than stock is held.
+const MAX_APPROVAL_SECONDS: u32 = 5 * 24 * 60 * 60;
 
 impl Order {
     pub(super) fn place_hold(&self, id: OrderId, reason: HoldReason) -> Result<Vec<Event>, Rejection> {
@@ -38,7 +38,7 @@ impl Order {
     }
 
     /// The shipments that have not arrived, as far as the order knows; none before it is confirmed.
-    fn shipments_to_come(&self, id: OrderId) -> Vec<ShipmentId> {
+    pub(super) fn shipments_to_come(&self, id: OrderId) -> Vec<ShipmentId> {
         if self.status != Status::Confirmed {
             return vec![];
         }
@@ -116,6 +116,6 @@ impl Order {
 }
 
 pub(super) fn approval_fault(field: &str, within_seconds: u32) -> Option<Fault> {
-    let expected = || format!("1 to {MAX_APPROVAL_SECONDS}, which are 90 days");
+    let expected = || format!("1 to {MAX_APPROVAL_SECONDS}, which are five days");
     (!(1..=MAX_APPROVAL_SECONDS).contains(&within_seconds)).then(|| Fault::new(field, expected()))
 }

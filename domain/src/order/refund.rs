@@ -1,8 +1,9 @@
-//! What is given back, of what was paid: by pieces, and by payments.
+//! What is given back, of what was paid: by pieces, and by captures.
 
-use super::event::{CaptureShare, RoundingMode};
-use crate::id::PaymentId;
+use super::event::{CaptureShare, RefundShare, RoundingMode};
+use crate::id::{CaptureId, RefundId};
 use crate::money::Amount;
+use std::collections::BTreeMap;
 
 /// What falls to the first `pieces` of the `of` pieces that cost `cost` together; all of it to all of them.
 ///
@@ -24,19 +25,20 @@ pub(super) fn share(cost: Amount, pieces: u32, of: u32, mode: RoundingMode) -> A
     Amount(i64::try_from(whole + i128::from(is_up)).unwrap_or(cost.0))
 }
 
-/// Takes `owed` from what was captured and is not refunded, payment by payment.
+/// Takes `owed` from what was captured and is not refunded, capture by capture.
 pub(super) fn take_back(
     captures: &[CaptureShare],
-    refunded: impl Fn(PaymentId) -> Amount,
+    refunded: &BTreeMap<CaptureId, Amount>,
     mut owed: Amount,
-) -> Vec<(PaymentId, Amount)> {
+    refund_id: impl Fn(CaptureId) -> RefundId,
+) -> Vec<RefundShare> {
     let mut shares = Vec::new();
-    for capture in captures {
-        let left = capture.amount.0 - refunded(capture.payment_id).0;
-        let amount = Amount(left.min(owed.0));
+    for &CaptureShare { payment_id, capture_id, amount: captured } in captures {
+        let refunded = refunded.get(&capture_id).copied().unwrap_or_default();
+        let amount = Amount(owed.0.min(captured.0 - refunded.0));
         if amount > Amount::ZERO {
             owed.0 -= amount.0;
-            shares.push((capture.payment_id, amount));
+            shares.push(RefundShare { payment_id, capture_id, refund_id: refund_id(capture_id), amount });
         }
     }
     shares
@@ -45,7 +47,7 @@ pub(super) fn take_back(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{CaptureId, ShipmentId};
+    use crate::id::PaymentId;
     use crate::money::Currency;
     use proptest::prelude::*;
     use uuid::Uuid;
@@ -96,23 +98,22 @@ mod tests {
             captured in proptest::collection::vec((0..10_000_i64, 0..=100_i64), 0..6),
             owed in 0..60_000_i64,
         ) {
-            let payment = |n: usize| PaymentId(Uuid::from_u128(n as u128));
+            let capture_id = |n: usize| CaptureId(Uuid::from_u128(n as u128));
             let capture = |(n, (amount, _)): (usize, &(i64, i64))| CaptureShare {
-                payment_id: payment(n),
-                capture_id: CaptureId::of_shipment(payment(n), ShipmentId(Uuid::nil())),
+                payment_id: PaymentId(Uuid::nil()),
+                capture_id: capture_id(n),
                 amount: Amount(*amount),
             };
             let captures: Vec<_> = captured.iter().enumerate().map(capture).collect();
-            let refunded = |id: PaymentId| {
-                let (amount, percent) = captured[id.0.as_u128() as usize];
-                Amount(amount * percent / 100)
-            };
-            let left: i64 = captures.iter().map(|c| c.amount.0 - refunded(c.payment_id).0).sum();
-            let taken = take_back(&captures, refunded, Amount(owed));
-            prop_assert_eq!(taken.iter().map(|(_, amount)| amount.0).sum::<i64>(), owed.min(left));
-            for (id, amount) in taken {
-                let capture = captures.iter().find(|c| c.payment_id == id).unwrap();
-                prop_assert!(amount > Amount::ZERO && amount.0 + refunded(id).0 <= capture.amount.0);
+            let before = captured.iter().map(|(amount, percent)| Amount(amount * percent / 100));
+            let refunded: BTreeMap<CaptureId, Amount> = before.enumerate().map(|(n, amount)| (capture_id(n), amount)).collect();
+            let left: i64 = captures.iter().map(|c| c.amount.0 - refunded[&c.capture_id].0).sum();
+            let taken = take_back(&captures, &refunded, Amount(owed), RefundId::of_shipment);
+            prop_assert_eq!(taken.iter().map(|share| share.amount.0).sum::<i64>(), owed.min(left));
+            for RefundShare { capture_id, refund_id, amount, .. } in taken {
+                let capture = captures.iter().find(|c| c.capture_id == capture_id).unwrap();
+                prop_assert!(amount > Amount::ZERO && amount.0 + refunded[&capture_id].0 <= capture.amount.0);
+                prop_assert_eq!(refund_id, RefundId::of_shipment(capture_id));
             }
         }
     }

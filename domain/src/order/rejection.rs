@@ -16,10 +16,21 @@ pub enum Rejection {
     NotPlaced { order_id: OrderId },
     #[error("order {order_id} has ended: it is {status}")]
     Ended { order_id: OrderId, status: Status },
-    #[error("shipment {shipment_id} is dispatched: what is under way can only be returned")]
-    AlreadyDispatched { shipment_id: ShipmentId },
+    #[error(
+        "shipment {shipment_id} is dispatched{}: what is under way can only be returned",
+        if waiting.is_empty() { "" } else { ", others of the order are not" }
+    )]
+    AlreadyDispatched {
+        shipment_id: ShipmentId,
+        /// The order's shipments that are not, as far as is known.
+        waiting: Vec<ShipmentId>,
+    },
     #[error("order {order_id} has no payment {payment_id}")]
     UnknownPayment { order_id: OrderId, payment_id: PaymentId },
+    #[error(
+        "order {order_id} was placed and paid elsewhere: it can be shipped, cancelled and returned here, not changed"
+    )]
+    Imported { order_id: OrderId },
     #[error("order {order_id} is not confirmed")]
     NotConfirmed { order_id: OrderId },
     #[error("order {order_id} is confirmed already")]
@@ -60,4 +71,15 @@ pub enum Rejection {
     UnknownReturn { order_id: OrderId, return_no: u32 },
     #[error("return {return_no} of order {order_id} is not approved")]
     ReturnNotApproved { order_id: OrderId, return_no: u32 },
+    #[error(
+        "the next parcel of return {return_no} of order {order_id} is number {next}; what came before is as it was said"
+    )]
+    OtherReceipt { order_id: OrderId, return_no: u32, next: u32 },
+}
+
+impl Rejection {
+    /// Whether it is about something that ends by itself, so that the same command may succeed a little later.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::BeingReserved { .. } | Self::EditNotSecured { .. })
+    }
 }

@@ -62,11 +62,18 @@ impl Order {
         id: OrderId,
         placed: &OrderPlaced,
         return_no: u32,
+        receipt: u32,
         lines: &[ReceivedLine],
     ) -> Result<Vec<Event>, Rejection> {
         let asked = self.asked(id, return_no)?;
         if !asked.approved {
             return Err(Rejection::ReturnNotApproved { order_id: id, return_no });
+        }
+        let next = asked.receipts.len() as u32 + 1;
+        match asked.receipts.get((receipt as usize).wrapping_sub(1)) {
+            Some(before) if before == lines => return Ok(vec![]),
+            None if receipt == next => {}
+            Some(_) | None => return Err(Rejection::OtherReceipt { order_id: id, return_no, next }),
         }
         check(lines.iter().map(|l| (l.line, l.quantity)))?;
         if let Some(i) = lines.iter().position(|l| l.usable > l.quantity) {
@@ -75,12 +82,11 @@ impl Order {
         }
         for l in lines {
             let approved = asked.lines.iter().find(|a| a.line == l.line).map_or(0, |a| a.quantity);
-            let returnable = approved - asked.received.get(&l.line).copied().unwrap_or_default();
+            let returnable = approved - asked.received(l.line);
             if l.quantity > returnable {
                 return Err(Rejection::NotReturnable { order_id: id, line: l.line, returnable });
             }
         }
-        let receipt = asked.receipts + 1;
         let usable = |l: &ReceivedLine| {
             let line = self.line(l.line).filter(|_| l.usable > 0)?;
             Some(StockLine { quantity: l.usable, ..line.pieces() })
@@ -110,24 +116,18 @@ impl Order {
         let mut owed: BTreeMap<ShipmentId, Amount> = BTreeMap::new();
         for received in lines {
             let Some(line) = self.line(received.line) else { continue };
-            let before: u32 = self.returns.iter().filter_map(|r| r.received.get(&line.line)).sum();
+            let before = self.came_back(line);
             let share = |pieces| share(line.cost(), pieces, line.quantity, placed.rounding.mode).0;
             let owed = owed.entry(ShipmentId::of_seller(id, line.seller_id)).or_default();
             owed.0 += share(before + received.quantity) - share(before);
         }
-        let of_shipment = |(shipment_id, owed)| {
-            let share = move |(payment_id, amount)| {
-                let refund_id = RefundId::of_return(payment_id, shipment_id, return_no, receipt);
-                RefundShare { payment_id, shipment_id, refund_id, amount }
-            };
-            self.take_back(id, shipment_id, owed).into_iter().map(share)
-        };
-        owed.into_iter().flat_map(of_shipment).collect()
+        let refund_id = |capture_id| RefundId::of_return(capture_id, return_no, receipt);
+        owed.into_iter().flat_map(|(shipment_id, owed)| self.take_back(id, shipment_id, owed, refund_id)).collect()
     }
 
     /// The pieces of a line that came back.
     pub fn came_back(&self, line: &OrderLine) -> u32 {
-        self.returns.iter().filter_map(|r| r.received.get(&line.line)).sum()
+        self.returns.iter().map(|r| r.received(line.line)).sum()
     }
 }
 

@@ -1,10 +1,11 @@
 //! What an order's events come to: all that decisions need.
 
 use super::event::{
-    EditProposed, Event, HoldReason, Life, OrderLine, OrderPayment, OrderPlaced, RefundShare, SellerShipping, StockLine,
+    EditProposed, Event, HoldReason, Life, OrderLine, OrderPayment, OrderPlaced, ReceivedLine, RefundShare,
+    SellerShipping, StockLine,
 };
 use crate::Aggregate;
-use crate::id::{AddressId, LineNo, OrderId, PaymentId, ShipmentId};
+use crate::id::{AddressId, CaptureId, LineNo, OrderId, PaymentId};
 use crate::money::Amount;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,7 +94,7 @@ pub struct Order {
     /// The lines that were lost or went back to the sender.
     pub(super) undelivered: BTreeSet<LineNo>,
     pub(super) returns: Vec<Return>,
-    pub(super) refunded: BTreeMap<ShipmentId, BTreeMap<PaymentId, Amount>>,
+    pub(super) refunded: BTreeMap<CaptureId, Amount>,
 }
 
 /// Where an approval is.
@@ -138,8 +139,15 @@ pub(super) struct Return {
     pub(super) lines: Vec<super::ReturnLine>,
     pub(super) reason: super::ReturnReason,
     pub(super) approved: bool,
-    pub(super) receipts: u32,
-    pub(super) received: BTreeMap<LineNo, u32>,
+    /// What came with each parcel.
+    pub(super) receipts: Vec<Vec<ReceivedLine>>,
+}
+
+impl Return {
+    /// How many pieces of a line came back.
+    pub(super) fn received(&self, line: LineNo) -> u32 {
+        self.receipts.iter().flatten().filter(|l| l.line == line).map(|l| l.quantity).sum()
+    }
 }
 
 impl Aggregate for Order {
@@ -220,8 +228,7 @@ impl Aggregate for Order {
                 lines: e.lines.clone(),
                 reason: e.reason,
                 approved: false,
-                receipts: 0,
-                received: BTreeMap::new(),
+                receipts: vec![],
             }),
             Event::ReturnApproved(e) => {
                 if let Some(asked) = self.return_mut(e.return_no) {
@@ -230,8 +237,7 @@ impl Aggregate for Order {
             }
             Event::ReturnReceived(e) => {
                 if let Some(asked) = self.return_mut(e.return_no) {
-                    asked.receipts = e.receipt;
-                    e.lines.iter().for_each(|l| *asked.received.entry(l.line).or_default() += l.quantity);
+                    asked.receipts.push(e.lines.clone());
                 }
                 self.refund(&e.refunds);
             }
@@ -313,8 +319,7 @@ impl Order {
 
     fn refund(&mut self, refunds: &[RefundShare]) {
         for share in refunds {
-            let refunded = self.refunded.entry(share.shipment_id).or_default().entry(share.payment_id).or_default();
-            refunded.0 += share.amount.0;
+            self.refunded.entry(share.capture_id).or_default().0 += share.amount.0;
         }
     }
 

@@ -129,11 +129,12 @@ fn order_placed() -> OrderPlaced {
         },
         rounding: Rounding::default(),
         backorder: false,
+        approval_within_seconds: None,
     }
 }
 
 fn payments_secured() -> PaymentsSecured {
-    PaymentsSecured { lines: vec![mugs(), hat()], hold_seconds: 259_200 }
+    PaymentsSecured { lines: vec![mugs(), hat()], hold_seconds: 518_400 }
 }
 
 fn order_confirmed() -> OrderConfirmed {
@@ -150,6 +151,7 @@ fn order_confirmed() -> OrderConfirmed {
             address_id: ADDRESS,
             lines: vec![line],
             captures: shares.iter().map(share).collect(),
+            unreserved: false,
         }
     };
     OrderConfirmed {
@@ -245,12 +247,12 @@ fn all_placed() -> Vec<Vec<Event>> {
 
 fn planned(shipment: usize) -> Shipment {
     let shipment = order_confirmed().shipments.remove(shipment);
-    given([shipment::ShipmentPlanned { order_id: ORDER, shipment }.into()])
+    given([shipment::ShipmentPlanned { order_id: ORDER, revision: 1, shipment }.into()])
 }
 
 fn dispatched(shipment: usize) -> Shipment {
     let state = planned(shipment);
-    let dispatch = shipment::Command::Dispatch { tracking: "T1".to_owned() };
+    let dispatch = shipment::Command::Dispatch { revision: 1, tracking: "T1".to_owned() };
     then(&state, &state.decide(to_hatter(), &dispatch).unwrap())
 }
 
@@ -298,7 +300,7 @@ fn an_order_that_costs_nothing_is_paid_when_it_is_placed() {
     assert_eq!(events.len(), 2);
     let Event::OrderPlaced(placed) = &events[0] else { panic!("{events:?}") };
     assert_eq!((placed.totals.total, placed.payments.len()), (Amount::ZERO, 0));
-    assert_eq!(events[1], PaymentsSecured { lines: vec![pens.clone()], hold_seconds: 259_200 }.into());
+    assert_eq!(events[1], PaymentsSecured { lines: vec![pens.clone()], hold_seconds: 518_400 }.into());
 
     let shipment = ShipmentOrder {
         shipment_id: to_potter(),
@@ -307,6 +309,7 @@ fn an_order_that_costs_nothing_is_paid_when_it_is_placed() {
         address_id: ADDRESS,
         lines: vec![pens],
         captures: vec![],
+        unreserved: false,
     };
     assert_eq!(
         when(events, Command::RecordStockReserved),
@@ -571,10 +574,12 @@ fn a_cancel_of_a_confirmed_order_releases_its_stock_and_cancels_its_shipments_pl
 #[test]
 fn a_cancel_after_a_dispatch_is_refused() {
     let delivered = then(&dispatched(1), &[shipment::ShipmentDelivered { order_id: ORDER, lines: vec![2] }.into()]);
-    let refused = |shipment_id| Err(Rejection::AlreadyDispatched { shipment_id });
-    assert_eq!(when_cancelled(confirmed(), planned(0), dispatched(1)), refused(to_hatter()));
-    assert_eq!(when_cancelled(confirmed(), dispatched(0), planned(1)), refused(to_potter()));
-    assert_eq!(when_cancelled(partly_delivered(), planned(0), delivered), refused(to_hatter()));
+    let refused =
+        |shipment_id, other| Err(Rejection::AlreadyDispatched { shipment_id, waiting: Vec::from_iter(other) });
+    assert_eq!(when_cancelled(confirmed(), planned(0), dispatched(1)), refused(to_hatter(), Some(to_potter())));
+    assert_eq!(when_cancelled(confirmed(), dispatched(0), planned(1)), refused(to_potter(), Some(to_hatter())));
+    assert_eq!(when_cancelled(partly_delivered(), planned(0), delivered), refused(to_hatter(), Some(to_potter())));
+    assert_eq!(when_cancelled(confirmed(), dispatched(0), dispatched(1)), refused(to_potter(), None));
 }
 
 #[test]

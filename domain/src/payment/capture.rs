@@ -35,7 +35,7 @@ impl Payment {
         Ok(vec![CaptureRequested { order_id, capture_id, amount, currency, idempotency_key }.into()])
     }
 
-    /// What waited for the capture goes on: the refunds of it, and the void.
+    /// What waited for the capture goes on or is given up: the refunds of it, and the void.
     pub(super) fn capture_outcome(
         &self,
         id: PaymentId,
@@ -45,21 +45,21 @@ impl Payment {
     ) -> Vec<Event> {
         let (order_id, currency) = (request.order_id, request.currency);
         let amount = self.captures.get(&capture_id).map_or(Amount::ZERO, |capture| capture.amount);
-        let mut events = vec![match outcome {
+        let mut events = match outcome {
             Outcome::Approved { reference } => {
-                PaymentCaptured { order_id, capture_id, amount, currency, reference: reference.clone() }.into()
+                let left = Amount(request.amount.0 - self.captured().0 - amount.0);
+                let reference = reference.clone();
+                let captured = PaymentCaptured { order_id, capture_id, amount, left, currency, reference }.into();
+                [vec![captured], self.refunds_now_possible(id, request, capture_id)].concat()
             }
-            Outcome::Declined { reason } => CaptureDeclined { order_id, capture_id, reason: reason.clone() }.into(),
-        }];
-        events.extend(self.after(&events).refunds_now_possible(id, request));
+            Outcome::Declined { reason } => {
+                let declined = CaptureDeclined { order_id, capture_id, reason: reason.clone() }.into();
+                [vec![declined], self.drop_refunds_of(capture_id, request, reason)].concat()
+            }
+        };
         let after = self.after(&events);
-        if after.capturing() == Amount::ZERO {
-            if let Outcome::Declined { reason } = outcome {
-                events.extend(after.drop_deferred(request, reason));
-            }
-            if after.status == Status::VoidDeferred {
-                events.extend(self.after(&events).let_go(id, request));
-            }
+        if after.status == Status::VoidDeferred && after.capturing() == Amount::ZERO {
+            events.extend(after.let_go(id, request));
         }
         events
     }

@@ -37,10 +37,11 @@ pub enum Command {
     RecordVoid {
         outcome: Outcome,
     },
-    /// Gives back a part of what is captured; what it is for is its id.
+    /// Gives back a part of a capture; what it is for is its id.
     Refund {
         order_id: OrderId,
         refund_id: RefundId,
+        capture_id: CaptureId,
         amount: Amount,
     },
     /// What the provider said to the refund.

@@ -1,8 +1,9 @@
 //! What a payment may do, and how it is authorised.
 
 use super::command::{Call, Command, Outcome};
-use super::event::{Event, PaymentAuthorised, PaymentDeclined, PaymentRequested, VoidRequested};
+use super::event::{Event, PaymentAuthorised, PaymentDeclined, PaymentRequested};
 use super::state::{Payment, RefundStage, Status};
+use super::void::void_requested;
 use crate::Aggregate;
 use crate::id::{CaptureId, PaymentId, RefundId};
 use crate::money::Amount;
@@ -28,13 +29,13 @@ pub enum Rejection {
     CaptureIdSpent { capture_id: CaptureId },
     #[error("there is no capture {capture_id} of payment {payment_id}")]
     UnknownCapture { payment_id: PaymentId, capture_id: CaptureId },
-    #[error("payment {payment_id} is captured, or being captured: its authorisation no longer expires")]
+    #[error("payment {payment_id} is captured, or being captured: there is nothing left that expires")]
     AlreadyCaptured { payment_id: PaymentId },
     #[error(
-        "payment {payment_id} has {} minor units captured and {} refunded: {} more is too much",
+        "capture {capture_id} is of {} minor units and has {} refunded: {} more is too much",
         captured.0, refunded.0, requested.0
     )]
-    ExceedsCaptured { payment_id: PaymentId, captured: Amount, refunded: Amount, requested: Amount },
+    ExceedsCaptured { capture_id: CaptureId, captured: Amount, refunded: Amount, requested: Amount },
     #[error("refund {refund_id} was asked for already, with another amount")]
     RefundIdSpent { refund_id: RefundId },
     #[error("there is no refund {refund_id} of payment {payment_id} that the provider was asked for")]
@@ -65,7 +66,9 @@ impl Payment {
             }
             Command::Void { order_id } => Ok(self.void(id, *order_id)),
             Command::RecordVoid { outcome } => self.record(id, Call::Void, outcome),
-            Command::Refund { refund_id, amount, .. } => self.refund(id, self.request(id)?, *refund_id, *amount),
+            Command::Refund { refund_id, capture_id, amount, .. } => {
+                self.refund(id, self.request(id)?, *refund_id, *capture_id, *amount)
+            }
             Command::RecordRefund { refund_id, outcome } => {
                 self.record(id, Call::Refund { refund_id: *refund_id }, outcome)
             }
@@ -119,7 +122,7 @@ impl Payment {
                 | Status::Authorised
                 | Status::Declined) => Err(Rejection::NotAuthorised { payment_id, status }),
             },
-            Call::Refund { refund_id } => match self.refunds.iter().find(|r| r.id == refund_id).map(|r| r.stage) {
+            Call::Refund { refund_id } => match self.refund_of(refund_id).map(|r| r.stage) {
                 Some(RefundStage::Requested) => Ok(true),
                 Some(RefundStage::Refunded | RefundStage::Failed) => Ok(false),
                 Some(RefundStage::Deferred) | None => Err(Rejection::UnknownRefund { payment_id, refund_id }),
@@ -160,7 +163,7 @@ impl Payment {
         let (amount, currency) = (request.amount, request.currency);
         let mut events = vec![PaymentAuthorised { order_id, amount, currency, reference }.into()];
         if self.status == Status::VoidDeferred {
-            events.push(VoidRequested { order_id, idempotency_key: id.void_key() }.into());
+            events.push(void_requested(id, order_id));
         }
         events
     }

@@ -31,9 +31,9 @@ events! {
     PaymentVoided = 1,
     /// The money was held for longer than it may be: it is let go.
     AuthorisationExpired = 1,
-    /// A part of the money is to be given back, but it is not captured yet: that is waited for.
+    /// A part of a capture is to be given back, but it is not captured yet: that is waited for.
     RefundDeferred = 1,
-    /// The provider is to be asked to give a part of the money back.
+    /// The provider is to be asked to give a part of a capture back.
     RefundRequested = 1,
     /// The provider has given that part back.
     PaymentRefunded = 1,
@@ -91,6 +91,8 @@ pub struct PaymentCaptured {
     pub order_id: OrderId,
     pub capture_id: CaptureId,
     pub amount: Amount,
+    /// What is still authorised, and not captured.
+    pub left: Amount,
     pub currency: Currency,
     /// The provider's name for the capture.
     pub reference: String,
@@ -143,6 +145,8 @@ pub struct AuthorisationExpired {
 pub struct RefundDeferred {
     pub order_id: OrderId,
     pub refund_id: RefundId,
+    /// What it gives back from.
+    pub capture_id: CaptureId,
     pub amount: Amount,
 }
 
@@ -151,6 +155,8 @@ pub struct RefundDeferred {
 pub struct RefundRequested {
     pub order_id: OrderId,
     pub refund_id: RefundId,
+    /// What it gives back from.
+    pub capture_id: CaptureId,
     pub amount: Amount,
     pub currency: Currency,
     pub idempotency_key: Uuid,
@@ -181,6 +187,9 @@ pub struct RefundDeclined {
 pub struct RefundDropped {
     pub order_id: OrderId,
     pub refund_id: RefundId,
+    /// What it gives back from.
+    pub capture_id: CaptureId,
+    pub amount: Amount,
     /// In the provider's words, if it would not hand the money over.
     pub reason: String,
 }
@@ -208,4 +217,7 @@ pub struct CallRetried {
     /// Of an authorisation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<PaymentMethod>,
+    /// Of a refund.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture_id: Option<CaptureId>,
 }

@@ -27,6 +27,7 @@ impl Payment {
         };
         expect(request.amount >= Amount::ZERO, "events[0].amount".into(), "zero or more".into());
         let mut captures: BTreeMap<CaptureId, Amount> = BTreeMap::new();
+        let mut left = request.amount.0;
         for (i, event) in (1..).zip(rest) {
             let at = |field: &str| format!("events[{i}].{field}");
             let of = |order_id: OrderId| order_id == request.order_id;
@@ -47,6 +48,8 @@ impl Payment {
                 Event::PaymentCaptured(e) => {
                     let asked = captures.get(&e.capture_id) == Some(&e.amount);
                     expect(asked, at("capture_id"), "a capture that was asked for, with its amount".into());
+                    left = left.saturating_sub(e.amount.0);
+                    expect(e.left.0 == left, at("left"), format!("what is not captured yet, {left}"));
                     (of(e.order_id), is_currency(e.currency))
                 }
                 // Nobody has said yet what of the others is right by itself: no history has them.

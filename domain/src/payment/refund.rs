@@ -1,53 +1,62 @@
-//! Giving back what is captured, part by part.
+//! Giving back what is captured, part by part: a refund is of one capture.
 
 use super::command::{Call, Outcome};
 use super::decide::Rejection;
 use super::event::{
     Event, PaymentRefunded, PaymentRequested, RefundDeclined, RefundDeferred, RefundDropped, RefundRequested,
 };
-use super::state::{Payment, RefundStage, Settled, Status};
-use crate::id::{PaymentId, RefundId};
+use super::state::{Capture, Payment, Refund, RefundStage, Settled, Status};
+use crate::id::{CaptureId, PaymentId, RefundId};
 use crate::money::Amount;
 
-/// Refunded, being refunded, or waiting for a capture.
+/// Refunded, being refunded, or waiting for the capture.
 const ALIVE: [RefundStage; 3] = [RefundStage::Deferred, RefundStage::Requested, RefundStage::Refunded];
 /// Refunded or being refunded.
 const UNDER_WAY: [RefundStage; 2] = [RefundStage::Requested, RefundStage::Refunded];
 
 impl Payment {
-    /// Asks the provider at once for what is captured. What may still be captured is waited for: the capture may be
-    /// under way, or be asked for after its refund, if messages overtake one another.
+    /// Asks the provider at once for what is captured. A capture that may still come is waited for: it may be under
+    /// way, or be asked for after its refund, if messages overtake one another. Of one that never comes, there is
+    /// nothing to give back.
     pub(super) fn refund(
         &self,
         payment_id: PaymentId,
         request: &PaymentRequested,
         refund_id: RefundId,
+        capture_id: CaptureId,
         amount: Amount,
     ) -> Result<Vec<Event>, Rejection> {
-        match self.refunds.iter().find(|r| r.id == refund_id) {
-            Some(before) if before.amount == amount => return Ok(vec![]),
+        match self.refund_of(refund_id) {
+            Some(before) if (before.capture_id, before.amount) == (capture_id, amount) => return Ok(vec![]),
             Some(_) => return Err(Rejection::RefundIdSpent { refund_id }),
             None => {}
         }
-        let (captured, refunded) = (self.captured(), self.refunds(&ALIVE));
-        let fits = |within: Amount| refunded.checked_add(amount).is_some_and(|sum| sum <= within);
-        if amount > Amount::ZERO && fits(captured) {
-            Ok(vec![requested(payment_id, request, refund_id, amount)])
-        } else if amount > Amount::ZERO && fits(self.capturable(request)) {
-            Ok(vec![RefundDeferred { order_id: request.order_id, refund_id, amount }.into()])
-        } else {
-            Err(Rejection::ExceedsCaptured { payment_id, captured, refunded, requested: amount })
+        let capture = self.captures.get(&capture_id);
+        let (captured, refunded) = (capture.map_or(request.amount, |c| c.amount), self.refunds(capture_id, &ALIVE));
+        if amount <= Amount::ZERO || refunded.checked_add(amount).is_none_or(|sum| sum > captured) {
+            return Err(Rejection::ExceedsCaptured { capture_id, captured, refunded, requested: amount });
         }
-    }
-
-    /// What is captured, and what may still be. What was declined once is not counted on.
-    fn capturable(&self, request: &PaymentRequested) -> Amount {
-        let under_way = Amount(self.captured().0 + self.capturing().0);
-        if self.status != Status::Authorised {
-            return under_way;
-        }
-        // Neither is negative.
-        under_way.max(Amount(request.amount.0 - self.captures(Some(Settled::Declined)).0))
+        let refund = Refund::new(refund_id, capture_id, amount, RefundStage::Requested);
+        let dropped = |reason| dropped(request, &refund, reason);
+        Ok(vec![match (capture, self.status) {
+            (Some(Capture { settled: Some(Settled::Captured), .. }), _) => requested(payment_id, request, &refund),
+            (Some(Capture { settled: Some(Settled::Declined), .. }), _) => dropped("the capture was declined"),
+            (Some(Capture { settled: None, .. }), _) | (None, Status::Authorised) => {
+                RefundDeferred { order_id: request.order_id, refund_id, capture_id, amount }.into()
+            }
+            (None, status @ (Status::Unrequested | Status::Requested)) => {
+                return Err(Rejection::NotAuthorised { payment_id, status });
+            }
+            (
+                None,
+                Status::VoidDeferred
+                | Status::Declined
+                | Status::AuthorisationExpired
+                | Status::VoidRequested
+                | Status::VoidDeclined
+                | Status::Voided,
+            ) => dropped("nothing is captured any more of this payment"),
+        }])
     }
 
     pub(super) fn refund_outcome(
@@ -57,7 +66,7 @@ impl Payment {
         outcome: &Outcome,
     ) -> Vec<Event> {
         let (order_id, currency) = (request.order_id, request.currency);
-        let amount = self.refunds.iter().find(|r| r.id == refund_id).map_or(Amount::ZERO, |r| r.amount);
+        let amount = self.refund_of(refund_id).map_or(Amount::ZERO, |r| r.amount);
         vec![match outcome {
             Outcome::Approved { reference } => {
                 PaymentRefunded { order_id, refund_id, amount, currency, reference: reference.clone() }.into()
@@ -66,38 +75,67 @@ impl Payment {
         }]
     }
 
-    /// The refunds that waited, as far as what is captured now allows them, the first asked for first.
-    pub(super) fn refunds_now_possible(&self, id: PaymentId, request: &PaymentRequested) -> Vec<Event> {
-        // No more is under way than is captured.
-        let mut free = self.captured().0 - self.refunds(&UNDER_WAY).0;
-        let mut events = Vec::new();
-        for refund in self.refunds.iter().filter(|r| r.stage == RefundStage::Deferred) {
+    /// The refunds that waited for a capture, which is done now, the first asked for first; what exceeds it is given up.
+    pub(super) fn refunds_now_possible(
+        &self,
+        id: PaymentId,
+        request: &PaymentRequested,
+        capture_id: CaptureId,
+    ) -> Vec<Event> {
+        let captured = self.captures.get(&capture_id).map_or(Amount::ZERO, |c| c.amount);
+        let mut free = captured.0 - self.refunds(capture_id, &UNDER_WAY).0;
+        let decide = |refund: &Refund| {
             if refund.amount.0 <= free {
                 free -= refund.amount.0;
-                events.push(requested(id, request, refund.id, refund.amount));
+                requested(id, request, refund)
+            } else {
+                dropped(request, refund, "less than that was captured")
             }
-        }
-        events
+        };
+        self.deferred(|r| r.capture_id == capture_id).map(decide).collect()
     }
 
-    /// Gives up the refunds that wait: what they wait for will not come.
+    /// Gives up the refunds that wait for a capture: it will not come.
+    pub(super) fn drop_refunds_of(
+        &self,
+        capture_id: CaptureId,
+        request: &PaymentRequested,
+        reason: &str,
+    ) -> Vec<Event> {
+        self.deferred(|r| r.capture_id == capture_id).map(|r| dropped(request, r, reason)).collect()
+    }
+
+    /// Gives up all refunds that wait: nothing more is captured.
     pub(super) fn drop_deferred(&self, request: &PaymentRequested, reason: &str) -> Vec<Event> {
-        let (order_id, reason) = (request.order_id, reason.to_owned());
-        let deferred = self.refunds.iter().filter(|r| r.stage == RefundStage::Deferred);
-        deferred.map(|r| RefundDropped { order_id, refund_id: r.id, reason: reason.clone() }.into()).collect()
+        self.deferred(|_| true).map(|r| dropped(request, r, reason)).collect()
     }
 
-    /// The refund of all that is captured and not given back yet; none, if there is nothing, or if it was declined.
-    pub(super) fn refund_of_the_rest(&self, id: PaymentId, request: &PaymentRequested) -> Option<Event> {
-        let refund_id = RefundId::of_void(id);
-        let rest = Amount(self.captured().0 - self.refunds(&UNDER_WAY).0);
-        let is_new = self.refunds.iter().all(|r| r.id != refund_id);
-        (is_new && rest > Amount::ZERO).then(|| requested(id, request, refund_id, rest))
+    fn deferred(&self, of: impl Fn(&Refund) -> bool) -> impl Iterator<Item = &Refund> {
+        self.refunds.iter().filter(move |r| r.stage == RefundStage::Deferred && of(r))
+    }
+
+    /// The refunds of all that is captured and not given back yet, but where that was declined before.
+    pub(super) fn refunds_of_the_rest(&self, id: PaymentId, request: &PaymentRequested) -> Vec<Event> {
+        let captured = self.captures.iter().filter(|(_, c)| c.settled == Some(Settled::Captured));
+        let rest = captured.filter_map(|(capture_id, capture)| {
+            let amount = Amount(capture.amount.0 - self.refunds(*capture_id, &UNDER_WAY).0);
+            let refund_id = RefundId::of_void(*capture_id);
+            let is_new = amount > Amount::ZERO && self.refund_of(refund_id).is_none();
+            let refund = Refund::new(refund_id, *capture_id, amount, RefundStage::Requested);
+            is_new.then(|| requested(id, request, &refund))
+        });
+        rest.collect()
     }
 }
 
-fn requested(payment_id: PaymentId, request: &PaymentRequested, refund_id: RefundId, amount: Amount) -> Event {
+fn requested(payment_id: PaymentId, request: &PaymentRequested, refund: &Refund) -> Event {
+    let Refund { id: refund_id, capture_id, amount, .. } = *refund;
     let (order_id, currency) = (request.order_id, request.currency);
     let idempotency_key = Call::Refund { refund_id }.idempotency_key(payment_id);
-    RefundRequested { order_id, refund_id, amount, currency, idempotency_key }.into()
+    RefundRequested { order_id, refund_id, capture_id, amount, currency, idempotency_key }.into()
+}
+
+fn dropped(request: &PaymentRequested, refund: &Refund, reason: &str) -> Event {
+    let Refund { id: refund_id, capture_id, amount, .. } = *refund;
+    RefundDropped { order_id: request.order_id, refund_id, capture_id, amount, reason: reason.to_owned() }.into()
 }

@@ -69,14 +69,22 @@ pub(super) enum Settled {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Refund {
     pub(super) id: RefundId,
+    /// What it gives back from.
+    pub(super) capture_id: CaptureId,
     pub(super) amount: Amount,
     pub(super) stage: RefundStage,
+}
+
+impl Refund {
+    pub(super) fn new(id: RefundId, capture_id: CaptureId, amount: Amount, stage: RefundStage) -> Self {
+        Self { id, capture_id, amount, stage }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum RefundStage {
-    /// Waits for a capture.
+    /// Waits for its capture.
     Deferred,
     Requested,
     Refunded,
@@ -103,7 +111,8 @@ impl Payment {
 
     /// The word for where it is: whatever is unknown comes first, then what is done with the money.
     pub fn as_str(&self) -> &'static str {
-        let (captured, refunded) = (self.captured(), self.refunds(&[RefundStage::Refunded]));
+        let refunded = sum(self.refunds.iter().filter(|r| r.stage == RefundStage::Refunded).map(|r| r.amount));
+        let captured = self.captured();
         if !self.unknown.is_empty() {
             "unknown"
         } else if captured == Amount::ZERO {
@@ -133,9 +142,14 @@ impl Payment {
         sum(self.captures.values().filter(|c| c.settled == settled).map(|c| c.amount))
     }
 
-    /// What of it is to be given back, or is: in any of these stages.
-    pub(super) fn refunds(&self, stages: &[RefundStage]) -> Amount {
-        sum(self.refunds.iter().filter(|r| stages.contains(&r.stage)).map(|r| r.amount))
+    /// What of a capture is to be given back, or is: in any of these stages.
+    pub(super) fn refunds(&self, capture_id: CaptureId, stages: &[RefundStage]) -> Amount {
+        let of_capture = self.refunds.iter().filter(|r| r.capture_id == capture_id && stages.contains(&r.stage));
+        sum(of_capture.map(|r| r.amount))
+    }
+
+    pub(super) fn refund_of(&self, id: RefundId) -> Option<&Refund> {
+        self.refunds.iter().find(|r| r.id == id)
     }
 
     fn settle(&mut self, capture_id: CaptureId, settled: Settled) {
@@ -145,14 +159,17 @@ impl Payment {
         }
     }
 
-    /// Takes a refund to a stage; one that is new was asked for with this amount.
-    fn refund_is(&mut self, id: RefundId, stage: RefundStage, amount: Option<Amount>) {
-        self.unknown.remove(&Call::Refund { refund_id: id });
-        match (self.refunds.iter_mut().find(|r| r.id == id), amount) {
-            (Some(refund), _) => refund.stage = stage,
-            (None, Some(amount)) => self.refunds.push(Refund { id, amount, stage }),
-            (None, None) => {}
+    /// Takes a refund to the stage that it has come to, or takes it in.
+    fn refund_is(&mut self, refund: Refund) {
+        match self.refunds.iter_mut().find(|r| r.id == refund.id) {
+            Some(before) => before.stage = refund.stage,
+            None => self.refunds.push(refund),
         }
+    }
+
+    fn refund_settles(&mut self, id: RefundId, stage: RefundStage) {
+        self.unknown.remove(&Call::Refund { refund_id: id });
+        self.refunds.iter_mut().filter(|r| r.id == id).for_each(|r| r.stage = stage);
     }
 }
 
@@ -197,11 +214,17 @@ impl Aggregate for Payment {
                 self.unknown.remove(&Call::Void);
                 self.status = Status::Voided;
             }
-            Event::RefundDeferred(e) => self.refund_is(e.refund_id, RefundStage::Deferred, Some(e.amount)),
-            Event::RefundRequested(e) => self.refund_is(e.refund_id, RefundStage::Requested, Some(e.amount)),
-            Event::PaymentRefunded(e) => self.refund_is(e.refund_id, RefundStage::Refunded, None),
-            Event::RefundDeclined(e) => self.refund_is(e.refund_id, RefundStage::Failed, None),
-            Event::RefundDropped(e) => self.refund_is(e.refund_id, RefundStage::Failed, None),
+            Event::RefundDeferred(e) => {
+                self.refund_is(Refund::new(e.refund_id, e.capture_id, e.amount, RefundStage::Deferred));
+            }
+            Event::RefundRequested(e) => {
+                self.refund_is(Refund::new(e.refund_id, e.capture_id, e.amount, RefundStage::Requested));
+            }
+            Event::RefundDropped(e) => {
+                self.refund_is(Refund::new(e.refund_id, e.capture_id, e.amount, RefundStage::Failed));
+            }
+            Event::PaymentRefunded(e) => self.refund_settles(e.refund_id, RefundStage::Refunded),
+            Event::RefundDeclined(e) => self.refund_settles(e.refund_id, RefundStage::Failed),
             Event::OutcomeUnknown(e) => _ = self.unknown.insert(e.call),
             Event::CallRetried(e) => _ = self.unknown.remove(&e.call),
         }

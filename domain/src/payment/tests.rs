@@ -78,8 +78,13 @@ fn capture_requested(capture_id: CaptureId, amount: i64) -> Event {
 }
 
 fn captured(capture_id: CaptureId, amount: i64) -> Event {
-    let (amount, reference) = (Amount(amount), "ref".to_owned());
-    PaymentCaptured { order_id: ORDER, capture_id, amount, currency: eur(), reference }.into()
+    let left = if capture_id == FIRST { 1000 } else { 600 };
+    captured_with(capture_id, amount, left - amount)
+}
+
+fn captured_with(capture_id: CaptureId, amount: i64, left: i64) -> Event {
+    let (amount, left, reference) = (Amount(amount), Amount(left), "ref".to_owned());
+    PaymentCaptured { order_id: ORDER, capture_id, amount, left, currency: eur(), reference }.into()
 }
 
 fn capture_declined(capture_id: CaptureId) -> Event {
@@ -94,9 +99,14 @@ fn void_requested() -> Event {
     VoidRequested { order_id: ORDER, idempotency_key: PAYMENT.void_key() }.into()
 }
 
+/// Of the first capture.
 fn refund_requested(refund_id: RefundId, amount: i64) -> Event {
+    refund_requested_of(FIRST, refund_id, amount)
+}
+
+fn refund_requested_of(capture_id: CaptureId, refund_id: RefundId, amount: i64) -> Event {
     let (amount, idempotency_key) = (Amount(amount), refund_id.0);
-    RefundRequested { order_id: ORDER, refund_id, amount, currency: eur(), idempotency_key }.into()
+    RefundRequested { order_id: ORDER, refund_id, capture_id, amount, currency: eur(), idempotency_key }.into()
 }
 
 fn payment_voided() -> Event {
@@ -195,7 +205,8 @@ fn a_payment_that_was_never_asked_for_refuses_what_is_said_about_it() {
             void_answer(approved()),
             Command::Refund {
                 order_id: ORDER,
-                refund_id: RefundId::of_shipment(PAYMENT, crate::id::ShipmentId(Uuid::from_u128(30))),
+                refund_id: RefundId::of_shipment(FIRST),
+                capture_id: FIRST,
                 amount: Amount(1),
             },
             Command::RecordUnknown { call: Call::Authorise },
@@ -268,7 +279,7 @@ fn a_void_waits_for_a_capture_under_way_and_becomes_a_refund_of_it() {
     assert_eq!(when(deferred.clone(), void()), Ok(vec![]));
     assert_eq!(
         when(deferred.clone(), capture_answer(FIRST, approved())),
-        Ok(vec![captured(FIRST, 400), refund_requested(RefundId::of_void(PAYMENT), 400), void_requested()])
+        Ok(vec![captured(FIRST, 400), refund_requested(RefundId::of_void(FIRST), 400), void_requested()])
     );
     assert_eq!(
         when(deferred.clone(), capture_answer(FIRST, declined())),
@@ -285,32 +296,34 @@ fn a_void_waits_for_a_capture_under_way_and_becomes_a_refund_of_it() {
 #[test]
 fn a_void_waits_for_the_last_capture_under_way() {
     let both = [capturing(), vec![capture_requested(SECOND, 600), void_deferred()]].concat();
-    assert_eq!(when(both.clone(), capture_answer(SECOND, approved())), Ok(vec![captured(SECOND, 600)]));
-    let one_left = [both, vec![captured(SECOND, 600)]].concat();
+    let second = captured_with(SECOND, 600, 400);
+    assert_eq!(when(both.clone(), capture_answer(SECOND, approved())), Ok(vec![second.clone()]));
+    let one_left = [both, vec![second]].concat();
+    let second_back = refund_requested_of(SECOND, RefundId::of_void(SECOND), 600);
     assert_eq!(
         when(one_left.clone(), capture_answer(FIRST, approved())),
-        Ok(vec![captured(FIRST, 400), refund_requested(RefundId::of_void(PAYMENT), 1000)])
+        Ok(vec![captured_with(FIRST, 400, 0), refund_requested(RefundId::of_void(FIRST), 400), second_back.clone(),])
     );
     assert_eq!(
         when(one_left, capture_answer(FIRST, declined())),
-        Ok(vec![capture_declined(FIRST), refund_requested(RefundId::of_void(PAYMENT), 600), void_requested()])
+        Ok(vec![capture_declined(FIRST), second_back, void_requested()])
     );
 }
 
 #[test]
 fn a_void_of_what_is_captured_gives_it_back_and_lets_the_rest_go() {
-    let refund = refund_requested(RefundId::of_void(PAYMENT), 400);
+    let refund = refund_requested(RefundId::of_void(FIRST), 400);
     assert_eq!(when(partly_captured(), void()), Ok(vec![refund.clone(), void_requested()]));
     assert_eq!(when([partly_captured(), vec![refund, void_requested()]].concat(), void()), Ok(vec![]));
     let captured_whole = [authorised(), vec![capture_requested(FIRST, 1000), captured(FIRST, 1000)]].concat();
-    let refund = refund_requested(RefundId::of_void(PAYMENT), 1000);
+    let refund = refund_requested(RefundId::of_void(FIRST), 1000);
     assert_eq!(when(captured_whole.clone(), void()), Ok(vec![refund.clone()]));
     // Nothing is left to let go.
     let history = [captured_whole, vec![refund]].concat();
     assert_eq!(when(history.clone(), void()), Ok(vec![]));
     // Nor is the provider asked again for what it would not give back.
     let reason = "no funds".to_owned();
-    let declined = RefundDeclined { order_id: ORDER, refund_id: RefundId::of_void(PAYMENT), reason }.into();
+    let declined = RefundDeclined { order_id: ORDER, refund_id: RefundId::of_void(FIRST), reason }.into();
     assert_eq!(when([history, vec![declined]].concat(), void()), Ok(vec![]));
 }
 
@@ -333,7 +346,8 @@ fn an_authorisation_that_expires_is_let_go() {
 
 #[test]
 fn what_is_captured_or_no_longer_held_does_not_expire() {
-    for history in [capturing(), partly_captured()] {
+    let whole = [authorised(), vec![capture_requested(FIRST, 1000), captured(FIRST, 1000)]].concat();
+    for history in [capturing(), whole] {
         assert_eq!(when(history, Command::Expire), Err(Rejection::AlreadyCaptured { payment_id: PAYMENT }));
     }
     let refused_in = |history, status| {
@@ -345,6 +359,12 @@ fn what_is_captured_or_no_longer_held_does_not_expire() {
     refused_in(refused(), Status::Declined);
     refused_in(voiding(), Status::VoidRequested);
     refused_in(voided(), Status::Voided);
+}
+
+#[test]
+fn what_is_left_of_a_payment_expires_and_what_is_captured_stays() {
+    let expired = AuthorisationExpired { order_id: ORDER }.into();
+    assert_eq!(when(partly_captured(), Command::Expire), Ok(vec![expired, void_requested()]));
 }
 
 #[test]

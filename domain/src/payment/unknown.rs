@@ -31,16 +31,21 @@ impl Payment {
         if !self.awaits(id, call)? || !self.unknown.contains(&call) {
             return Ok(vec![]);
         }
-        let (amount, method) = match call {
-            Call::Authorise => (request.amount, Some(request.method.clone())),
-            Call::Capture { capture_id } => (self.captures.get(&capture_id).map_or(request.amount, |c| c.amount), None),
-            Call::Refund { refund_id } => {
-                let refund = self.refunds.iter().find(|r| r.id == refund_id);
-                (refund.map_or(request.amount, |r| r.amount), None)
-            }
-            Call::Void => (request.amount, None),
-        };
         let (order_id, currency, idempotency_key) = (request.order_id, request.currency, call.idempotency_key(id));
-        Ok(vec![CallRetried { order_id, call, idempotency_key, amount, currency, method }.into()])
+        let amount = request.amount;
+        let whole = CallRetried { order_id, call, idempotency_key, amount, currency, method: None, capture_id: None };
+        let again = match call {
+            Call::Authorise => CallRetried { method: Some(request.method.clone()), ..whole },
+            Call::Capture { capture_id } => match self.captures.get(&capture_id) {
+                Some(capture) => CallRetried { amount: capture.amount, ..whole },
+                None => whole,
+            },
+            Call::Refund { refund_id } => match self.refund_of(refund_id) {
+                Some(refund) => CallRetried { amount: refund.amount, capture_id: Some(refund.capture_id), ..whole },
+                None => whole,
+            },
+            Call::Void => whole,
+        };
+        Ok(vec![again.into()])
     }
 }

@@ -33,7 +33,7 @@ impl Payment {
     /// Nothing is under way: what is captured is given back, and what is only held is voided.
     pub(super) fn let_go(&self, id: PaymentId, request: &PaymentRequested) -> Vec<Event> {
         let mut events = self.drop_deferred(request, "the payment is let go, and nothing more is captured of it");
-        events.extend(self.refund_of_the_rest(id, request));
+        events.extend(self.refunds_of_the_rest(id, request));
         if self.captured() < request.amount {
             events.push(void_requested(id, request.order_id));
         }
@@ -50,7 +50,8 @@ impl Payment {
 
     pub(super) fn expire(&self, payment_id: PaymentId, request: &PaymentRequested) -> Result<Vec<Event>, Rejection> {
         match self.status {
-            Status::Authorised if self.captured().0 + self.capturing().0 > 0 => {
+            // What a capture under way takes is not known: the provider lets go of the rest itself.
+            Status::Authorised if self.capturing() > Amount::ZERO || self.captured() == request.amount => {
                 Err(Rejection::AlreadyCaptured { payment_id })
             }
             Status::Authorised => {
@@ -72,6 +73,6 @@ impl Payment {
     }
 }
 
-fn void_requested(id: PaymentId, order_id: OrderId) -> Event {
+pub(super) fn void_requested(id: PaymentId, order_id: OrderId) -> Event {
     VoidRequested { order_id, idempotency_key: Call::Void.idempotency_key(id) }.into()
 }

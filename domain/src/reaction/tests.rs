@@ -15,6 +15,7 @@ const CAPTURE: CaptureId = CaptureId(Uuid::from_u128(22));
 const REFUND: RefundId = RefundId(Uuid::from_u128(25));
 const KEY: Uuid = Uuid::from_u128(23);
 const SHIPMENT: ShipmentId = ShipmentId(Uuid::from_u128(24));
+const OTHER_SHIPMENT: ShipmentId = ShipmentId(Uuid::from_u128(28));
 
 fn after_order(event: impl Into<order::Event>) -> Vec<FollowUp> {
     react(&Event::Order(ORDER, event.into()))
@@ -83,6 +84,7 @@ fn shipment_order(shipment_id: ShipmentId) -> ShipmentOrder {
         address_id: ADDRESS,
         lines: lines(),
         captures: captures(),
+        unreserved: false,
     }
 }
 
@@ -183,11 +185,12 @@ fn the_provider_is_called_for_each_thing_requested_with_its_key() {
         after_payment(payment::RefundRequested {
             order_id: ORDER,
             refund_id: REFUND,
+            capture_id: CAPTURE,
             amount,
             currency,
             idempotency_key: KEY
         }),
-        [calling("call_refund", Operation::Refund { refund_id: REFUND, amount, currency })]
+        [calling("call_refund", Operation::Refund { refund_id: REFUND, capture_id: CAPTURE, amount, currency })]
     );
 }
 
@@ -198,7 +201,10 @@ fn calls() -> [(Call, Operation); 4] {
         (Call::Authorise, Operation::Authorise { order_id: ORDER, amount, currency, method }),
         (Call::Capture { capture_id: CAPTURE }, Operation::Capture { capture_id: CAPTURE, amount, currency }),
         (Call::Void, Operation::Void),
-        (Call::Refund { refund_id: REFUND }, Operation::Refund { refund_id: REFUND, amount, currency }),
+        (
+            Call::Refund { refund_id: REFUND },
+            Operation::Refund { refund_id: REFUND, capture_id: CAPTURE, amount, currency },
+        ),
     ]
 }
 
@@ -214,6 +220,7 @@ fn what_is_unknown_is_looked_up_by_its_key_and_what_was_never_seen_is_called_aga
             amount: Amount(1000),
             currency: eur(),
             method: (unknown == Call::Authorise).then(|| method("card")),
+            capture_id: matches!(unknown, Call::Refund { .. }).then_some(CAPTURE),
         };
         assert_eq!(after_payment(retried), [calling("call_again", operation)]);
     }
@@ -315,19 +322,26 @@ fn a_dispatch_takes_the_stock_out_captures_each_share_and_tells_the_customer() {
         tracking: tracking.clone(),
         lines: lines(),
         captures: captures(),
+        unreserved: false,
     };
     let capture = |c: &CaptureShare| {
         let command = payment::Command::Capture { capture_id: c.capture_id, amount: c.amount };
         payment_command("capture_payment", c.payment_id, command)
     };
     assert_eq!(
-        after_shipment(dispatched),
+        after_shipment(dispatched.clone()),
         [
             stock_command("commit_stock", stock::Command::Commit { order_id: ORDER, lines: lines() }),
             capture(&captures()[0]),
             capture(&captures()[1]),
-            notice(Message::ShipmentDispatched { tracking }),
+            notice(Message::ShipmentDispatched { tracking: tracking.clone() }),
         ]
+    );
+    // What was never reserved here cannot be taken out.
+    let imported = shipment::ShipmentDispatched { unreserved: true, ..dispatched };
+    assert_eq!(
+        after_shipment(imported),
+        [capture(&captures()[0]), capture(&captures()[1]), notice(Message::ShipmentDispatched { tracking })]
     );
 }
 
@@ -362,12 +376,16 @@ fn a_reservation_that_is_refused_for_a_shortage_tells_the_order_every_short_line
 #[test]
 fn what_cannot_be_cancelled_any_more_waits_for_somebody() {
     let shipment_id = SHIPMENT;
-    let dispatched = order::Rejection::AlreadyDispatched { shipment_id }.into();
-    let after = |reason| react_to_rejection(&Command::CancelOrder { id: ORDER, reason }, &dispatched);
+    let dispatched = |waiting| order::Rejection::AlreadyDispatched { shipment_id, waiting }.into();
+    let after_dispatch =
+        |reason, waiting| react_to_rejection(&Command::CancelOrder { id: ORDER, reason }, &dispatched(waiting));
+    let after = |reason| after_dispatch(reason, vec![OTHER_SHIPMENT]);
     let held = |reason| Some(order_command("hold_expired", order::Command::PlaceHold { reason }));
     assert_eq!(after(CancelReason::ReservationExpired), held(HoldReason::Stock));
     assert_eq!(after(CancelReason::PaymentExpired), held(HoldReason::Payment));
     assert_eq!(after(CancelReason::CustomerRequest), None);
+    // Nothing is left to be held.
+    assert_eq!(after_dispatch(CancelReason::PaymentExpired, vec![]), None);
 }
 
 #[test]
@@ -398,7 +416,7 @@ fn an_answer_of_the_provider_is_recorded_for_what_it_was_asked() {
     );
     assert_eq!(recorded(Operation::Void), payment::Command::RecordVoid { outcome: approved() });
     assert_eq!(
-        recorded(Operation::Refund { refund_id: REFUND, amount, currency }),
+        recorded(Operation::Refund { refund_id: REFUND, capture_id: CAPTURE, amount, currency }),
         payment::Command::RecordRefund { refund_id: REFUND, outcome: approved() }
     );
 }

@@ -32,6 +32,8 @@ events! {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShipmentPlanned {
     pub order_id: OrderId,
+    /// Which plan of the shipment it is, from 1: who packs by it names it.
+    pub revision: u32,
     pub shipment: ShipmentOrder,
 }
 
@@ -39,6 +41,8 @@ pub struct ShipmentPlanned {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShipmentReplanned {
     pub order_id: OrderId,
+    /// It takes the place of all plans before.
+    pub revision: u32,
     pub shipment: ShipmentOrder,
 }
 
@@ -72,6 +76,9 @@ pub struct ShipmentDispatched {
     pub tracking: String,
     pub lines: Vec<StockLine>,
     pub captures: Vec<CaptureShare>,
+    /// Whether no stock was reserved for it here: none is to be committed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreserved: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,6 +18,9 @@ impl Shipment {
         };
         let mut faults = Vec::new();
         let shipment = &planned.shipment;
+        if planned.revision != 1 {
+            faults.push(Fault::new("events[0].revision", "1, the only plan"));
+        }
         for (i, event) in (1..).zip(rest) {
             let mut expect = |right: bool, field: &str, expected: &str| {
                 if !right {
@@ -30,6 +33,7 @@ impl Shipment {
                     expect(e.customer_id == shipment.customer_id, "customer_id", "the customer of its plan");
                     expect(e.lines == shipment.lines, "lines", "the lines of its plan");
                     expect(e.captures == shipment.captures, "captures", "the captures of its plan");
+                    expect(e.unreserved == shipment.unreserved, "unreserved", "as its plan has it");
                 }
                 Event::ShipmentDelivered(e) => {
                     let planned_lines = shipment.lines.iter().map(|l| l.line);

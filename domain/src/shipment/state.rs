@@ -11,6 +11,8 @@ use uuid::Uuid;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Shipment {
     pub(super) status: Status,
+    /// The last plan.
+    pub(super) revision: u32,
     /// The last time that it was to wait, and the last one that was over. Each may be known before the other.
     pub(super) held: u32,
     pub(super) released: u32,
@@ -69,6 +71,11 @@ impl Shipment {
         self.held > self.released
     }
 
+    fn plan(&mut self, planned: ShipmentPlanned) {
+        self.revision = planned.revision;
+        self.status = Status::Planned(Arc::new(planned));
+    }
+
     fn settle(&mut self, outcome: Outcome) {
         if let Status::Dispatched { tracking, .. } = &mut self.status {
             self.status = Status::Settled { tracking: std::mem::take(tracking), outcome };
@@ -82,10 +89,9 @@ impl Aggregate for Shipment {
 
     fn evolve(&mut self, event: &Event) {
         match event {
-            Event::ShipmentPlanned(planned) => self.status = Status::Planned(Arc::new(planned.clone())),
-            Event::ShipmentReplanned(ShipmentReplanned { order_id, shipment }) => {
-                let planned = ShipmentPlanned { order_id: *order_id, shipment: shipment.clone() };
-                self.status = Status::Planned(Arc::new(planned));
+            Event::ShipmentPlanned(planned) => self.plan(planned.clone()),
+            Event::ShipmentReplanned(ShipmentReplanned { order_id, revision, shipment }) => {
+                self.plan(ShipmentPlanned { order_id: *order_id, revision: *revision, shipment: shipment.clone() });
             }
             Event::ShipmentReady(_) => {
                 if let Status::Planned(planned) = &self.status {

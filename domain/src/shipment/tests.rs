@@ -32,6 +32,7 @@ fn shipment() -> ShipmentOrder {
         address_id: ADDRESS,
         lines: lines(),
         captures: captures(),
+        unreserved: false,
     }
 }
 
@@ -39,8 +40,13 @@ fn plan() -> Command {
     Command::Plan { order_id: ORDER, shipment: shipment() }
 }
 
+/// As the first plan has it.
 fn dispatch(tracking: &str) -> Command {
-    Command::Dispatch { tracking: tracking.to_owned() }
+    dispatch_as(1, tracking)
+}
+
+fn dispatch_as(revision: u32, tracking: &str) -> Command {
+    Command::Dispatch { revision, tracking: tracking.to_owned() }
 }
 
 fn cancel() -> Command {
@@ -50,7 +56,7 @@ fn cancel() -> Command {
 // The states that a shipment can be in, as the events that lead there.
 
 fn planned() -> Vec<Event> {
-    vec![ShipmentPlanned { order_id: ORDER, shipment: shipment() }.into()]
+    vec![ShipmentPlanned { order_id: ORDER, revision: 1, shipment: shipment() }.into()]
 }
 
 fn dispatched() -> Vec<Event> {
@@ -60,6 +66,7 @@ fn dispatched() -> Vec<Event> {
         tracking: "T1".to_owned(),
         lines: lines(),
         captures: captures(),
+        unreserved: false,
     };
     [planned(), vec![dispatched.into()]].concat()
 }
@@ -182,7 +189,7 @@ fn release(hold: u32) -> Command {
 
 #[test]
 fn a_held_shipment_is_neither_packed_nor_dispatched_until_it_is_released() {
-    let ready = after(planned(), &[Command::MarkReady]);
+    let ready = after(planned(), &[Command::MarkReady { revision: 1 }]);
     for history in [planned(), ready, after(vec![], &[hold(1), plan()])] {
         let held = after(history, &[hold(1)]);
         assert_eq!(when(held.clone(), dispatch("T1")), Err(Rejection::Held { shipment_id: SHIPMENT }));
@@ -191,7 +198,7 @@ fn a_held_shipment_is_neither_packed_nor_dispatched_until_it_is_released() {
         assert_eq!(when(released, dispatch("T1")), last(dispatched()));
     }
     let held = after(planned(), &[hold(1)]);
-    assert_eq!(when(held, Command::MarkReady), Err(Rejection::Held { shipment_id: SHIPMENT }));
+    assert_eq!(when(held, Command::MarkReady { revision: 1 }), Err(Rejection::Held { shipment_id: SHIPMENT }));
 }
 
 #[test]
@@ -214,19 +221,34 @@ fn a_hold_after_the_dispatch_is_refused_and_a_release_does_nothing() {
 fn a_shipment_is_planned_anew_until_it_is_dispatched_and_a_plan_of_before_does_nothing() {
     let other = ShipmentOrder { lines: lines()[..1].to_vec(), ..shipment() };
     let replan = Command::Replan { order_id: ORDER, shipment: other.clone() };
-    let replanned = ShipmentReplanned { order_id: ORDER, shipment: other };
-    for history in [vec![], planned(), after(planned(), &[Command::MarkReady]), cancelled()] {
-        assert_eq!(when(history.clone(), replan.clone()), Ok(vec![replanned.clone().into()]));
+    let ready = after(planned(), &[Command::MarkReady { revision: 1 }]);
+    for (history, revision) in [(vec![], 1), (planned(), 2), (ready, 2), (cancelled(), 2)] {
+        let replanned = ShipmentReplanned { order_id: ORDER, revision, shipment: other.clone() };
+        assert_eq!(when(history.clone(), replan.clone()), Ok(vec![replanned.into()]));
         let history = after(history, std::slice::from_ref(&replan));
         assert_eq!(when(history.clone(), replan.clone()), Ok(vec![]));
         assert_eq!(when(history.clone(), plan()), Ok(vec![]));
-        let events = when(history, dispatch("T1")).unwrap();
+        let events = when(history, dispatch_as(revision, "T1")).unwrap();
         let [Event::ShipmentDispatched(e)] = &events[..] else { panic!("{events:?}") };
         assert_eq!(e.lines, lines()[..1]);
     }
     for history in [dispatched(), delivered()] {
         assert_eq!(when(history, replan.clone()), Err(Rejection::AlreadyDispatched { shipment_id: SHIPMENT }));
     }
+}
+
+#[test]
+fn a_parcel_that_was_packed_by_another_plan_does_not_leave() {
+    let shipment = ShipmentOrder { lines: lines()[..1].to_vec(), ..shipment() };
+    let replanned = after(planned(), &[Command::Replan { order_id: ORDER, shipment }]);
+    let refused = Err(Rejection::Replanned { shipment_id: SHIPMENT, revision: 2 });
+    for revision in [1, 3] {
+        assert_eq!(when(replanned.clone(), dispatch_as(revision, "T1")), refused);
+        assert_eq!(when(replanned.clone(), Command::MarkReady { revision }), refused);
+    }
+    let ready = after(replanned, &[Command::MarkReady { revision: 2 }]);
+    assert_eq!(when(ready.clone(), Command::MarkReady { revision: 1 }), refused);
+    assert_eq!(when(ready, dispatch("T1")), refused);
 }
 
 #[test]
@@ -255,7 +277,7 @@ proptest! {
     fn every_command_can_be_repeated(
         commands in proptest::collection::vec(
             proptest::sample::select(vec![
-                plan(), dispatch("T1"), dispatch("T2"), Command::ConfirmDelivery, cancel(), Command::MarkReady, hold(1),
+                plan(), dispatch("T1"), dispatch("T2"), Command::ConfirmDelivery, cancel(), Command::MarkReady { revision: 1 }, hold(1),
                 hold(2), release(1), release(2), Command::ReportLost, Command::ReportReturned,
             ]),
             1..12,

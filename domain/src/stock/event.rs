@@ -11,6 +11,8 @@ events! {
     StockReserved = 2,
     /// Lines of an order wait for pieces to come in: first come, first served.
     StockBackordered = 1,
+    /// Lines of an order were to wait, but hold their pieces already.
+    BackorderNeedless = 1,
     /// Lines of an order wait no more: they are not wanted.
     BackorderDropped = 1,
     /// Held pieces went out: they were dispatched.
@@ -60,6 +62,14 @@ pub struct StockBackordered {
     pub lines: Vec<LineQuantity>,
     /// How long the pieces will be held once they have come in, in seconds from the recording of that.
     pub hold_seconds: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct BackorderNeedless {
+    pub sku: Sku,
+    pub order_id: OrderId,
+    pub lines: Vec<LineQuantity>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +149,7 @@ impl Event {
             Self::StockReceived(e) => &e.sku,
             Self::StockReserved(e) => &e.sku,
             Self::StockBackordered(e) => &e.sku,
+            Self::BackorderNeedless(e) => &e.sku,
             Self::BackorderDropped(e) => &e.sku,
             Self::StockCommitted(e) => &e.sku,
             Self::StockReleased(e) => &e.sku,
@@ -155,6 +166,7 @@ impl Event {
             Self::StockReceived(_) | Self::StockAdjusted(_) => None,
             Self::StockReserved(e) => Some(e.order_id),
             Self::StockBackordered(e) => Some(e.order_id),
+            Self::BackorderNeedless(e) => Some(e.order_id),
             Self::BackorderDropped(e) => Some(e.order_id),
             Self::StockCommitted(e) => Some(e.order_id),
             Self::StockReleased(e) => Some(e.order_id),

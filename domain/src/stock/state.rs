@@ -14,13 +14,21 @@ use uuid::Uuid;
 pub struct Stock {
     on_hand: u64,
     reserved: u64,
-    pub(super) reservations: BTreeMap<OrderId, BTreeMap<LineNo, u32>>,
+    pub(super) reservations: BTreeMap<OrderId, BTreeMap<LineNo, Held>>,
     /// In the order in which they came.
     pub(super) waiting: Vec<Waiting>,
     /// The lines that hold or wait no more, in their order: each does so once, whatever comes late or twice. It grows
     /// with every order, and is a list because that takes the least room and is soonest copied.
     ended: Vec<(OrderId, LineNo, End)>,
     restocked: BTreeSet<RestockId>,
+}
+
+/// A line that holds pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Held {
+    pub(super) quantity: u32,
+    /// Whether its order was told that it need not wait for them.
+    pub(super) backorder: bool,
 }
 
 /// A line that waits for pieces to come in.
@@ -61,8 +69,16 @@ impl Stock {
 
     /// Those of the lines that are held, with what is held for them.
     pub(super) fn held(&self, order: OrderId, sku: &Sku, lines: &[StockLine]) -> Vec<LineQuantity> {
-        let held = |l: &StockLine| Some(LineQuantity { line: l.line, quantity: self.reservation(order, l.line)? });
+        let held =
+            |l: &StockLine| Some(LineQuantity { line: l.line, quantity: self.reservation(order, l.line)?.quantity });
         lines.iter().filter(|l| l.sku == *sku).filter_map(held).collect()
+    }
+
+    /// Those of the lines that are held though they were not expected to be.
+    pub(super) fn held_unexpectedly(&self, order: OrderId, sku: &Sku, lines: &[StockLine]) -> Vec<LineQuantity> {
+        let mut held = self.held(order, sku, lines);
+        held.retain(|l| self.reservation(order, l.line).is_some_and(|held| !held.backorder));
+        held
     }
 
     /// Those of the lines that wait, with what they wait for.
@@ -87,7 +103,7 @@ impl Stock {
         self.restocked.contains(&id)
     }
 
-    fn reservation(&self, order: OrderId, line: LineNo) -> Option<u32> {
+    fn reservation(&self, order: OrderId, line: LineNo) -> Option<Held> {
         self.reservations.get(&order)?.get(&line).copied()
     }
 
@@ -98,7 +114,8 @@ impl Stock {
 
     fn hold(&mut self, e: &StockReserved) {
         self.wait_no_more(e.order_id, &e.lines);
-        self.reservations.entry(e.order_id).or_default().extend(e.lines.iter().map(|l| (l.line, l.quantity)));
+        let held = |l: &LineQuantity| (l.line, Held { quantity: l.quantity, backorder: e.backorder });
+        self.reservations.entry(e.order_id).or_default().extend(e.lines.iter().map(held));
         self.reserved += pieces(&e.lines);
     }
 
@@ -119,7 +136,7 @@ impl Stock {
     fn end_reservations(&mut self, order: OrderId, lines: &[LineQuantity], how: End) -> u64 {
         self.end(order, lines, how);
         let Some(held) = self.reservations.get_mut(&order) else { return 0 };
-        let pieces: u64 = lines.iter().filter_map(|l| held.remove(&l.line)).map(u64::from).sum();
+        let pieces: u64 = lines.iter().filter_map(|l| held.remove(&l.line)).map(|h| u64::from(h.quantity)).sum();
         if held.is_empty() {
             self.reservations.remove(&order);
         }
@@ -145,6 +162,10 @@ impl Aggregate for Stock {
                 let (order_id, hold_seconds) = (e.order_id, e.hold_seconds);
                 let waiting = |l: &LineQuantity| Waiting { order_id, line: l.line, quantity: l.quantity, hold_seconds };
                 self.waiting.extend(e.lines.iter().map(waiting));
+            }
+            Event::BackorderNeedless(e) => {
+                let held = self.reservations.get_mut(&e.order_id).into_iter().flatten();
+                held.filter(|(line, _)| e.lines.iter().any(|l| l.line == **line)).for_each(|(_, h)| h.backorder = true);
             }
             Event::BackorderDropped(e) => {
                 self.wait_no_more(e.order_id, &e.lines);

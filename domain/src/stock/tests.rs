@@ -375,6 +375,22 @@ fn what_waits_is_neither_reserved_nor_waited_for_again() {
     assert_eq!(when(&[("MUG", &mug)], commit(ORDER, &lines)), refused);
 }
 
+/// It was short, and while the order was told so, another try came through.
+#[test]
+fn what_is_held_already_need_not_wait_and_is_said_once() {
+    let mug = then(&on_hand("MUG", 3), &[reserved("MUG", &[(1, 2)], (1, 1))]);
+    let lines = [line(1, "MUG", 2), line(2, "MUG", 2)];
+    let needless = BackorderNeedless { sku: sku("MUG"), order_id: ORDER, lines: quantities(&[(1, 2)]) }.into();
+    let events = when(&[("MUG", &mug)], backorder(ORDER, &lines)).unwrap();
+    assert_eq!(events, [vec![needless, backordered("MUG", ORDER, &[(2, 2)])]]);
+    let after = then(&mug, &events[0]);
+    assert_eq!(pieces(&after), pieces(&mug));
+    assert_eq!(when(&[("MUG", &after)], backorder(ORDER, &lines)), Ok(vec![vec![]]));
+    // Nor is it said of what had to wait.
+    let filled = then(&on_hand("MUG", 2), &[backordered("MUG", ORDER, &[(1, 2)]), filled("MUG", ORDER, &[(1, 2)])]);
+    assert_eq!(when(&[("MUG", &filled)], backorder(ORDER, &lines[..1])), Ok(vec![vec![]]));
+}
+
 #[test]
 fn a_release_ends_what_is_held_and_what_waits_and_the_next_one_is_served() {
     let mug = then(
@@ -499,6 +515,11 @@ impl Books {
             Event::StockRestocked(e) => *on_hand += e.lines.iter().map(|l| i64::from(l.quantity)).sum::<i64>(),
             Event::StockBackordered(e) => {
                 self.waiting.extend(e.lines.iter().map(|l| (sku.clone(), order, l.line, l.quantity)));
+            }
+            Event::BackorderNeedless(e) => {
+                for l in &e.lines {
+                    assert_eq!(self.held.get(&(sku.clone(), order, l.line)), Some(&l.quantity), "it is not held");
+                }
             }
             Event::BackorderDropped(e) => e.lines.iter().for_each(|l| self.waits_no_more(&sku, order, *l)),
             Event::StockReserved(e) => {

@@ -65,15 +65,19 @@ fn an_order_that_is_paid_or_has_ended_does_not_expire() {
 }
 
 #[test]
-fn an_authorisation_expires_after_a_week_if_nothing_is_captured() {
+fn an_authorisation_expires_after_a_week_unless_all_of_it_is_captured() {
     let (order_id, amount, currency, reference) = (ORDER, Amount(100), eur(), "ref".to_owned());
     let authorised = payment::PaymentAuthorised { order_id, amount, currency, reference: reference.clone() };
     let command = Command::Payment { id: PAYMENT, command: payment::Command::Expire };
     let timer = authorisation_expiry();
     assert_eq!(after_payment(authorised), [TimerChange::Set { timer, after_seconds: 604_800, command }]);
     let capture_id = CaptureId(Uuid::from_u128(22));
-    let captured = payment::PaymentCaptured { order_id, capture_id, amount, currency, reference };
-    assert_eq!(after_payment(captured), [TimerChange::Clear(authorisation_expiry())]);
+    let captured = |left| {
+        let (left, reference) = (Amount(left), reference.clone());
+        payment::PaymentCaptured { order_id, capture_id, amount, left, currency, reference }
+    };
+    assert_eq!(after_payment(captured(0)), [TimerChange::Clear(authorisation_expiry())]);
+    assert_eq!(after_payment(captured(1)), []);
     assert_eq!(after_payment(payment::PaymentVoided { order_id }), [TimerChange::Clear(authorisation_expiry())]);
     assert_eq!(after_payment(payment::VoidDeferred { order_id }), []);
 }

@@ -11,11 +11,17 @@ pub(super) enum Verb {
     Ready {
         /// The shipment: its stream, in `daybook events read`, is called shipment-ID.
         id: ShipmentId,
+        /// Which of its plans it was packed by: a change of its order makes a new one.
+        #[arg(long, default_value_t = 1)]
+        revision: u32,
     },
     /// Hand a shipment to the carrier.
     Dispatch {
         /// The shipment: its stream, in `daybook events read`, is called shipment-ID.
         id: ShipmentId,
+        /// Which of its plans it was packed by: a change of its order makes a new one.
+        #[arg(long, default_value_t = 1)]
+        revision: u32,
         /// The carrier's tracking number.
         #[arg(long)]
         tracking: String,
@@ -40,9 +46,11 @@ pub(super) enum Verb {
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
     let client = target::client(servers).await?;
     let (shipment_id, reply) = match verb {
-        Verb::Ready { id } => (id, client.command(MarkReady { shipment_id: id }, target::PATIENCE).await?),
-        Verb::Dispatch { id, tracking } => {
-            (id, client.command(Dispatch { shipment_id: id, tracking }, target::PATIENCE).await?)
+        Verb::Ready { id, revision } => {
+            (id, client.command(MarkReady { shipment_id: id, revision }, target::PATIENCE).await?)
+        }
+        Verb::Dispatch { id, revision, tracking } => {
+            (id, client.command(Dispatch { shipment_id: id, revision, tracking }, target::PATIENCE).await?)
         }
         Verb::Deliver { id } => (id, client.command(ConfirmDelivery { shipment_id: id }, target::PATIENCE).await?),
         Verb::Lost { id } => (id, client.command(ReportLost { shipment_id: id }, target::PATIENCE).await?),

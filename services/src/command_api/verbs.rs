@@ -102,8 +102,9 @@ verbs! {
     ApproveReturn = "order.approve_return" { order_id: OrderId, return_no: u32 } =>
         to_order(order_id, order::Command::ApproveReturn { return_no });
 
-    ReceiveReturn = "order.receive_return" { order_id: OrderId, return_no: u32, lines: Vec<ReceivedLine> } =>
-        to_order(order_id, order::Command::ReceiveReturn { return_no, lines });
+    ReceiveReturn = "order.receive_return" {
+        order_id: OrderId, return_no: u32, receipt: u32, lines: Vec<ReceivedLine>
+    } => to_order(order_id, order::Command::ReceiveReturn { return_no, receipt, lines });
 
     /// What the payment provider tells unasked: what it was asked for, and what came of it. The same id is the same notice.
     RecordNotice = "payment.record_notice" {
@@ -120,11 +121,11 @@ verbs! {
     Adjust = "stock.adjust" { sku: Sku, by: i64, reason: AdjustReason } =>
         Command::Stock(stock::Command::Adjust { sku, by, reason });
 
-    MarkReady = "shipment.mark_ready" { shipment_id: ShipmentId } =>
-        to_shipment(shipment_id, shipment::Command::MarkReady);
+    MarkReady = "shipment.mark_ready" { shipment_id: ShipmentId, revision: u32 } =>
+        to_shipment(shipment_id, shipment::Command::MarkReady { revision });
 
-    Dispatch = "shipment.dispatch" { shipment_id: ShipmentId, tracking: String } =>
-        to_shipment(shipment_id, shipment::Command::Dispatch { tracking });
+    Dispatch = "shipment.dispatch" { shipment_id: ShipmentId, revision: u32, tracking: String } =>
+        to_shipment(shipment_id, shipment::Command::Dispatch { revision, tracking });
 
     ConfirmDelivery = "shipment.confirm_delivery" { shipment_id: ShipmentId } =>
         to_shipment(shipment_id, shipment::Command::ConfirmDelivery);

@@ -1,6 +1,7 @@
 //! The simulated provider's books: a row for each call that it did or declined, under its idempotency key.
 
 use super::rule::Rule;
+use domain::id::CaptureId;
 use domain::payment::Outcome;
 use domain::reaction::{Operation, ProviderCall};
 use sqlx::{PgConnection, PgPool};
@@ -75,8 +76,8 @@ struct Account {
     currency: String,
     rule: Rule,
     held: i64,
-    captured: i64,
-    refunded: i64,
+    /// What is captured and not refunded, of the capture that the call is about.
+    refundable: i64,
 }
 
 impl Account {
@@ -84,10 +85,10 @@ impl Account {
     async fn of(connection: &mut PgConnection, call: &ProviderCall) -> Result<Option<Self>, sqlx::Error> {
         if let Operation::Authorise { order_id, currency, method, .. } = &call.operation {
             let (currency, rule) = (currency.to_string(), Rule::of_token(&method.token));
-            return Ok(Some(Self { order_id: order_id.0, currency, rule, held: 0, captured: 0, refunded: 0 }));
+            return Ok(Some(Self { order_id: order_id.0, currency, rule, held: 0, refundable: 0 }));
         }
         let rows = sqlx::query!(
-            "SELECT order_id, operation, amount, currency, rule FROM daybook.provider_ledger
+            "SELECT idempotency_key, order_id, operation, amount, currency, rule, capture_id FROM daybook.provider_ledger
              WHERE payment_id = $1 AND declined IS NULL",
             call.payment_id.0
         );
@@ -96,9 +97,12 @@ impl Account {
         let Some(opened) = rows.iter().find(|r| r.operation == "authorise") else { return Ok(None) };
         let (order_id, currency) = (opened.order_id, opened.currency.clone());
         let rule = opened.rule.as_deref().map_or(Rule::Approve, Rule::of_word);
-        let (captured, refunded) = (moved("capture"), moved("refund"));
-        let held = moved("authorise") - captured - moved("void");
-        Ok(Some(Self { order_id, currency, rule, held, captured, refunded }))
+        let held = moved("authorise") - moved("capture") - moved("void");
+        let capture = capture_of(call).map(|id| id.0);
+        let captured = rows.iter().filter(|r| r.operation == "capture" && Some(r.idempotency_key) == capture);
+        let refunded = rows.iter().filter(|r| r.operation == "refund" && r.capture_id == capture);
+        let refundable = captured.map(|r| r.amount).sum::<i64>() - refunded.map(|r| r.amount).sum::<i64>();
+        Ok(Some(Self { order_id, currency, rule, held, refundable }))
     }
 
     /// What is done, or declined. The provider trusts nobody's sums but its own.
@@ -112,10 +116,18 @@ impl Account {
                 ("capture", self.held, Some("capture declined"))
             }
             Operation::Capture { amount, .. } => ("capture", amount.0, fits(amount.0, self.held)),
-            Operation::Refund { amount, .. } => ("refund", amount.0, fits(amount.0, self.captured - self.refunded)),
+            Operation::Refund { amount, .. } => ("refund", amount.0, fits(amount.0, self.refundable)),
             Operation::Void | Operation::Lookup { .. } => ("void", self.held, fits(self.held, self.held)),
         };
         Entry { operation, amount, declined }
+    }
+}
+
+/// The capture that is given back from.
+fn capture_of(call: &ProviderCall) -> Option<CaptureId> {
+    match call.operation {
+        Operation::Refund { capture_id, .. } => Some(capture_id),
+        Operation::Authorise { .. } | Operation::Capture { .. } | Operation::Void | Operation::Lookup { .. } => None,
     }
 }
 
@@ -135,8 +147,8 @@ impl Entry {
         let rule = (self.operation == "authorise").then(|| account.rule.word());
         sqlx::query!(
             "INSERT INTO daybook.provider_ledger
-                 (idempotency_key, payment_id, order_id, operation, amount, currency, declined, rule)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                 (idempotency_key, payment_id, order_id, operation, amount, currency, declined, rule, capture_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             call.idempotency_key,
             call.payment_id.0,
             account.order_id,
@@ -144,7 +156,8 @@ impl Entry {
             self.amount,
             account.currency,
             self.declined,
-            rule
+            rule,
+            capture_of(call).map(|id| id.0)
         )
         .execute(connection)
         .await?;

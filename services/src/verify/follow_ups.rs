@@ -234,10 +234,11 @@ async fn after_refusals(snapshot: &mut PgConnection) -> Result<HashMap<Uuid, Ref
         // For other reasons nothing follows.
         let next = if row.reason.starts_with("out of stock: ") {
             after_shortage(&command, |_| true).map(|(_, next)| next)
-        } else if row.reason.ends_with(" is dispatched: what is under way can only be returned") {
-            // Which of its shipments it was makes no difference.
+        } else if row.reason.contains(" is dispatched, others of the order are not: ") {
+            // Which of its shipments they were makes no difference.
             let shipment_id = ShipmentId(Uuid::nil());
-            react_to_rejection(&command, &Rejection::Order(order::Rejection::AlreadyDispatched { shipment_id }))
+            let rejection = order::Rejection::AlreadyDispatched { shipment_id, waiting: vec![shipment_id] };
+            react_to_rejection(&command, &Rejection::Order(rejection))
         } else {
             None
         };

@@ -1,7 +1,7 @@
 //! What happens to an order's pieces after they were dispatched, other than that they arrive.
 
 use super::StockLine;
-use crate::id::{CustomerId, LineNo, PaymentId, RefundId, ShipmentId};
+use crate::id::{CaptureId, CustomerId, LineNo, PaymentId, RefundId, ShipmentId};
 use crate::money::Amount;
 use serde::{Deserialize, Serialize};
 
@@ -64,12 +64,12 @@ pub struct ReceivedLine {
     pub usable: u32,
 }
 
-/// What is given back of what a payment paid for a shipment.
+/// What is given back of what was captured of a payment for a shipment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RefundShare {
     pub payment_id: PaymentId,
-    pub shipment_id: ShipmentId,
+    pub capture_id: CaptureId,
     pub refund_id: RefundId,
     pub amount: Amount,
 }

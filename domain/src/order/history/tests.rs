@@ -1,7 +1,7 @@
 //! What is a history, and what is not; and that what was paid goes to the shipments, whatever was owed.
 
 use super::*;
-use crate::id::SellerId;
+use crate::id::{CaptureId, SellerId};
 use crate::money::Amount;
 use crate::order::{
     CancelReason, Command, HistoryRecorded, HoldReason, LinesDelivered, OrderCancelled, OrderCompleted, OrderConfirmed,

@@ -1,16 +1,21 @@
 //! What happens after the dispatch: losses, parcels that come back, returns; and what is refunded of it.
 
 use super::*;
-use crate::id::RefundId;
+use crate::id::{CaptureId, RefundId};
 
 fn request(lines: &[(LineNo, u32)]) -> Command {
     let lines = lines.iter().map(|&(line, quantity)| ReturnLine { line, quantity }).collect();
     Command::RequestReturn { lines, reason: ReturnReason::Damaged }
 }
 
+/// With the first parcel.
 fn receive(return_no: u32, lines: &[(LineNo, u32, u32)]) -> Command {
+    receive_next(return_no, 1, lines)
+}
+
+fn receive_next(return_no: u32, receipt: u32, lines: &[(LineNo, u32, u32)]) -> Command {
     let line = |&(line, quantity, usable): &(LineNo, u32, u32)| ReceivedLine { line, quantity, usable };
-    Command::ReceiveReturn { return_no, lines: lines.iter().map(line).collect() }
+    Command::ReceiveReturn { return_no, receipt, lines: lines.iter().map(line).collect() }
 }
 
 fn after(mut history: Vec<Event>, commands: &[Command]) -> Vec<Event> {
@@ -26,13 +31,18 @@ fn approved() -> Vec<Event> {
 }
 
 fn of_return(payment_id: PaymentId, shipment_id: ShipmentId, receipt: u32, amount: i64) -> RefundShare {
-    let refund_id = RefundId::of_return(payment_id, shipment_id, 1, receipt);
-    RefundShare { payment_id, shipment_id, refund_id, amount: Amount(amount) }
+    let capture_id = CaptureId::of_shipment(payment_id, shipment_id);
+    RefundShare {
+        payment_id,
+        capture_id,
+        refund_id: RefundId::of_return(capture_id, 1, receipt),
+        amount: Amount(amount),
+    }
 }
 
 fn of_shipment(payment_id: PaymentId, shipment_id: ShipmentId, amount: i64) -> RefundShare {
-    let refund_id = RefundId::of_shipment(payment_id, shipment_id);
-    RefundShare { payment_id, shipment_id, refund_id, amount: Amount(amount) }
+    let capture_id = CaptureId::of_shipment(payment_id, shipment_id);
+    RefundShare { payment_id, capture_id, refund_id: RefundId::of_shipment(capture_id), amount: Amount(amount) }
 }
 
 #[test]
@@ -106,12 +116,23 @@ fn pieces_are_refunded_one_by_one_to_the_last_unit_and_only_usable_ones_are_rest
     let history = [approved(), first].concat();
     let restock = vec![StockLine { line: 1, sku: sku("MUG"), quantity: 1 }];
     assert_eq!(
-        when(history.clone(), receive(1, &[(1, 1, 1)])),
+        when(history.clone(), receive_next(1, 2, &[(1, 1, 1)])),
         Ok(vec![received(2, mug(1), refund(2, 1045), restock)])
     );
     let hat_back = ReceivedLine { line: 2, quantity: 1, usable: 1 };
     let both = vec![of_return(voucher(), to_hatter(), 2, 410), of_return(card(), to_hatter(), 2, 3160)];
-    assert_eq!(when(history, receive(1, &[(2, 1, 1)])), Ok(vec![received(2, hat_back, both, vec![hat()])]));
+    assert_eq!(when(history, receive_next(1, 2, &[(2, 1, 1)])), Ok(vec![received(2, hat_back, both, vec![hat()])]));
+}
+
+#[test]
+fn a_parcel_is_taken_in_once() {
+    let parcel = receive(1, &[(1, 1, 1)]);
+    let received = after(approved(), std::slice::from_ref(&parcel));
+    assert_eq!(when(received.clone(), parcel), Ok(vec![]));
+    let other = Err(Rejection::OtherReceipt { order_id: ORDER, return_no: 1, next: 2 });
+    assert_eq!(when(received.clone(), receive(1, &[(2, 1, 1)])), other);
+    assert_eq!(when(received.clone(), receive_next(1, 0, &[(1, 1, 1)])), other);
+    assert_eq!(when(received, receive_next(1, 3, &[(1, 1, 1)])), other);
 }
 
 /// Invariant 24: no more comes back than was shipped, however it is asked for.
@@ -127,7 +148,7 @@ fn invariant_24_no_more_is_returned_than_has_arrived() {
     assert_eq!(when(approved.clone(), receive(1, &[(1, 2, 0)])), not_returnable(1, 1));
     assert_eq!(when(approved.clone(), receive(1, &[(2, 1, 0)])), not_returnable(2, 0));
     let received = after(approved, &[receive(1, &[(1, 1, 1)])]);
-    assert_eq!(when(received, receive(1, &[(1, 1, 1)])), not_returnable(1, 0));
+    assert_eq!(when(received, receive_next(1, 2, &[(1, 1, 1)])), not_returnable(1, 0));
     let lost = after(partly_delivered(), &[Command::RecordLoss { shipment_id: to_potter(), lines: vec![1] }]);
     assert_eq!(when(lost, request(&[(1, 1)])), not_returnable(1, 0));
 }

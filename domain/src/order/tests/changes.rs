@@ -17,7 +17,7 @@ fn changed(history: Vec<Event>, change: Change) -> Result<Changed, Rejection> {
 }
 
 fn replanned(shipment: ShipmentOrder) -> Vec<shipment::Event> {
-    vec![shipment::ShipmentReplanned { order_id: ORDER, shipment }.into()]
+    vec![shipment::ShipmentReplanned { order_id: ORDER, revision: 2, shipment }.into()]
 }
 
 fn cancelled_parcel() -> Vec<shipment::Event> {
@@ -76,7 +76,7 @@ fn lines_that_are_cancelled_already_are_left_alone_and_unknown_ones_are_a_fault(
 fn lines_cancelled_before_the_order_is_paid_are_neither_paid_nor_reserved() {
     let before = vec![order_placed().into(), PaymentAuthorisedRecorded { payment_id: voucher() }.into()];
     let events = given::<Order>(before).change::<&Shipment>(ORDER, &[], &cancel_lines(&[2])).unwrap().order;
-    let secured = PaymentsSecured { lines: vec![mugs()], hold_seconds: 259_200 };
+    let secured = PaymentsSecured { lines: vec![mugs()], hold_seconds: 518_400 };
     assert!(matches!(&events[0], Event::LinesCancelled(c) if c.released.is_empty() && c.payments == [card()]));
     assert_eq!(events[1..], [secured.into()], "the voucher pays for the rest");
 }
@@ -94,7 +94,7 @@ fn nothing_is_changed_after_a_dispatch_or_an_end() {
         let refused = when_changed(secured_edit(), dispatched(0), planned(1), change.clone());
         let open = matches!(change, Change::CancelLines { .. });
         let edit = Rejection::EditOpen { order_id: ORDER, edit: 1 };
-        let dispatched = Rejection::AlreadyDispatched { shipment_id: to_potter() };
+        let dispatched = Rejection::AlreadyDispatched { shipment_id: to_potter(), waiting: vec![to_hatter()] };
         assert_eq!(refused, Err(if open { edit } else { dispatched }));
         for history in all_ended() {
             let status = given::<Order>(history.clone()).status;
@@ -102,7 +102,7 @@ fn nothing_is_changed_after_a_dispatch_or_an_end() {
         }
     }
     let late = when_changed(confirmed(), dispatched(0), planned(1), cancel_lines(&[2]));
-    assert_eq!(late, Err(Rejection::AlreadyDispatched { shipment_id: to_potter() }));
+    assert_eq!(late, Err(Rejection::AlreadyDispatched { shipment_id: to_potter(), waiting: vec![to_hatter()] }));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn edit_proposed() -> EditProposed {
         payments: vec![OrderPayment { payment_id: more(), method: method("card"), amount: Amount(430) }],
         totals: totals(6000, 100, 190, 500),
         reserve: vec![pens()],
-        hold_seconds: 259_200,
+        hold_seconds: 518_400,
     }
 }
 
@@ -215,6 +215,7 @@ fn an_edit_is_confirmed_once_its_payments_and_its_stock_are_secured() {
         address_id: ADDRESS,
         lines: vec![pens()],
         captures: vec![share(voucher(), 410), share(card(), 3160), share(more(), 430)],
+        unreserved: false,
     };
     let edit_confirmed = EditConfirmed {
         edit: 1,
@@ -329,7 +330,7 @@ fn only_a_confirmed_order_of_which_nothing_has_arrived_is_edited() {
     for history in [placed(), reserving()] {
         assert_eq!(when(history, propose()), Err(Rejection::NotConfirmed { order_id: ORDER }));
     }
-    let refused = Err(Rejection::AlreadyDispatched { shipment_id: to_hatter() });
+    let refused = Err(Rejection::AlreadyDispatched { shipment_id: to_hatter(), waiting: vec![to_potter()] });
     assert_eq!(when(partly_delivered(), propose()), refused);
     for history in all_ended() {
         let status = given::<Order>(history.clone()).status;

@@ -99,8 +99,10 @@ struct Model {
     /// By line: pieces that were dispatched, and that came back.
     shipped: BTreeMap<LineNo, u32>,
     returned: BTreeMap<LineNo, u32>,
-    captured: BTreeMap<(PaymentId, ShipmentId), i64>,
-    refunded: BTreeMap<(PaymentId, ShipmentId), i64>,
+    captured: BTreeMap<(PaymentId, CaptureId), i64>,
+    refunded: BTreeMap<(PaymentId, CaptureId), i64>,
+    /// The last plan of each shipment.
+    revisions: BTreeMap<ShipmentId, u32>,
     refund_ids: BTreeSet<crate::id::RefundId>,
     ends: u32,
 }
@@ -130,6 +132,7 @@ impl Model {
             },
             Step::Receive(return_no, line, quantity, usable) => Command::ReceiveReturn {
                 return_no: *return_no,
+                receipt: self.next_receipt(*return_no),
                 lines: vec![ReceivedLine { line: *line, quantity: *quantity, usable: *usable }],
             },
         };
@@ -139,11 +142,15 @@ impl Model {
     fn command(&mut self, command: &Command) -> Vec<Event> {
         let events = self.order.decide(ORDER, command).unwrap_or_default();
         self.take_in(events.clone());
-        // It adds up.
-        if !events.is_empty() && !matches!(command, Command::ReceiveReturn { .. }) {
+        if !events.is_empty() {
             assert_eq!(self.order.decide(ORDER, command), Ok(vec![]), "{command:?} again");
         }
         events
+    }
+
+    fn next_receipt(&self, return_no: u32) -> u32 {
+        let asked = self.order.returns.get(return_no as usize - 1);
+        asked.map_or(1, |asked| asked.receipts.len() as u32 + 1)
     }
 
     fn edit(&self, remove: Option<&Index>, add: &[PlaceLine], pay: bool) -> ProposeEdit {
@@ -175,9 +182,10 @@ impl Model {
             return vec![];
         }
         let id = ids[n.index(ids.len())];
+        let revision = self.revisions.get(&id).copied().unwrap_or(1);
         let command = match parcel {
-            Parcel::Ready => shipment::Command::MarkReady,
-            Parcel::Dispatch => shipment::Command::Dispatch { tracking: "T1".to_owned() },
+            Parcel::Ready => shipment::Command::MarkReady { revision },
+            Parcel::Dispatch => shipment::Command::Dispatch { revision, tracking: "T1".to_owned() },
             Parcel::Deliver => shipment::Command::ConfirmDelivery,
             Parcel::Lose => shipment::Command::ReportLost,
             Parcel::SendBack => shipment::Command::ReportReturned,
@@ -196,6 +204,10 @@ impl Model {
         for event in events {
             self.shipments.entry(shipment_id).or_default().evolve(event);
             match event {
+                shipment::Event::ShipmentPlanned(shipment::ShipmentPlanned { revision, .. })
+                | shipment::Event::ShipmentReplanned(shipment::ShipmentReplanned { revision, .. }) => {
+                    self.revisions.insert(shipment_id, *revision);
+                }
                 shipment::Event::ShipmentDispatched(e) => {
                     for l in &e.lines {
                         assert_eq!(self.shipped.insert(l.line, l.quantity), None, "line {} was shipped twice", l.line);
@@ -204,7 +216,7 @@ impl Model {
                     }
                     assert!(self.order.holds.is_empty(), "an order on hold was shipped");
                     for c in &e.captures {
-                        self.captured.insert((c.payment_id, shipment_id), c.amount.0);
+                        self.captured.insert((c.payment_id, c.capture_id), c.amount.0);
                     }
                 }
                 shipment::Event::ShipmentDelivered(e) => {
@@ -265,7 +277,7 @@ impl Model {
         for share in refunds {
             assert!(share.amount > Amount::ZERO, "{share:?}");
             assert!(self.refund_ids.insert(share.refund_id), "{share:?} was asked for before");
-            *self.refunded.entry((share.payment_id, share.shipment_id)).or_default() += share.amount.0;
+            *self.refunded.entry((share.payment_id, share.capture_id)).or_default() += share.amount.0;
         }
     }
 
@@ -356,7 +368,7 @@ proptest! {
         }
         drop(model.command(&Command::RecordStockReserved));
         for id in model.order.shipment_ids(ORDER) {
-            model.tell_shipment(id, &shipment::Command::Dispatch { tracking: "T1".to_owned() });
+            model.tell_shipment(id, &shipment::Command::Dispatch { revision: 1, tracking: "T1".to_owned() });
             model.tell_shipment(id, &shipment::Command::ConfirmDelivery);
         }
         prop_assert_eq!(model.order.status, Status::Completed);
@@ -371,7 +383,7 @@ proptest! {
             }
             let line = pieces.swap_remove(pick.index(pieces.len()));
             let lines = vec![ReceivedLine { line, quantity: 1, usable: 1 }];
-            let events = model.command(&Command::ReceiveReturn { return_no: 1, lines });
+            let events = model.command(&Command::ReceiveReturn { return_no: 1, receipt: model.next_receipt(1), lines });
             prop_assert_eq!(events.len(), 1);
             model.check(&events)?;
         }

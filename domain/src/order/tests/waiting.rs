@@ -167,7 +167,7 @@ fn filled(lines: &[LineNo]) -> Command {
 }
 
 fn backordered(short: Vec<StockLine>, rest: Vec<StockLine>) -> Event {
-    LinesBackordered { short, rest, hold_seconds: 259_200 }.into()
+    LinesBackordered { short, rest, hold_seconds: 518_400 }.into()
 }
 
 #[test]

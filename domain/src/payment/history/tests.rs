@@ -23,9 +23,9 @@ fn asked(capture_id: CaptureId, amount: i64) -> Event {
     CaptureRequested { order_id: ORDER, capture_id, amount, currency, idempotency_key }.into()
 }
 
-fn captured(capture_id: CaptureId, amount: i64) -> Event {
-    let (amount, currency, reference) = (Amount(amount), eur(), "ref".to_owned());
-    PaymentCaptured { order_id: ORDER, capture_id, amount, currency, reference }.into()
+fn captured(capture_id: CaptureId, amount: i64, left: i64) -> Event {
+    let (amount, left, currency, reference) = (Amount(amount), Amount(left), eur(), "ref".to_owned());
+    PaymentCaptured { order_id: ORDER, capture_id, amount, left, currency, reference }.into()
 }
 
 /// The fields that are wrong.
@@ -38,7 +38,7 @@ fn faults(events: &[Event]) -> Vec<String> {
 fn a_payment_may_be_of_nothing_and_captured_before_it_was_authorised() {
     let none = [] as [&str; 0];
     assert_eq!(faults(&[requested(0), authorised(ORDER, 0, "EUR")]), none);
-    let parts = [asked(FIRST, 400), captured(FIRST, 400), asked(SECOND, 600), captured(SECOND, 600)];
+    let parts = [asked(FIRST, 400), captured(FIRST, 400, 600), asked(SECOND, 600), captured(SECOND, 600, 0)];
     assert_eq!(faults(&[&[requested(1000)], &parts[..], &[authorised(ORDER, 1000, "EUR")]].concat()), none);
 }
 
@@ -54,8 +54,9 @@ fn what_does_not_fit_its_request_is_no_history() {
     assert_eq!(after(&[asked(FIRST, 0)]), ["events[1].amount"]);
     assert_eq!(after(&[asked(FIRST, 600), asked(SECOND, 401)]), ["events[2].amount"]);
     assert_eq!(after(&[asked(FIRST, 400), asked(FIRST, 400)]), ["events[2].capture_id"]);
-    assert_eq!(after(&[captured(FIRST, 400)]), ["events[1].capture_id"]);
-    assert_eq!(after(&[asked(FIRST, 400), captured(FIRST, 401)]), ["events[2].capture_id"]);
+    assert_eq!(after(&[captured(FIRST, 400, 600)]), ["events[1].capture_id"]);
+    assert_eq!(after(&[asked(FIRST, 400), captured(FIRST, 401, 599)]), ["events[2].capture_id"]);
+    assert_eq!(after(&[asked(FIRST, 400), captured(FIRST, 400, 599)]), ["events[2].left"]);
     assert_eq!(after(&[requested(1000)]), ["events[1]"]);
     let declined = CaptureDeclined { order_id: ORDER, capture_id: FIRST, reason: "no funds".to_owned() };
     assert_eq!(after(&[declined.into()]), ["events[1]"]);

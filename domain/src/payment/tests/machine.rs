@@ -10,7 +10,7 @@ fn capture_id() -> impl Strategy<Value = CaptureId> {
 }
 
 fn refund_id() -> impl Strategy<Value = RefundId> {
-    prop_oneof![4 => (40..46_u128).prop_map(|n| RefundId(Uuid::from_u128(n))), 1 => Just(RefundId::of_void(PAYMENT))]
+    prop_oneof![4 => (40..46_u128).prop_map(|n| RefundId(Uuid::from_u128(n))), 1 => capture_id().prop_map(RefundId::of_void)]
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
@@ -34,8 +34,8 @@ fn any_command() -> impl Strategy<Value = Command> {
         6 => (capture_id(), outcome()).prop_map(|(id, outcome)| capture_answer(id, outcome)),
         1 => Just(void()),
         1 => outcome().prop_map(void_answer),
-        6 => (refund_id(), -10..500_i64).prop_map(|(refund_id, amount)| {
-            Command::Refund { order_id: ORDER, refund_id, amount: Amount(amount) }
+        6 => (refund_id(), capture_id(), -10..500_i64).prop_map(|(refund_id, capture_id, amount)| {
+            Command::Refund { order_id: ORDER, refund_id, capture_id, amount: Amount(amount) }
         }),
         4 => (refund_id(), outcome()).prop_map(|(refund_id, outcome)| Command::RecordRefund { refund_id, outcome }),
         3 => any_call().prop_map(|call| Command::RecordUnknown { call }),
@@ -55,9 +55,13 @@ struct Books {
     authorised: i64,
     captures: BTreeMap<CaptureId, i64>,
     captured: i64,
-    refunds: BTreeMap<RefundId, i64>,
-    being_refunded: i64,
-    refunded: i64,
+    /// Those that are done.
+    taken: BTreeMap<CaptureId, i64>,
+    refunds: BTreeMap<RefundId, (CaptureId, i64)>,
+    /// By capture: what is to be given back, or is.
+    given_back: BTreeMap<CaptureId, i64>,
+    /// The refunds that wait.
+    deferred: BTreeMap<RefundId, CaptureId>,
     voids: u32,
     /// How often each call was asked for the first time, settled, and left unknown since it was last asked for.
     asked: BTreeMap<Call, u32>,
@@ -90,6 +94,8 @@ impl Books {
             Event::PaymentCaptured(e) => {
                 assert_eq!(self.captures[&e.capture_id], e.amount.0);
                 self.captured += e.amount.0;
+                assert_eq!(e.left.0, self.authorised - self.captured);
+                self.taken.insert(e.capture_id, e.amount.0);
                 self.settle(Call::Capture { capture_id: e.capture_id });
             }
             Event::CaptureDeclined(e) => self.settle(Call::Capture { capture_id: e.capture_id }),
@@ -100,18 +106,18 @@ impl Books {
             Event::PaymentVoided(_) if self.voids > 0 => self.settle(Call::Void),
             Event::VoidDeclined(_) => self.settle(Call::Void),
             Event::RefundRequested(e) => {
-                self.refunds.insert(e.refund_id, e.amount.0);
-                self.being_refunded += e.amount.0;
+                self.deferred.remove(&e.refund_id);
+                self.refunds.insert(e.refund_id, (e.capture_id, e.amount.0));
+                *self.given_back.entry(e.capture_id).or_default() += e.amount.0;
                 self.ask(Call::Refund { refund_id: e.refund_id });
             }
             Event::PaymentRefunded(e) => {
-                assert_eq!(self.refunds[&e.refund_id], e.amount.0);
-                self.being_refunded -= e.amount.0;
-                self.refunded += e.amount.0;
+                assert_eq!(self.refunds[&e.refund_id].1, e.amount.0);
                 self.settle(Call::Refund { refund_id: e.refund_id });
             }
             Event::RefundDeclined(e) => {
-                self.being_refunded -= self.refunds[&e.refund_id];
+                let (capture_id, amount) = self.refunds[&e.refund_id];
+                *self.given_back.entry(capture_id).or_default() -= amount;
                 self.settle(Call::Refund { refund_id: e.refund_id });
             }
             Event::OutcomeUnknown(e) => {
@@ -122,11 +128,9 @@ impl Books {
                 assert_eq!(e.idempotency_key, e.call.idempotency_key(PAYMENT));
                 assert_eq!(self.unknown.insert(e.call, false), Some(true), "{:?} was not unknown", e.call);
             }
-            Event::PaymentVoided(_)
-            | Event::VoidDeferred(_)
-            | Event::AuthorisationExpired(_)
-            | Event::RefundDeferred(_)
-            | Event::RefundDropped(_) => {}
+            Event::RefundDeferred(e) => _ = self.deferred.insert(e.refund_id, e.capture_id),
+            Event::RefundDropped(e) => _ = self.deferred.remove(&e.refund_id),
+            Event::PaymentVoided(_) | Event::VoidDeferred(_) | Event::AuthorisationExpired(_) => {}
         }
     }
 }
@@ -169,7 +173,10 @@ proptest! {
             for event in &events {
                 books.take(event);
                 prop_assert!(books.captured <= books.authorised, "{command:?}: {events:?}");
-                prop_assert!(books.refunded + books.being_refunded <= books.captured, "{command:?}: {events:?}");
+                for (capture, given_back) in &books.given_back {
+                    let taken = books.taken.get(capture).copied().unwrap_or_default();
+                    prop_assert!(*given_back <= taken, "{command:?}: {events:?}");
+                }
                 let declines = matches!(
                     event,
                     Event::PaymentDeclined(_) | Event::CaptureDeclined(_) | Event::VoidDeclined(_)
@@ -182,6 +189,11 @@ proptest! {
             }
             for (call, settled) in &books.settled {
                 prop_assert!(*settled == 1 && books.asked.contains_key(call), "{call:?} has {settled} outcomes");
+            }
+            // Nothing waits for a capture that is known, or that will not come.
+            for capture_id in books.deferred.values() {
+                let is_settled = books.settled.contains_key(&Call::Capture { capture_id: *capture_id });
+                prop_assert!(!is_settled && books.voids == 0, "{command:?}: a refund waits for {capture_id}");
             }
             // While the provider lets the money go, it is not asked for any of it.
             let capturing = books.captures.len() > settled_captures(&books);

@@ -20,8 +20,9 @@ fn unknown(call: Call) -> Event {
 
 fn retried(call: Call, amount: i64) -> Event {
     let method = (call == Call::Authorise).then(|| method("card"));
+    let capture_id = matches!(call, Call::Refund { .. }).then_some(FIRST);
     let (amount, idempotency_key) = (Amount(amount), call.idempotency_key(PAYMENT));
-    CallRetried { order_id: ORDER, call, idempotency_key, amount, currency: eur(), method }.into()
+    CallRetried { order_id: ORDER, call, idempotency_key, amount, currency: eur(), method, capture_id }.into()
 }
 
 fn refunding() -> Vec<Event> {

@@ -6,7 +6,7 @@ use crate::order::{ReceivedLine, RefundShare};
 fn shares() -> Vec<RefundShare> {
     let share = |payment_id, refund_id, amount| RefundShare {
         payment_id,
-        shipment_id: SHIPMENT,
+        capture_id: CAPTURE,
         refund_id,
         amount: Amount(amount),
     };
@@ -16,8 +16,8 @@ fn shares() -> Vec<RefundShare> {
 /// Each is aimed at its refund.
 fn refunds() -> Vec<FollowUp> {
     let refund = |share: RefundShare| {
-        let RefundShare { payment_id: id, refund_id, amount, .. } = share;
-        let command = payment::Command::Refund { order_id: ORDER, refund_id, amount };
+        let RefundShare { payment_id: id, capture_id, refund_id, amount } = share;
+        let command = payment::Command::Refund { order_id: ORDER, refund_id, capture_id, amount };
         follow_up("refund_payment", refund_id.0, Act::Command(Command::Payment { id, command }))
     };
     shares().into_iter().map(refund).collect()

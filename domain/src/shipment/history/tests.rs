@@ -17,14 +17,15 @@ fn planned() -> ShipmentPlanned {
         address_id: ADDRESS,
         lines: vec![StockLine { line: 1, sku: sku("MUG"), quantity: 2 }],
         captures: vec![CaptureShare { payment_id, capture_id, amount: Amount(2590) }],
+        unreserved: true,
     };
-    ShipmentPlanned { order_id: ORDER, shipment }
+    ShipmentPlanned { order_id: ORDER, revision: 1, shipment }
 }
 
 fn dispatched() -> ShipmentDispatched {
-    let ShipmentPlanned { order_id, shipment } = planned();
-    let ShipmentOrder { customer_id, lines, captures, .. } = shipment;
-    ShipmentDispatched { order_id, customer_id, tracking: String::new(), lines, captures }
+    let ShipmentPlanned { order_id, shipment, .. } = planned();
+    let ShipmentOrder { customer_id, lines, captures, unreserved, .. } = shipment;
+    ShipmentDispatched { order_id, customer_id, tracking: String::new(), lines, captures, unreserved }
 }
 
 /// The fields that are wrong after the plan.
@@ -54,6 +55,10 @@ fn what_does_not_fit_its_plan_is_no_history() {
     assert_eq!(wrong(|d| d.customer_id.0 = uuid::Uuid::nil()), ["events[1].customer_id"]);
     assert_eq!(wrong(|d| d.lines[0].quantity = 1), ["events[1].lines"]);
     assert_eq!(wrong(|d| d.captures.clear()), ["events[1].captures"]);
+    assert_eq!(wrong(|d| d.unreserved = false), ["events[1].unreserved"]);
+    let second = ShipmentPlanned { revision: 2, ..planned() };
+    let faults_of_second = Shipment::check_history(&[second.into()]).unwrap_err();
+    assert_eq!(faults_of_second[0].field, "events[0].revision");
     assert_eq!(faults(&[ShipmentDelivered { order_id: OTHER_ORDER, lines: vec![1] }.into()]), ["events[1].order_id"]);
     assert_eq!(faults(&[ShipmentDelivered { order_id: ORDER, lines: vec![1, 2] }.into()]), ["events[1].lines"]);
     assert_eq!(faults(&[ShipmentCancelled { order_id: ORDER }.into()]), ["events[1]"]);

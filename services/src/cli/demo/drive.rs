@@ -5,7 +5,7 @@
 
 use super::plan::{Edit, Path, Plan, PlannedOrder};
 use crate::cli::{Failure, output};
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::command_api::{
     ApproveReturn, Cancel, ConfirmDelivery, ConfirmEdit, DenyApproval, Dispatch, GrantApproval, Place, ProposeEdit,
     Receive, ReceiveReturn, RequestReturn, Verb,
@@ -19,7 +19,7 @@ use domain::order::{self, CancelReason, PlaceLine, ReceivedLine, ReturnLine, Ret
 use domain::{Event, shipment};
 use futures_util::{StreamExt, stream};
 use hdrhistogram::Histogram;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use store::Log;
@@ -125,8 +125,8 @@ struct Open {
     /// What it was placed with.
     first: PlaceLine,
     shipping: Vec<SellerShipping>,
-    /// What the warehouse keeps back, until the order is as it will be.
-    kept_back: Vec<ShipmentId>,
+    /// What the warehouse keeps back, and by which plan it is to pack it, until the order is as it will be.
+    kept_back: BTreeMap<ShipmentId, u32>,
     /// How much of its edit is not secured yet; `None` before the edit is proposed.
     unsecured: Option<usize>,
 }
@@ -137,7 +137,7 @@ impl Open {
             path: order.path.clone(),
             first: order.place.lines[0].clone(),
             shipping: order.place.shipping.clone(),
-            kept_back: vec![],
+            kept_back: BTreeMap::new(),
             unsecured: None,
         }
     }
@@ -232,7 +232,7 @@ impl Outside {
             (E::EditConfirmed(_), _) => {
                 open.path = Path::Straight;
                 let kept_back = std::mem::take(&mut open.kept_back);
-                kept_back.into_iter().for_each(|id| self.dispatch(id));
+                kept_back.into_iter().for_each(|(id, revision)| self.dispatch(id, revision));
             }
             (E::OrderCompleted(_), Path::Returned) => {
                 let lines = vec![ReturnLine { line: 1, quantity: open.first.quantity }];
@@ -242,7 +242,7 @@ impl Outside {
             (E::ReturnApproved(e), _) => {
                 let quantity = open.first.quantity;
                 let lines = vec![ReceivedLine { line: 1, quantity, usable: quantity }];
-                self.ask(ReceiveReturn { order_id: id, return_no: e.return_no, lines });
+                self.ask(ReceiveReturn { order_id: id, return_no: e.return_no, receipt: 1, lines });
             }
             (E::OrderCompleted(_) | E::OrderCancelled(_) | E::OrderRejected(_) | E::ReturnReceived(_), _) => {
                 self.open.remove(&id);
@@ -255,12 +255,14 @@ impl Outside {
     fn act_on_shipment(&mut self, id: ShipmentId, event: &shipment::Event) {
         match event {
             // An edit may be faster than the plan.
-            shipment::Event::ShipmentPlanned(shipment::ShipmentPlanned { order_id, .. })
-            | shipment::Event::ShipmentReplanned(shipment::ShipmentReplanned { order_id, .. }) => {
+            shipment::Event::ShipmentPlanned(shipment::ShipmentPlanned { order_id, revision, .. })
+            | shipment::Event::ShipmentReplanned(shipment::ShipmentReplanned { order_id, revision, .. }) => {
                 match self.open.get_mut(order_id) {
                     Some(Open { path: Path::Cancelled, .. }) | None => {}
-                    Some(Open { path: Path::Edited(_), kept_back, .. }) => kept_back.push(id),
-                    Some(_) => self.dispatch(id),
+                    Some(Open { path: Path::Edited(_), kept_back, .. }) => {
+                        kept_back.insert(id, *revision);
+                    }
+                    Some(_) => self.dispatch(id, *revision),
                 }
             }
             shipment::Event::ShipmentDispatched(e) if self.open.contains_key(&e.order_id) => {
@@ -276,9 +278,19 @@ impl Outside {
         self.acts.spawn(async move { shop.command(data).await });
     }
 
-    fn dispatch(&mut self, shipment_id: ShipmentId) {
+    fn dispatch(&mut self, shipment_id: ShipmentId, revision: u32) {
         let warehouse = self.warehouse.clone();
         let tracking = format!("T{}", shipment_id.0.simple());
-        self.acts.spawn(async move { warehouse.command(Dispatch { shipment_id, tracking }).await });
+        self.acts.spawn(async move {
+            match warehouse.command(Dispatch { shipment_id, revision, tracking }).await {
+                // It is packed anew when word of the new plan comes.
+                Err(Failure::Client(ClientError::Refused(e)))
+                    if e.detail.as_ref().is_some_and(|d| d["reason"] == "replanned") =>
+                {
+                    Ok(())
+                }
+                done => done,
+            }
+        });
     }
 }

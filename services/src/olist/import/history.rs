@@ -207,11 +207,13 @@ impl Telling<'_> {
             let reference = format!("{SOURCE} {id}");
             let authorised = PaymentAuthorised { order_id, amount, currency, reference: reference.clone() };
             events.push(Event::Payment(id, authorised.into()));
+            let mut left = amount;
             for share in self.shipments.iter().flat_map(|s| &s.captures).filter(|share| share.payment_id == id) {
                 let (capture_id, amount, idempotency_key) = (share.capture_id, share.amount, share.capture_id.0);
+                left.0 -= amount.0;
                 let requested = CaptureRequested { order_id, capture_id, amount, currency, idempotency_key };
                 let reference = reference.clone();
-                let captured = PaymentCaptured { order_id, capture_id, amount, currency, reference };
+                let captured = PaymentCaptured { order_id, capture_id, amount, left, currency, reference };
                 events.extend([Event::Payment(id, requested.into()), Event::Payment(id, captured.into())]);
             }
         }
@@ -222,11 +224,10 @@ impl Telling<'_> {
         events.push(self.of_order(PaymentsSecured { lines: stock_lines(self.placed), hold_seconds: 0 }));
         if confirmed {
             events.push(self.of_order(OrderConfirmed { shipments: self.shipments.to_vec() }));
-            events.extend(
-                self.shipments
-                    .iter()
-                    .map(|s| Event::Shipment(s.shipment_id, ShipmentPlanned { order_id, shipment: s.clone() }.into())),
-            );
+            events.extend(self.shipments.iter().map(|s| {
+                let planned = ShipmentPlanned { order_id, revision: 1, shipment: s.clone() };
+                Event::Shipment(s.shipment_id, planned.into())
+            }));
         }
         let at = self.time("approval", self.order.approved, [self.order.to_carrier, self.order.to_customer], []);
         self.step("approved", at, events);
@@ -241,6 +242,7 @@ impl Telling<'_> {
                 tracking: String::new(),
                 lines: s.lines.clone(),
                 captures: s.captures.clone(),
+                unreserved: s.unreserved,
             };
             Event::Shipment(s.shipment_id, dispatched.into())
         });
@@ -381,6 +383,7 @@ fn placed(order: &OrderRow, items: &[ItemRow], payments: &[PaymentRow], currency
         },
         rounding: Default::default(),
         backorder: false,
+        approval_within_seconds: None,
     }
 }
 

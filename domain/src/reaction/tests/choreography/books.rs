@@ -1,7 +1,7 @@
 //! What happened, added up beside the aggregates: invariants 21 to 24 after every event.
 
 use super::*;
-use crate::order::{EditProposed, OrderLine, OrderTotals, RefundShare};
+use crate::order::{CaptureShare, EditProposed, OrderLine, OrderTotals, RefundShare};
 use crate::payment::Event as P;
 
 #[derive(Default)]
@@ -10,11 +10,13 @@ pub(super) struct Books {
     captures: BTreeMap<CaptureId, Taking>,
     refunds: BTreeMap<RefundId, Taking>,
     /// The refunds that wait for a capture.
-    pub(super) deferred: BTreeMap<RefundId, PaymentId>,
+    pub(super) deferred: BTreeSet<RefundId>,
     /// The payments whose money is not wanted any more.
     pub(super) let_go: BTreeSet<PaymentId>,
-    /// By shipment: what is taken for it, and what of that is to be given back.
-    pub(super) sold: BTreeMap<ShipmentId, (i64, i64)>,
+    /// By what is captured for a shipment: how much it is, and what of that is to be given back.
+    pub(super) sold: BTreeMap<CaptureId, (i64, i64)>,
+    /// What is captured for each shipment.
+    captures_of: BTreeMap<ShipmentId, Vec<CaptureShare>>,
     /// Money was not taken or not given back, and somebody knows: it was declined, or a follow-up was parked.
     pub(super) is_short_of_money: bool,
     shipped: BTreeMap<LineNo, u32>,
@@ -114,7 +116,7 @@ impl Books {
 
     fn give_back(&mut self, refunds: &[RefundShare]) {
         for share in refunds {
-            let (taken, given_back) = self.sold.get_mut(&share.shipment_id).expect("it was shipped");
+            let (taken, given_back) = self.sold.get_mut(&share.capture_id).expect("it was shipped");
             *given_back += share.amount.0;
             assert!(given_back <= taken, "{share:?}: {given_back} of {taken}");
         }
@@ -122,8 +124,10 @@ impl Books {
 
     fn give_all_back(&mut self, shipment: ShipmentId, refunds: &[RefundShare]) {
         self.give_back(refunds);
-        let (taken, given_back) = self.sold[&shipment];
-        assert_eq!(given_back, taken, "what did not arrive is not paid");
+        for capture in &self.captures_of[&shipment] {
+            let (taken, given_back) = self.sold[&capture.capture_id];
+            assert_eq!(given_back, taken, "what did not arrive is not paid");
+        }
     }
 
     /// Invariant 22.
@@ -137,14 +141,14 @@ impl Books {
                 done(&mut self.captures, &e.capture_id, false);
                 self.is_short_of_money = true;
             }
-            P::RefundDeferred(e) => assert_eq!(self.deferred.insert(e.refund_id, payment), None),
+            P::RefundDeferred(e) => assert!(self.deferred.insert(e.refund_id)),
             P::RefundRequested(e) => {
                 self.deferred.remove(&e.refund_id);
                 assert!(self.refunds.insert(e.refund_id, asked(e.amount)).is_none());
             }
             P::PaymentRefunded(e) => done(&mut self.refunds, &e.refund_id, true),
             P::RefundDropped(e) => {
-                assert!(self.deferred.remove(&e.refund_id).is_some());
+                self.deferred.remove(&e.refund_id);
                 self.is_short_of_money = true;
             }
             P::RefundDeclined(_) | P::VoidDeclined(_) => panic!("the provider does not decline it: {event:?}"),
@@ -169,6 +173,7 @@ impl Books {
                 }
             }
             E::StockBackordered(e) => self.waiting.extend(e.lines.iter().map(|l| l.line)),
+            E::BackorderNeedless(e) => e.lines.iter().for_each(|l| assert!(self.held.contains_key(&l.line))),
             E::BackorderDropped(e) => self.waiting.retain(|line| !e.lines.iter().any(|l| l.line == *line)),
             E::StockCommitted(e) => {
                 for l in &e.lines {
@@ -194,9 +199,12 @@ impl Books {
         let ordered: Vec<_> = lines.iter().map(|l| (l.line, &l.sku, l.quantity)).collect();
         assert_eq!(e.lines.iter().map(|l| (l.line, &l.sku, l.quantity)).collect::<Vec<_>>(), ordered);
         let shipping: i64 = order.shipping().iter().filter(|s| s.seller_id == seller).map(|s| s.amount.0).sum();
-        let taken = e.captures.iter().map(|c| c.amount.0).sum();
+        let taken: i64 = e.captures.iter().map(|c| c.amount.0).sum();
         assert_eq!(taken, lines.iter().map(|l| cost(l)).sum::<i64>() + shipping);
-        assert_eq!(self.sold.insert(id, (taken, 0)), None, "it was shipped twice");
+        for capture in &e.captures {
+            assert_eq!(self.sold.insert(capture.capture_id, (capture.amount.0, 0)), None, "it was shipped twice");
+        }
+        self.captures_of.insert(id, e.captures.clone());
         for l in &e.lines {
             assert_eq!(self.shipped.insert(l.line, l.quantity), None, "line {} was shipped twice", l.line);
             *self.on_hand.entry(l.sku.clone()).or_default() -= i64::from(l.quantity);
@@ -219,9 +227,14 @@ impl Books {
         sum(&self.refunds, payment, false)
     }
 
-    /// What the seller may keep of what was captured.
-    pub(super) fn earned(&self) -> i64 {
-        self.sold.values().map(|(taken, given_back)| taken - given_back).sum()
+    /// What the seller may keep of each capture that was done.
+    pub(super) fn earned(&self) -> BTreeMap<CaptureId, i64> {
+        let done = self.captures.iter().filter(|(_, capture)| capture.is_done == Some(true));
+        let earned = |(id, capture): (&CaptureId, &Taking)| {
+            let (taken, given_back) = self.sold[id];
+            (*id, if self.let_go.contains(&capture.payment) { 0 } else { taken - given_back })
+        };
+        done.map(earned).collect()
     }
 }
 

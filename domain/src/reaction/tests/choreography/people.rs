@@ -44,14 +44,15 @@ impl World<'_> {
                 if lines.is_empty() { vec![] } else { vec![C::RequestReturn { lines, reason }] }
             }
             E::ReturnRequested(e) => vec![C::ApproveReturn { return_no: e.return_no }],
-            E::ReturnApproved(e) => self.received(e.return_no),
+            E::ReturnApproved(e) => self.received(e.return_no, 1),
+            E::ReturnReceived(e) => self.received(e.return_no, e.receipt + 1),
             _ => vec![],
         };
         commands.into_iter().map(|command| Command::Order { id, command }).collect()
     }
 
     /// One piece after the other, of which every other one can be sold again.
-    fn received(&self, return_no: u32) -> Vec<order::Command> {
+    fn received(&self, return_no: u32, receipt: u32) -> Vec<order::Command> {
         let is_asked = |event: &&Event| matches!(event, Event::Order(_, order::Event::ReturnRequested(e)) if e.return_no == return_no);
         let Some(Event::Order(_, order::Event::ReturnRequested(asked))) = self.log.iter().find(is_asked) else {
             return vec![];
@@ -59,9 +60,9 @@ impl World<'_> {
         let pieces = asked.lines.iter().flat_map(|l| (0..l.quantity).map(|n| (l.line, n % 2)));
         let received = |(line, usable)| {
             let lines = vec![ReceivedLine { line, quantity: 1, usable }];
-            order::Command::ReceiveReturn { return_no, lines }
+            order::Command::ReceiveReturn { return_no, receipt, lines }
         };
-        pieces.map(received).collect()
+        pieces.map(received).nth(receipt as usize - 1).into_iter().collect()
     }
 
     /// The warehouse ships what is planned, and the carrier does with it what the script says.
@@ -71,7 +72,7 @@ impl World<'_> {
         let people = &self.script.people;
         let (moment, command) = match event {
             E::ShipmentPlanned(_) | E::ShipmentReplanned(_) | E::ShipmentReleased(_) => {
-                (people.ships_after, C::Dispatch { tracking: "T1".to_owned() })
+                (people.ships_after, C::Dispatch { revision: self.revision(id), tracking: "T1".to_owned() })
             }
             E::ShipmentDispatched(_) => match self.parcel(id) {
                 Parcel::Arrives => (0, C::ConfirmDelivery),
@@ -86,6 +87,16 @@ impl World<'_> {
             | E::ShipmentCancelled(_) => return vec![],
         };
         vec![(moment, Command::Shipment { id, command })]
+    }
+
+    /// The last plan of the shipment.
+    fn revision(&self, id: ShipmentId) -> u32 {
+        let of_plan = |event: &Event| match event {
+            Event::Shipment(of, shipment::Event::ShipmentPlanned(e)) if *of == id => Some(e.revision),
+            Event::Shipment(of, shipment::Event::ShipmentReplanned(e)) if *of == id => Some(e.revision),
+            _ => None,
+        };
+        self.log.iter().rev().find_map(of_plan).unwrap_or(1)
     }
 
     pub(super) fn parcel(&self, id: ShipmentId) -> Parcel {

@@ -6,6 +6,8 @@ pub(super) struct Provider {
     mood: Mood,
     answers: BTreeMap<Uuid, Outcome>,
     accounts: BTreeMap<PaymentId, Account>,
+    /// What is captured and not given back, of each capture.
+    kept: BTreeMap<CaptureId, i64>,
 }
 
 /// What the provider has of a customer's money, for one payment.
@@ -19,7 +21,7 @@ pub(super) struct Account {
 
 impl Provider {
     pub(super) fn new(mood: &Mood) -> Self {
-        Self { mood: mood.clone(), answers: BTreeMap::new(), accounts: BTreeMap::new() }
+        Self { mood: mood.clone(), answers: BTreeMap::new(), accounts: BTreeMap::new(), kept: BTreeMap::new() }
     }
 
     /// What the payment is told.
@@ -56,11 +58,31 @@ impl Provider {
             Operation::Capture { .. } if self.mood.captures.pop() == Some(false) => declined(),
             operation => {
                 self.accounts.entry(call.payment_id).or_default().book(operation);
+                self.keep(operation);
                 approved()
             }
         };
         self.answers.insert(call.idempotency_key, outcome.clone());
         outcome
+    }
+
+    /// Invariant 22, capture by capture.
+    fn keep(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Capture { capture_id, amount, .. } => {
+                assert_eq!(self.kept.insert(*capture_id, amount.0), None, "captured twice");
+            }
+            Operation::Refund { capture_id, amount, .. } => {
+                let kept = self.kept.get_mut(capture_id).expect("it is captured");
+                *kept -= amount.0;
+                assert!(*kept >= 0, "refunded more than is captured: {operation:?}");
+            }
+            Operation::Authorise { .. } | Operation::Void | Operation::Lookup { .. } => {}
+        }
+    }
+
+    pub(super) fn kept(&self) -> &BTreeMap<CaptureId, i64> {
+        &self.kept
     }
 
     pub(super) fn account(&self, payment: PaymentId) -> Account {

@@ -273,7 +273,6 @@ fn needs_its_id(command: &Command) -> bool {
                 | O::RequestApproval { .. }
                 | O::ProposeEdit(_)
                 | O::RequestReturn { .. }
-                | O::ReceiveReturn { .. }
         ),
         _ => false,
     }
