@@ -45,6 +45,8 @@ ids! {
     StockId,
     /// What brought pieces of an order back into stock: a receipt of a return, or a parcel that came back.
     RestockId,
+    /// A parcel of a return, as who takes it in names it.
+    ReceiptId,
 }
 
 impl PaymentId {
@@ -74,9 +76,9 @@ impl CaptureId {
 }
 
 impl RestockId {
-    /// The `n`th receipt of a return of an order, from 1.
-    pub fn of_return(order: OrderId, return_no: u32, n: u32) -> Self {
-        Self(Uuid::new_v5(&order.0, format!("restock {return_no} {n}").as_bytes()))
+    /// A parcel of a return of an order.
+    pub fn of_return(order: OrderId, receipt: ReceiptId) -> Self {
+        Self(Uuid::new_v5(&order.0, format!("restock {receipt}").as_bytes()))
     }
 
     /// The way back of a shipment that was not delivered.
@@ -86,9 +88,9 @@ impl RestockId {
 }
 
 impl RefundId {
-    /// The refund of `capture` for what came back with the `n`th receipt of a return, from 1.
-    pub fn of_return(capture: CaptureId, return_no: u32, n: u32) -> Self {
-        Self(Uuid::new_v5(&capture.0, format!("refund return {return_no} {n}").as_bytes()))
+    /// The refund of `capture` for what came back with a parcel of a return.
+    pub fn of_return(capture: CaptureId, receipt: ReceiptId) -> Self {
+        Self(Uuid::new_v5(&capture.0, format!("refund return {receipt}").as_bytes()))
     }
 
     /// The refund of `capture`, whose shipment was lost, or came back to the sender.

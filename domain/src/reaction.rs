@@ -161,7 +161,7 @@ fn after_order(id: OrderId, event: &order::Event) -> Vec<FollowUp> {
             [voids(id, &e.payments), release(id, &e.released), told].concat()
         }
         E::ReturnReceived(e) => {
-            let restock_id = RestockId::of_return(id, e.return_no, e.receipt);
+            let restock_id = RestockId::of_return(id, e.receipt_id);
             let told = vec![notify(e.customer_id, id, Message::ReturnReceived { return_no: e.return_no })];
             [refunds(id, &e.refunds), restock(id, restock_id, &e.restock), told].concat()
         }
@@ -244,6 +244,7 @@ fn after_payment(id: PaymentId, event: &payment::Event) -> Vec<FollowUp> {
         E::AuthorisationExpired(e) => vec![cancel_expired(e.order_id, CancelReason::PaymentExpired)],
         E::PaymentCaptured(_)
         | E::VoidDeferred(_)
+        | E::ExpiryDeferred(_)
         | E::VoidDeclined(_)
         | E::PaymentVoided(_)
         | E::RefundDeferred(_)

@@ -22,9 +22,11 @@ pub enum Command {
         order_id: OrderId,
         shipment: ShipmentOrder,
     },
-    /// The order has changed. Decided with it; a shipment that was cancelled comes to life again.
+    /// The order has changed. Decided with it; a shipment that was cancelled comes to life again, and is not held by what
+    /// is over, should word of that come late.
     Replan {
         order_id: OrderId,
+        released: u32,
         shipment: ShipmentOrder,
     },
     /// The parcel is packed, as this revision of the plan says.
@@ -96,7 +98,7 @@ impl Shipment {
                     Ok(vec![])
                 }
             },
-            Command::Replan { order_id, shipment } => self.replan(id, *order_id, shipment),
+            Command::Replan { order_id, released, shipment } => self.replan(id, *order_id, *released, shipment),
             Command::MarkReady { revision } => self.mark_ready(id, *revision),
             Command::Hold { order_id, hold } => self.hold(id, *order_id, *hold),
             Command::Release { order_id, hold } => Ok(self.release(*order_id, *hold)),
@@ -124,11 +126,18 @@ impl Shipment {
     }
 
     /// Also before it was planned: the plan that comes later is of the order as it was.
-    fn replan(&self, id: ShipmentId, order_id: OrderId, shipment: &ShipmentOrder) -> Result<Vec<Event>, Rejection> {
+    fn replan(
+        &self,
+        id: ShipmentId,
+        order_id: OrderId,
+        released: u32,
+        shipment: &ShipmentOrder,
+    ) -> Result<Vec<Event>, Rejection> {
         match &self.status {
             Status::Planned(planned) | Status::Ready(planned) if planned.shipment == *shipment => Ok(vec![]),
             Status::Unplanned | Status::Planned(_) | Status::Ready(_) | Status::Cancelled => {
-                Ok(vec![ShipmentReplanned { order_id, revision: self.revision + 1, shipment: shipment.clone() }.into()])
+                let (revision, shipment) = (self.revision + 1, shipment.clone());
+                Ok(vec![ShipmentReplanned { order_id, revision, released, shipment }.into()])
             }
             Status::Dispatched { .. } | Status::Settled { .. } => Err(Rejection::AlreadyDispatched { shipment_id: id }),
         }

@@ -115,6 +115,7 @@ fn after_payment(id: PaymentId, event: &payment::Event) -> Vec<TimerChange> {
         | E::CaptureRequested(_)
         | E::CaptureDeclined(_)
         | E::VoidDeferred(_)
+        | E::ExpiryDeferred(_)
         | E::VoidRequested(_)
         | E::VoidDeclined(_)
         | E::RefundDeferred(_)

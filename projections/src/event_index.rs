@@ -4,11 +4,10 @@
 //! A row has the positions of one list within one block of the log (`migrations/0010_event_index.sql`): a batch of
 //! events touches a row for each list, not one for each event.
 
-use crate::{Comparison, ReadModel, Recorded};
+use crate::row::Row;
+use crate::{ReadModel, Recorded};
 use sqlx::{PgConnection, PgPool};
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use store::{Category, Filter, Position, RecordedEvent, checkpoint};
 use uuid::Uuid;
 
@@ -69,64 +68,59 @@ pub fn keys<'a>(filter: &'a Filter, categories: &[Category]) -> Vec<Key<'a>> {
     categories.flat_map(|category| types.iter().map(|name| Key::Type(category.name, name))).collect()
 }
 
-/// Writes what `events` change: their positions are added to the lists that they are in, by one statement.
-pub(crate) async fn write(
-    transaction: &mut PgConnection,
-    generation: i32,
-    events: &[Arc<Recorded>],
-) -> Result<(), sqlx::Error> {
-    let mut lists: BTreeMap<(String, Position), Vec<String>> = BTreeMap::new();
-    for Recorded { record, .. } in events.iter().map(|event| &**event) {
-        for key in Key::of(record) {
-            let base = key.base(record.position);
-            let offset = record.position - base;
-            lists.entry((key.to_string(), base)).or_default().push(offset.to_string());
-        }
+/// The positions that are new in a block of a list, from its beginning.
+pub(crate) struct Positions(Vec<i16>);
+
+impl Row for Positions {
+    const NAME: &'static str = "event_index";
+    const VERSION: i16 = 1;
+    const IS_WHOLE: bool = false;
+    const CATEGORIES: &'static [&'static str] = &["order", "payment", "stock", "shipment"];
+    /// A list, and where the block begins.
+    type Key = (String, Position);
+
+    fn keys(event: &Recorded) -> impl IntoIterator<Item = (String, Position)> {
+        Key::of(&event.record).map(|key| (key.to_string(), key.base(event.record.position)))
     }
-    let (mut keys, mut bases, mut offsets) = (vec![], vec![], vec![]);
-    for ((key, base), list) in lists {
-        keys.push(key);
-        bases.push(base);
+
+    fn fold(row: &mut Option<Self>, (_, base): &(String, Position), event: &Recorded) {
+        // A block is shorter than 2^15.
+        let offset = (event.record.position - base) as i16;
+        row.get_or_insert_with(|| Self(Vec::new())).0.push(offset);
+    }
+
+    async fn load(
+        _: &mut PgConnection,
+        _: i32,
+        _: Vec<(String, Position)>,
+    ) -> Result<Vec<((String, Position), Self)>, sqlx::Error> {
+        Ok(vec![])
+    }
+
+    async fn store(
+        connection: &mut PgConnection,
+        generation: i32,
+        rows: &[(&(String, Position), &Self)],
+    ) -> Result<(), sqlx::Error> {
+        let keys: Vec<String> = rows.iter().map(|((key, _), _)| key.clone()).collect();
+        let bases: Vec<Position> = rows.iter().map(|((_, base), _)| *base).collect();
         // An array as Postgres writes it: lists of different lengths cannot be parameters.
-        offsets.push(format!("{{{}}}", list.join(",")));
-    }
-    sqlx::query!(
-        "INSERT INTO daybook.event_index AS stored (generation, key, base, offsets)
-         SELECT $1, key, base, offsets::smallint[] FROM unnest($2::text[], $3::bigint[], $4::text[])
-             AS r (key, base, offsets)
-         ON CONFLICT ON CONSTRAINT event_index_block DO UPDATE SET offsets = stored.offsets || excluded.offsets",
-        generation,
-        &keys,
-        &bases,
-        &offsets
-    )
-    .execute(transaction)
-    .await?;
-    Ok(())
-}
-
-/// Compares the rows of two generations, all columns of them.
-pub(crate) async fn compare(transaction: &mut PgConnection, old: i32, new: i32) -> Result<Comparison, sqlx::Error> {
-    sqlx::query_as!(
-        Comparison,
-        r#"WITH a AS (SELECT key, base, offsets FROM daybook.event_index WHERE generation = $1),
-                b AS (SELECT key, base, offsets FROM daybook.event_index WHERE generation = $2)
-           SELECT (SELECT count(*) FROM b) AS "rows!",
-                  (SELECT count(*) FROM ((TABLE a EXCEPT TABLE b) UNION ALL (TABLE b EXCEPT TABLE a)) AS d)
-                      AS "differences!""#,
-        old,
-        new
-    )
-    .fetch_one(transaction)
-    .await
-}
-
-/// Removes the rows of all generations but these.
-pub(crate) async fn keep_only(transaction: &mut PgConnection, generations: &[i32]) -> Result<(), sqlx::Error> {
-    sqlx::query!("DELETE FROM daybook.event_index WHERE generation <> ALL($1)", generations)
-        .execute(transaction)
+        let list = |offsets: &[i16]| offsets.iter().map(i16::to_string).collect::<Vec<_>>().join(",");
+        let offsets: Vec<String> = rows.iter().map(|(_, row)| format!("{{{}}}", list(&row.0))).collect();
+        sqlx::query!(
+            "INSERT INTO daybook.event_index AS stored (generation, key, base, offsets)
+             SELECT $1, key, base, offsets::smallint[] FROM unnest($2::text[], $3::bigint[], $4::text[])
+                 AS r (key, base, offsets)
+             ON CONFLICT ON CONSTRAINT event_index_block DO UPDATE SET offsets = stored.offsets || excluded.offsets",
+            generation,
+            &keys,
+            &bases,
+            &offsets
+        )
+        .execute(connection)
         .await?;
-    Ok(())
+        Ok(())
+    }
 }
 
 /// The position up to which the index is complete: what comes after it is in the log alone. It never falls.

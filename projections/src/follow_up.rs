@@ -135,8 +135,8 @@ pub async fn due(pool: &PgPool, in_flight: &[Uuid], limit: i64) -> Result<Vec<Du
 /// The longest reason that is kept, in characters.
 const MAX_REASON: usize = 500;
 
-/// A text of somebody else's as Postgres can keep it.
-fn storable(reason: &str) -> String {
+/// A text of somebody else's as it is kept.
+pub fn storable(reason: &str) -> String {
     reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect()
 }
 

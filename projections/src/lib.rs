@@ -6,11 +6,19 @@
 pub mod apply;
 pub mod event_index;
 pub mod follow_up;
+mod generation;
 pub mod order_summary;
+pub mod rebuild;
+mod row;
 pub mod stock_level;
 pub mod timer;
 
+pub use generation::{Comparison, Difference};
+
 use domain::Event;
+use row::Row;
+use sqlx::PgConnection;
+use std::sync::Arc;
 use store::RecordedEvent;
 
 /// An event of the log, decoded.
@@ -20,35 +28,71 @@ pub struct Recorded {
     pub event: Event,
 }
 
-/// What two generations of a read model have to do with each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Comparison {
-    /// The rows of the new one.
-    pub rows: i64,
-    /// The rows that only one of the two has, or has so: a row that is otherwise counts twice.
-    pub differences: i64,
+/// Declares the read models: for each a name, and the type of its rows.
+macro_rules! read_models {
+    ($($name:ident($row:ty),)+) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum ReadModel { $($name),+ }
+
+        impl ReadModel {
+            pub const ALL: [Self; [$(stringify!($name)),+].len()] = [$(Self::$name),+];
+
+            /// The name of its table, and of its checkpoint.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => <$row as Row>::NAME),+ }
+            }
+
+            /// The name of the lease of whoever replays it.
+            pub const fn replay_name(self) -> &'static str {
+                match self { $(Self::$name => concat!("replay of ", stringify!($name))),+ }
+            }
+
+            /// Of the code that folds it. Rows of another version are not written, but rebuilt.
+            pub const fn version(self) -> i16 {
+                match self { $(Self::$name => <$row as Row>::VERSION),+ }
+            }
+
+            /// The categories of streams whose events change rows.
+            pub const fn categories(self) -> &'static [&'static str] {
+                match self { $(Self::$name => <$row as Row>::CATEGORIES),+ }
+            }
+
+            fn rows(self, generation: i32, is_new: bool) -> Rows {
+                match self { $(Self::$name => Rows::$name(row::Rows::new(generation, is_new))),+ }
+            }
+        }
+
+        /// The rows of one of the read models that are in memory.
+        enum Rows { $($name(row::Rows<$row>)),+ }
+
+        impl Rows {
+            fn generation(&self) -> i32 {
+                match self { $(Self::$name(rows) => rows.generation),+ }
+            }
+
+            fn changed(&self) -> usize {
+                match self { $(Self::$name(rows) => rows.changed()),+ }
+            }
+
+            async fn take(&mut self, connection: &mut PgConnection, events: &[Arc<Recorded>]) -> Result<(), sqlx::Error> {
+                match self { $(Self::$name(rows) => rows.take(connection, events).await),+ }
+            }
+
+            async fn flush(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+                match self { $(Self::$name(rows) => rows.flush(connection).await),+ }
+            }
+        }
+    };
 }
 
-/// The read models. A new one is a variant here, a migration, a file and a test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ReadModel {
-    OrderSummary,
-    StockLevel,
-    EventIndex,
+// A new read model is a line here, a migration, a file and a test.
+read_models! {
+    OrderSummary(order_summary::OrderSummary),
+    StockLevel(stock_level::StockLevel),
+    EventIndex(event_index::Positions),
 }
 
 impl ReadModel {
-    pub const ALL: [Self; 3] = [Self::OrderSummary, Self::StockLevel, Self::EventIndex];
-
-    /// The name of its table, and of its checkpoint.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::OrderSummary => "order_summary",
-            Self::StockLevel => "stock_level",
-            Self::EventIndex => "event_index",
-        }
-    }
-
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|model| model.name() == name)
     }
@@ -63,13 +107,16 @@ pub enum Projection {
 }
 
 impl Projection {
-    pub const ALL: [Self; 5] = [
-        Self::ReadModel(ReadModel::OrderSummary),
-        Self::ReadModel(ReadModel::StockLevel),
-        Self::ReadModel(ReadModel::EventIndex),
-        Self::FollowUps,
-        Self::Timers,
-    ];
+    pub const ALL: [Self; ReadModel::ALL.len() + 2] = {
+        let mut all = [Self::FollowUps; ReadModel::ALL.len() + 2];
+        let mut i = 0;
+        while i < ReadModel::ALL.len() {
+            all[i] = Self::ReadModel(ReadModel::ALL[i]);
+            i += 1;
+        }
+        all[i] = Self::Timers;
+        all
+    };
 
     /// Those whose rows are acts to come: nothing of them may be done a second time, elsewhere.
     pub const ACTS: [&'static str; 2] = [Self::FollowUps.name(), Self::Timers.name()];
@@ -80,6 +127,14 @@ impl Projection {
             Self::ReadModel(model) => model.name(),
             Self::FollowUps => "follow_ups",
             Self::Timers => "timers",
+        }
+    }
+
+    /// The version of its rows. Those of follow-ups and timers are never rebuilt.
+    pub const fn version(self) -> i16 {
+        match self {
+            Self::ReadModel(model) => model.version(),
+            Self::FollowUps | Self::Timers => 1,
         }
     }
 }

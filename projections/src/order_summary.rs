@@ -1,6 +1,7 @@
 //! Read model: an order as it stands. Its row, its fold, its queries.
 
-use crate::{Comparison, Recorded};
+use crate::Recorded;
+use crate::row::Row;
 use chrono::{DateTime, Utc};
 use domain::id::{OrderId, PaymentId};
 use domain::money::Amount;
@@ -9,8 +10,6 @@ use domain::{Event, order, payment};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
-use std::collections::HashMap;
-use std::sync::Arc;
 use store::{Metadata, Origin, RecordedEvent};
 use uuid::Uuid;
 
@@ -68,32 +67,91 @@ impl PaymentSummary {
     }
 }
 
-/// Writes what `events` change: the rows they touch are read, folded in memory, and written by one statement.
-pub(crate) async fn write(
-    transaction: &mut PgConnection,
-    generation: i32,
-    events: &[Arc<Recorded>],
-) -> Result<(), sqlx::Error> {
-    let mut rows: HashMap<Uuid, OrderSummary> = HashMap::new();
-    let is_new = |e: &Recorded| matches!(e.event, Event::Order(_, order::Event::OrderPlaced(_)));
-    let new: Vec<Uuid> = events.iter().filter(|e| is_new(e)).map(|e| e.event.stream_id()).collect();
-    let mut known: Vec<Uuid> = events.iter().filter_map(|e| order_of(&e.event)).map(|id| id.0).collect();
-    known.sort_unstable();
-    known.dedup();
-    known.retain(|id| !new.contains(id));
-    if !known.is_empty() {
+impl Row for OrderSummary {
+    const NAME: &'static str = "order_summary";
+    const VERSION: i16 = 1;
+    const CATEGORIES: &'static [&'static str] = &["order", "payment"];
+    type Key = Uuid;
+
+    fn keys(event: &Recorded) -> impl IntoIterator<Item = Uuid> {
+        order_of(&event.event).map(|id| id.0)
+    }
+
+    fn fold(row: &mut Option<Self>, key: &Uuid, recorded: &Recorded) {
+        if let Event::Order(_, order::Event::OrderPlaced(placed)) = &recorded.event {
+            *row = Some(Self::placed(OrderId(*key), placed, &recorded.record));
+        }
+        let Some(row) = row else { return };
+        match &recorded.event {
+            Event::Order(_, event) => {
+                row.order_event(event);
+                row.version = recorded.record.version;
+            }
+            Event::Payment(id, event) => row.payment_event(*id, event),
+            Event::Stock(..) | Event::Shipment(..) => {}
+        }
+        row.changed_at = recorded.record.recorded_at;
+    }
+
+    async fn load(
+        connection: &mut PgConnection,
+        generation: i32,
+        keys: Vec<Uuid>,
+    ) -> Result<Vec<(Uuid, Self)>, sqlx::Error> {
         let stored = sqlx::query_as!(
             OrderSummary,
             r#"SELECT order_id, customer_id, status, reason, currency, total, authorised, captured, lines, delivered,
                       payments AS "payments: Json<Vec<PaymentSummary>>", placed_at, changed_at, version
                FROM daybook.order_summary WHERE generation = $1 AND order_id = ANY($2)"#,
             generation,
-            &known
+            &keys
         );
-        rows.extend(stored.fetch_all(&mut *transaction).await?.into_iter().map(|row| (row.order_id, row)));
+        Ok(stored.fetch_all(connection).await?.into_iter().map(|row| (row.order_id, row)).collect())
     }
-    events.iter().for_each(|event| fold(&mut rows, event));
-    upsert(transaction, generation, rows.into_values().collect()).await
+
+    async fn store(connection: &mut PgConnection, generation: i32, rows: &[(&Uuid, &Self)]) -> Result<(), sqlx::Error> {
+        let column = |of: fn(&OrderSummary) -> Uuid| rows.iter().map(|(_, row)| of(row)).collect::<Vec<_>>();
+        let texts = |of: fn(&OrderSummary) -> String| rows.iter().map(|(_, row)| of(row)).collect::<Vec<_>>();
+        let numbers = |of: fn(&OrderSummary) -> i64| rows.iter().map(|(_, row)| of(row)).collect::<Vec<_>>();
+        let times = |of: fn(&OrderSummary) -> DateTime<Utc>| rows.iter().map(|(_, row)| of(row)).collect::<Vec<_>>();
+        let reasons: Vec<Option<String>> = rows.iter().map(|(_, row)| row.reason.clone()).collect();
+        let payments: Vec<Json<&Vec<PaymentSummary>>> = rows.iter().map(|(_, row)| Json(&row.payments.0)).collect();
+        sqlx::query!(
+            r#"INSERT INTO daybook.order_summary
+                   (generation, order_id, customer_id, status, reason, currency, total, authorised, captured, lines,
+                    delivered, payments, placed_at, changed_at, version)
+               SELECT $1, order_id, customer_id, status, reason, currency, total, authorised, captured, lines,
+                      delivered, payments, placed_at, changed_at, version
+               FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
+                           $9::bigint[], $10::bigint[], $11::bigint[], $12::jsonb[], $13::timestamptz[],
+                           $14::timestamptz[], $15::bigint[])
+                 AS r (order_id, customer_id, status, reason, currency, total, authorised, captured, lines,
+                       delivered, payments, placed_at, changed_at, version)
+               ON CONFLICT ON CONSTRAINT order_summary_order DO UPDATE
+               SET status = excluded.status, reason = excluded.reason, total = excluded.total,
+                   authorised = excluded.authorised, captured = excluded.captured, lines = excluded.lines,
+                   delivered = excluded.delivered, payments = excluded.payments, changed_at = excluded.changed_at,
+                   version = excluded.version"#,
+            generation,
+            &column(|r| r.order_id),
+            &column(|r| r.customer_id),
+            &texts(|r| r.status.clone()),
+            &reasons as &[Option<String>],
+            &texts(|r| r.currency.clone()),
+            &numbers(|r| r.total),
+            &numbers(|r| r.authorised),
+            &numbers(|r| r.captured),
+            &numbers(|r| r.lines.into()),
+            &numbers(|r| r.delivered.into()),
+            &payments as &[Json<&Vec<PaymentSummary>>],
+            &times(|r| r.placed_at),
+            &times(|r| r.changed_at),
+            &numbers(|r| r.version),
+        )
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
 }
 
 /// The order whose row an event changes, if it changes one.
@@ -107,6 +165,7 @@ fn order_of(event: &Event) -> Option<OrderId> {
         Event::Payment(_, P::CaptureRequested(_) | P::CaptureDeclined(_)) => None,
         Event::Payment(_, P::PaymentCaptured(e)) => Some(e.order_id),
         Event::Payment(_, P::VoidDeferred(e)) => Some(e.order_id),
+        Event::Payment(_, P::ExpiryDeferred(e)) => Some(e.order_id),
         Event::Payment(_, P::VoidRequested(e)) => Some(e.order_id),
         Event::Payment(_, P::VoidDeclined(e)) => Some(e.order_id),
         Event::Payment(_, P::PaymentVoided(e)) => Some(e.order_id),
@@ -123,23 +182,6 @@ fn order_of(event: &Event) -> Option<OrderId> {
         ) => None,
         Event::Stock(..) | Event::Shipment(..) => None,
     }
-}
-
-fn fold(rows: &mut HashMap<Uuid, OrderSummary>, recorded: &Recorded) {
-    let Some(order_id) = order_of(&recorded.event) else { return };
-    if let Event::Order(_, order::Event::OrderPlaced(placed)) = &recorded.event {
-        rows.insert(order_id.0, OrderSummary::placed(order_id, placed, &recorded.record));
-    }
-    let Some(row) = rows.get_mut(&order_id.0) else { return };
-    match &recorded.event {
-        Event::Order(_, event) => {
-            row.order_event(event);
-            row.version = recorded.record.version;
-        }
-        Event::Payment(id, event) => row.payment_event(*id, event),
-        Event::Stock(..) | Event::Shipment(..) => {}
-    }
-    row.changed_at = recorded.record.recorded_at;
 }
 
 impl OrderSummary {
@@ -237,6 +279,7 @@ impl OrderSummary {
                 self.captured += amount;
             }
             E::VoidDeferred(_) => payment.status = S::VoidDeferred,
+            E::ExpiryDeferred(_) => payment.status = S::ExpiryDeferred,
             E::AuthorisationExpired(_) => payment.status = S::AuthorisationExpired,
             E::VoidRequested(_) if payment.status == S::AuthorisationExpired => {}
             E::VoidRequested(_) => payment.status = S::VoidRequested,
@@ -252,88 +295,15 @@ impl OrderSummary {
             | E::OutcomeUnknown(_)
             | E::CallRetried(_) => {}
         }
-        let held = |p: &&PaymentSummary| {
-            matches!(p.status, S::Authorised | S::AuthorisationExpired | S::VoidRequested | S::VoidDeclined)
+        let authorised = |p: &PaymentSummary| match p.status {
+            S::Authorised | S::ExpiryDeferred | S::AuthorisationExpired | S::VoidRequested | S::VoidDeclined => {
+                p.amount
+            }
+            // What is not held any more is what was captured of it before.
+            S::Unrequested | S::Requested | S::VoidDeferred | S::Declined | S::Voided => p.captured,
         };
-        self.authorised = self.payments.iter().filter(held).map(|p| p.amount).sum();
+        self.authorised = self.payments.iter().map(authorised).sum();
     }
-}
-
-async fn upsert(transaction: &mut PgConnection, generation: i32, rows: Vec<OrderSummary>) -> Result<(), sqlx::Error> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let column = |of: fn(&OrderSummary) -> Uuid| rows.iter().map(of).collect::<Vec<_>>();
-    let texts = |of: fn(&OrderSummary) -> String| rows.iter().map(of).collect::<Vec<_>>();
-    let numbers = |of: fn(&OrderSummary) -> i64| rows.iter().map(of).collect::<Vec<_>>();
-    let times = |of: fn(&OrderSummary) -> DateTime<Utc>| rows.iter().map(of).collect::<Vec<_>>();
-    let reasons: Vec<Option<String>> = rows.iter().map(|r| r.reason.clone()).collect();
-    let payments: Vec<Json<Vec<PaymentSummary>>> = rows.iter().map(|r| r.payments.clone()).collect();
-    sqlx::query!(
-        r#"INSERT INTO daybook.order_summary
-               (generation, order_id, customer_id, status, reason, currency, total, authorised, captured, lines,
-                delivered, payments, placed_at, changed_at, version)
-           SELECT $1, order_id, customer_id, status, reason, currency, total, authorised, captured, lines,
-                  delivered, payments, placed_at, changed_at, version
-           FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
-                       $9::bigint[], $10::bigint[], $11::bigint[], $12::jsonb[], $13::timestamptz[],
-                       $14::timestamptz[], $15::bigint[])
-             AS r (order_id, customer_id, status, reason, currency, total, authorised, captured, lines,
-                   delivered, payments, placed_at, changed_at, version)
-           ON CONFLICT ON CONSTRAINT order_summary_order DO UPDATE
-           SET status = excluded.status, reason = excluded.reason, total = excluded.total,
-               authorised = excluded.authorised, captured = excluded.captured, lines = excluded.lines,
-               delivered = excluded.delivered, payments = excluded.payments, changed_at = excluded.changed_at,
-               version = excluded.version"#,
-        generation,
-        &column(|r| r.order_id),
-        &column(|r| r.customer_id),
-        &texts(|r| r.status.clone()),
-        &reasons as &[Option<String>],
-        &texts(|r| r.currency.clone()),
-        &numbers(|r| r.total),
-        &numbers(|r| r.authorised),
-        &numbers(|r| r.captured),
-        &numbers(|r| r.lines.into()),
-        &numbers(|r| r.delivered.into()),
-        &payments as &[Json<Vec<PaymentSummary>>],
-        &times(|r| r.placed_at),
-        &times(|r| r.changed_at),
-        &numbers(|r| r.version),
-    )
-    .execute(transaction)
-    .await?;
-    Ok(())
-}
-
-/// Compares the rows of two generations, all columns of them.
-pub(crate) async fn compare(transaction: &mut PgConnection, old: i32, new: i32) -> Result<Comparison, sqlx::Error> {
-    sqlx::query_as!(
-        Comparison,
-        r#"WITH a AS (
-               SELECT order_id, customer_id, status, reason, currency, total, authorised, captured, lines, delivered,
-                      payments, placed_at, changed_at, version
-               FROM daybook.order_summary WHERE generation = $1),
-           b AS (
-               SELECT order_id, customer_id, status, reason, currency, total, authorised, captured, lines, delivered,
-                      payments, placed_at, changed_at, version
-               FROM daybook.order_summary WHERE generation = $2)
-           SELECT (SELECT count(*) FROM b) AS "rows!",
-                  (SELECT count(*) FROM ((TABLE a EXCEPT TABLE b) UNION ALL (TABLE b EXCEPT TABLE a)) AS d)
-                      AS "differences!""#,
-        old,
-        new
-    )
-    .fetch_one(transaction)
-    .await
-}
-
-/// Removes the rows of all generations but these.
-pub(crate) async fn keep_only(transaction: &mut PgConnection, generations: &[i32]) -> Result<(), sqlx::Error> {
-    sqlx::query!("DELETE FROM daybook.order_summary WHERE generation <> ALL($1)", generations)
-        .execute(transaction)
-        .await?;
-    Ok(())
 }
 
 /// The order, in the live generation.

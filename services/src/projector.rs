@@ -2,7 +2,8 @@
 
 use crate::feed::{FeedError, Reader};
 use crate::step::{Outcome, Step};
-use projections::{Projection, apply};
+use projections::Projection;
+use projections::apply::Applier;
 use sqlx::PgPool;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,9 +32,12 @@ pub enum ProjectorError {
 pub struct Projector {
     pool: PgPool,
     projection: Projection,
+    applier: Applier,
     feed: Reader,
     owner: Uuid,
     held: Option<Held>,
+    /// Whether the rows were found to be of another version.
+    is_other: bool,
     /// The sender is told that there are follow-ups.
     written: Arc<Notify>,
 }
@@ -48,24 +52,39 @@ struct Held {
 impl Projector {
     /// `owner` is this process; `written` is told when there may be follow-ups to send.
     pub fn new(pool: PgPool, projection: Projection, feed: Reader, owner: Uuid, written: Arc<Notify>) -> Self {
-        Self { pool, projection, feed, owner, held: None, written }
+        Self { pool, projection, applier: Applier::new(projection), feed, owner, held: None, is_other: false, written }
     }
 
-    /// The lease held and fresh, or `None` if another process has it.
-    async fn hold(&mut self) -> Result<Option<&mut Held>, ProjectorError> {
-        if self.held.as_ref().is_none_or(|held| held.renewed.elapsed() >= RENEW) {
-            let renewed = Instant::now();
-            let before = self.held.take();
-            let Some(lease) = lease::acquire(&self.pool, self.projection.name(), self.owner).await? else {
-                return Ok(None);
-            };
-            let checkpoint = match before {
-                Some(held) if held.lease == lease => held.checkpoint,
-                _ => checkpoint::take(&self.pool, self.projection.name(), &lease).await?,
-            };
-            self.held = Some(Held { lease, renewed, checkpoint });
+    /// Has the lease held and fresh; `false` if another process has it, or the rows are of another version.
+    async fn hold(&mut self) -> Result<bool, ProjectorError> {
+        if self.held.as_ref().is_some_and(|held| held.renewed.elapsed() < RENEW) {
+            return Ok(true);
         }
-        Ok(self.held.as_mut())
+        let (name, version) = (self.projection.name(), self.projection.version());
+        let renewed = Instant::now();
+        let before = self.held.take();
+        // Who cannot write the rows must not keep those from it who can.
+        let live = checkpoint::live_version(&self.pool, name).await?;
+        if live.is_some_and(|live| live != version) {
+            if !std::mem::replace(&mut self.is_other, true) {
+                tracing::warn!(name, ?live, ours = version, "the rows are of another version: run `daybook replay`");
+            }
+            if let Some(held) = before {
+                lease::release(&self.pool, &held.lease).await?;
+            }
+            return Ok(false);
+        }
+        self.is_other = false;
+        let Some(lease) = lease::acquire(&self.pool, name, self.owner).await? else { return Ok(false) };
+        let checkpoint = match before {
+            Some(held) if held.lease == lease => held.checkpoint,
+            _ => {
+                self.applier.forget();
+                checkpoint::take(&self.pool, name, version, &lease).await?
+            }
+        };
+        self.held = Some(Held { lease, renewed, checkpoint });
+        Ok(true)
     }
 }
 
@@ -77,20 +96,22 @@ impl Step for Projector {
     }
 
     async fn step(&mut self) -> Result<Outcome, ProjectorError> {
-        let (pool, projection, mut feed) = (self.pool.clone(), self.projection, self.feed.clone());
-        let Some(held) = self.hold().await? else { return Ok(Outcome::Idle) };
+        if !self.hold().await? {
+            return Ok(Outcome::Idle);
+        }
+        let Self { pool, applier, feed, held: Some(held), .. } = self else { return Ok(Outcome::Idle) };
         let events = feed.next(held.checkpoint.position, BATCH).await?;
         if events.is_empty() {
             return Ok(Outcome::Idle);
         }
-        let mut applied = apply::apply(&pool, projection, held.checkpoint, held.lease.fence, &events).await;
+        let mut applied = applier.apply(pool, held.checkpoint, held.lease.fence, &events).await;
         if let Err(AdvanceError::NotInLog(position)) = applied {
             tracing::error!(position, "JetStream has events that the log does not have: run `daybook reconcile`");
             let events = feed.read_log(held.checkpoint.position, BATCH).await?;
             if events.is_empty() {
                 return Ok(Outcome::Idle);
             }
-            applied = apply::apply(&pool, projection, held.checkpoint, held.lease.fence, &events).await;
+            applied = applier.apply(pool, held.checkpoint, held.lease.fence, &events).await;
         }
         match applied {
             Ok(checkpoint) => held.checkpoint = checkpoint,
@@ -100,11 +121,13 @@ impl Step for Projector {
                 return match e {
                     // Another owner, or a replay that has switched generations: nothing was written, and nothing is wrong.
                     AdvanceError::Fenced(_) => Ok(Outcome::Worked(0)),
-                    AdvanceError::NotInLog(_) | AdvanceError::Database(_) => Err(e.into()),
+                    AdvanceError::OtherVersion { .. } | AdvanceError::NotInLog(_) | AdvanceError::Database(_) => {
+                        Err(e.into())
+                    }
                 };
             }
         }
-        if projection == Projection::FollowUps {
+        if self.projection == Projection::FollowUps {
             self.written.notify_one();
         }
         Ok(Outcome::Worked(events.len()))

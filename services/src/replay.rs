@@ -1,20 +1,26 @@
 //! Rebuilds one read model from the log, beside the live one, and switches to it.
 //!
-//! It reads the log and writes rows of a generation of its own; the live rows are served, and kept current, all the
+//! It reads the log and writes the generation that is not live; the live rows are served, and kept current, all the
 //! while. No follow-up can be reached from here: a [`ReadModel`] is all that it takes.
 
 use crate::codec::{self, DecodeError};
-use projections::{ReadModel, Recorded, apply};
+use crate::projector::RENEW;
+use projections::rebuild::Rebuild;
+use projections::{Comparison, ReadModel, Recorded};
 use serde::Serialize;
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgPool, Postgres, Transaction};
 use std::sync::Arc;
-use store::checkpoint::{self, AdvanceError, Checkpoint};
-use store::{Log, Position, ReadError};
+use std::time::Instant;
+use store::checkpoint::{self, AdvanceError};
+use store::lease::{self, Lease};
+use store::{Log, Position, ReadError, RecordedEvent};
+use tokio::sync::mpsc;
+use uuid::Uuid;
 
-/// How many events are folded at a time.
-const BATCH: i64 = 2000;
-/// A generation in the making has no owner but the replay that began it.
-const NO_FENCE: i64 = 0;
+/// How far behind the live rows it may be when these are held for it to catch up.
+const NEAR: Position = 2000;
+/// How many rows that differ are told.
+const EXAMPLES: i64 = 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
@@ -24,57 +30,91 @@ pub enum ReplayError {
     Decode(#[from] DecodeError),
     #[error("the rows cannot be written: {0}")]
     Database(#[from] sqlx::Error),
-    #[error("another replay of this read model has taken over ({0})")]
-    Overtaken(#[from] AdvanceError),
+    #[error("the rows cannot be written: {0}")]
+    Advance(#[from] AdvanceError),
+    #[error("{0} is being replayed by another process: wait for it, or end it and wait three seconds")]
+    Busy(&'static str),
+    #[error("no earlier rows of {0} are kept that this build could go back to")]
+    NothingKept(&'static str),
+}
+
+/// What a replay is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Rebuild, compare, and switch.
+    Switch,
+    /// Rebuild and compare, and leave everything as it was.
+    DryRun,
+    /// Bring the rows up to date that were live before the last replay, and switch back to them.
+    Undo,
 }
 
 /// What a replay came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Replayed {
+    pub projection: &'static str,
+    /// Whether the rebuilt rows are live now.
+    pub switched: bool,
+    /// The position that they have come to.
+    pub position: Position,
     /// How many events were read.
     pub events: Position,
-    /// How many rows there are now.
-    pub rows: i64,
-    /// How many rows the live generation had that were not so, or lacked; 0 if it was right.
-    pub differences: i64,
-    pub generation: i32,
+    pub seconds: f64,
+    /// The live rows against the rebuilt ones; nothing is compared by an undo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Comparison>,
 }
 
-/// Rebuilds `model` and switches to what it built. `progress` is told each position, and the one to come to.
+/// Replays `model`. `progress` is told each position, and the one to come to.
+///
+/// One that was killed is gone on with: what it built under this version of the code is kept.
 ///
 /// # Errors
-/// When the log cannot be read or the rows cannot be written: the live rows stay as they were.
+/// When another process replays it, the log cannot be read or the rows cannot be written: the live rows stay as they were.
 pub async fn replay(
     log: &Log,
     pool: &PgPool,
     model: ReadModel,
+    mode: Mode,
     mut progress: impl FnMut(Position, Position),
 ) -> Result<Replayed, ReplayError> {
-    let mut transaction = begin(pool).await?;
-    let mut built = checkpoint::begin(&mut transaction, model.name()).await?;
-    apply::keep_only(model, &mut transaction, &[built.generation - 1]).await?;
-    transaction.commit().await?;
-    // Close to the live one first, without holding it up; never beyond it, for the two are to be compared.
-    loop {
-        let target = live_position(pool, model).await?;
-        if target - built.position < BATCH / 2 {
-            break;
-        }
-        let mut transaction = pool.begin().await?;
-        built = build_on(log, &mut transaction, model, built, target).await?;
-        transaction.commit().await?;
-        progress(built.position, target);
-    }
-    finish(log, pool, model, built).await
+    let mut owner = Owner::new(pool, model);
+    owner.hold().await?;
+    let replayed = run(log, &mut owner, mode, &mut progress).await;
+    owner.release().await?;
+    replayed
 }
 
-/// A transaction that may take as long as the read model is large.
-async fn begin(pool: &PgPool) -> Result<Transaction<'_, Postgres>, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
-    sqlx::raw_sql("SET LOCAL transaction_timeout = 0; SET LOCAL statement_timeout = 0")
-        .execute(&mut *transaction)
-        .await?;
-    Ok(transaction)
+async fn run(
+    log: &Log,
+    owner: &mut Owner<'_>,
+    mode: Mode,
+    progress: &mut impl FnMut(Position, Position),
+) -> Result<Replayed, ReplayError> {
+    let (begun, pool, model, fence) = (Instant::now(), owner.pool, owner.model, owner.hold().await?.fence);
+    let rebuild = match mode {
+        Mode::Switch | Mode::DryRun => Rebuild::begin(pool, model, fence).await?,
+        Mode::Undo => Rebuild::of_kept(pool, model, fence).await?.ok_or(ReplayError::NothingKept(model.name()))?,
+    };
+    let from = rebuild.position();
+    let mut replay = Replay { log, owner, rebuild };
+    loop {
+        let target = live_position(pool, model).await?;
+        if target - replay.rebuild.position() < NEAR {
+            break;
+        }
+        replay.build_to(target, progress).await?;
+    }
+    let compared = match mode {
+        Mode::Switch | Mode::DryRun => Some(replay.compare().await?),
+        Mode::Undo => None,
+    };
+    let (position, switched) = match mode {
+        Mode::Switch | Mode::Undo => (replay.switch().await?, true),
+        Mode::DryRun => (replay.discard().await?, false),
+    };
+    let seconds = begun.elapsed().as_secs_f64();
+    Ok(Replayed { projection: model.name(), switched, position, events: position - from, seconds, compared })
 }
 
 async fn live_position(pool: &PgPool, model: ReadModel) -> Result<Position, ReplayError> {
@@ -82,38 +122,141 @@ async fn live_position(pool: &PgPool, model: ReadModel) -> Result<Position, Repl
     Ok(live.into_iter().find(|(name, _)| name == model.name()).map_or(0, |(_, position)| position))
 }
 
-/// Takes a batch of events in, up to `target`.
-async fn build_on(
-    log: &Log,
-    transaction: &mut PgConnection,
+/// One process replays a read model.
+struct Owner<'a> {
+    pool: &'a PgPool,
     model: ReadModel,
-    built: Checkpoint,
-    target: Position,
-) -> Result<Checkpoint, ReplayError> {
-    let page = log.read_all(built.position, BATCH.min(target - built.position)).await?;
-    let events: Vec<Arc<Recorded>> =
-        page.into_iter().map(|record| codec::decode(record).map(Arc::new)).collect::<Result<_, _>>()?;
-    let Some(last) = events.last() else { return Ok(built) };
-    apply::write(model, transaction, built.generation, &events).await?;
-    Ok(checkpoint::advance(transaction, model.name(), built, &last.record, NO_FENCE).await?)
+    id: Uuid,
+    held: Option<(Lease, Instant)>,
 }
 
-/// In one transaction, which holds the live checkpoint still: brings the new generation to it, compares the two, and
-/// switches.
-async fn finish(log: &Log, pool: &PgPool, model: ReadModel, mut built: Checkpoint) -> Result<Replayed, ReplayError> {
-    let mut transaction = begin(pool).await?;
-    let live = checkpoint::hold_live(&mut transaction, model.name()).await?;
-    while built.position < live.position {
-        built = build_on(log, &mut transaction, model, built, live.position).await?;
+impl<'a> Owner<'a> {
+    fn new(pool: &'a PgPool, model: ReadModel) -> Self {
+        Self { pool, model, id: Uuid::now_v7(), held: None }
     }
-    let compared = apply::compare(model, &mut transaction, live.generation, built.generation).await?;
-    checkpoint::switch(&mut transaction, model.name(), built).await?;
-    apply::keep_only(model, &mut transaction, &[built.generation]).await?;
-    transaction.commit().await?;
-    Ok(Replayed {
-        events: built.position,
-        rows: compared.rows,
-        differences: compared.differences,
-        generation: built.generation,
-    })
+
+    /// The lease, renewed when it is time.
+    async fn hold(&mut self) -> Result<Lease, ReplayError> {
+        if let Some((lease, renewed)) = self.held
+            && renewed.elapsed() < RENEW
+        {
+            return Ok(lease);
+        }
+        let renewed = Instant::now();
+        let lease = lease::acquire(self.pool, self.model.replay_name(), self.id).await?;
+        let lease = lease.ok_or(ReplayError::Busy(self.model.name()))?;
+        self.held = Some((lease, renewed));
+        Ok(lease)
+    }
+
+    async fn release(self) -> Result<(), sqlx::Error> {
+        match self.held {
+            Some((lease, _)) => lease::release(self.pool, &lease).await,
+            None => Ok(()),
+        }
+    }
+}
+
+struct Replay<'a, 'b> {
+    log: &'a Log,
+    owner: &'a mut Owner<'b>,
+    rebuild: Rebuild,
+}
+
+/// A page of the log, with the events that matter decoded.
+struct Page {
+    events: Vec<Arc<Recorded>>,
+    last: RecordedEvent,
+}
+
+impl Replay<'_, '_> {
+    /// Takes in the log up to `target`: a page is read and another one decoded while one is folded.
+    async fn build_to(
+        &mut self,
+        target: Position,
+        progress: &mut impl FnMut(Position, Position),
+    ) -> Result<(), ReplayError> {
+        let mut pages = self.pages(target);
+        while let Some(page) = pages.recv().await {
+            let Page { events, last } = page?;
+            let position = last.position;
+            self.owner.hold().await?;
+            self.rebuild.take(self.owner.pool, &events, last).await?;
+            progress(position, target);
+        }
+        Ok(())
+    }
+
+    fn pages(&self, target: Position) -> mpsc::Receiver<Result<Page, ReplayError>> {
+        let (sender, pages) = mpsc::channel(2);
+        let (mut scan, categories) = (self.log.scan(self.rebuild.position(), target), self.owner.model.categories());
+        tokio::spawn(async move {
+            loop {
+                let page = match scan.next().await {
+                    Ok(Some(page)) => decoded(page, categories),
+                    Ok(None) => return,
+                    Err(e) => Err(e.into()),
+                };
+                if sender.send(page).await.is_err() {
+                    return;
+                }
+            }
+        });
+        pages
+    }
+
+    /// Holds the live rows where they are, and comes to them.
+    async fn meet(&mut self) -> Result<(Transaction<'static, Postgres>, checkpoint::Checkpoint), ReplayError> {
+        let mut held = begin(self.owner.pool).await?;
+        let live = checkpoint::hold_live(&mut held, self.owner.model.name()).await?;
+        self.build_to(live.position, &mut |_, _| {}).await?;
+        Ok((held, live))
+    }
+
+    /// Compares both generations as they are at one position. The live one is held for as long as it takes to come to it.
+    async fn compare(&mut self) -> Result<Comparison, ReplayError> {
+        let (held, live) = self.meet().await?;
+        self.rebuild.write(self.owner.pool).await?;
+        let mut snapshot = begin(self.owner.pool).await?;
+        sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *snapshot).await?;
+        sqlx::raw_sql("SELECT").execute(&mut *snapshot).await?;
+        held.rollback().await?;
+        let Self { rebuild, owner, .. } = self;
+        let mut compared = std::pin::pin!(rebuild.compare(&mut snapshot, live, EXAMPLES));
+        loop {
+            match tokio::time::timeout(RENEW, &mut compared).await {
+                Ok(compared) => return Ok(compared?),
+                Err(_) => _ = owner.hold().await?,
+            }
+        }
+    }
+
+    async fn switch(mut self) -> Result<Position, ReplayError> {
+        let (mut held, live) = self.meet().await?;
+        self.rebuild.switch(&mut held).await?;
+        held.commit().await?;
+        Ok(live.position)
+    }
+
+    async fn discard(self) -> Result<Position, ReplayError> {
+        let position = self.rebuild.position();
+        self.rebuild.discard(self.owner.pool).await?;
+        Ok(position)
+    }
+}
+
+fn decoded(page: Vec<RecordedEvent>, categories: &[&str]) -> Result<Page, ReplayError> {
+    let last = page.last().cloned().ok_or(ReplayError::Log(ReadError::Ended))?;
+    let ours = page.into_iter().filter(|event| categories.contains(&event.stream.category.name));
+    let events = ours.map(|event| codec::decode(event).map(Arc::new)).collect::<Result<_, _>>()?;
+    Ok(Page { events, last })
+}
+
+/// A transaction that may take as long as the read model is large.
+async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    sqlx::raw_sql("SET LOCAL transaction_timeout = 0; SET LOCAL statement_timeout = 0")
+        .execute(&mut *transaction)
+        .await?;
+    Ok(transaction)
 }

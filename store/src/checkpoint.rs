@@ -8,6 +8,8 @@ use sqlx::{PgConnection, PgPool};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checkpoint {
     pub generation: i32,
+    /// Whether it is the generation that is served.
+    pub live: bool,
     pub position: Position,
 }
 
@@ -17,6 +19,11 @@ pub enum AdvanceError {
     /// Somebody else moved the checkpoint, or owns it now.
     #[error("the checkpoint of {0} is no longer where it was, or no longer ours")]
     Fenced(&'static str),
+    /// The live rows are of other code: this build must not write them.
+    #[error(
+        "the rows of {projection} are of version {live}, this build has version {ours}: run `daybook replay {projection}`"
+    )]
+    OtherVersion { projection: &'static str, live: i16, ours: i16 },
     /// The events come from somewhere else: from before a restore, say.
     #[error("the log has another event at position {0}, or none")]
     NotInLog(Position),
@@ -27,16 +34,28 @@ pub enum AdvanceError {
 /// The live generation's checkpoint, taken under the lease's fence: from now on, no older owner can move it.
 ///
 /// # Errors
-/// When Postgres cannot be asked, or a newer owner has taken it.
-pub async fn take(pool: &PgPool, projection: &'static str, lease: &Lease) -> Result<Checkpoint, AdvanceError> {
+/// When its rows are of another version, a newer owner has taken it, or Postgres cannot be asked.
+pub async fn take(
+    pool: &PgPool,
+    projection: &'static str,
+    version: i16,
+    lease: &Lease,
+) -> Result<Checkpoint, AdvanceError> {
     let taken = sqlx::query_as!(
         Checkpoint,
-        "UPDATE daybook.checkpoints SET fence = $2 WHERE projection = $1 AND live AND fence <= $2
-         RETURNING generation, position",
+        "UPDATE daybook.checkpoints SET fence = $2 WHERE projection = $1 AND live AND fence <= $2 AND version = $3
+         RETURNING generation, live, position",
         projection,
-        lease.fence
+        lease.fence,
+        version
     );
-    taken.fetch_optional(pool).await?.ok_or(AdvanceError::Fenced(projection))
+    if let Some(taken) = taken.fetch_optional(pool).await? {
+        return Ok(taken);
+    }
+    match live_version(pool, projection).await? {
+        Some(live) if live != version => Err(AdvanceError::OtherVersion { projection, live, ours: version }),
+        _ => Err(AdvanceError::Fenced(projection)),
+    }
 }
 
 /// Moves the checkpoint to the event `to`, within the transaction that writes the rows of the events in between.
@@ -53,14 +72,15 @@ pub async fn advance(
 ) -> Result<Checkpoint, AdvanceError> {
     let moved = sqlx::query!(
         "UPDATE daybook.checkpoints SET position = $4, moved_at = clock_timestamp()
-         WHERE projection = $1 AND generation = $2 AND position = $3 AND fence = $5
+         WHERE projection = $1 AND generation = $2 AND position = $3 AND fence = $5 AND live = $7
            AND EXISTS (SELECT FROM daybook.events WHERE position = $4 AND event_id = $6)",
         projection,
         from.generation,
         from.position,
         to.position,
         fence,
-        to.event_id
+        to.event_id,
+        from.live
     );
     if moved.execute(&mut *transaction).await?.rows_affected() == 1 {
         return Ok(Checkpoint { position: to.position, ..from });
@@ -83,34 +103,108 @@ pub async fn advance(
 pub async fn hold_live(transaction: &mut PgConnection, projection: &'static str) -> Result<Checkpoint, sqlx::Error> {
     sqlx::query_as!(
         Checkpoint,
-        "SELECT generation, position FROM daybook.checkpoints WHERE projection = $1 AND live FOR UPDATE",
+        "SELECT generation, live, position FROM daybook.checkpoints WHERE projection = $1 AND live FOR UPDATE",
         projection
     )
     .fetch_one(transaction)
     .await
 }
 
-/// Begins the generation after the live one, at position 0. Only the live one is left beside it, so an earlier attempt
-/// that is still going on finds its own gone.
+/// Takes over the generation in the making, if there is one of this version: whoever was making it no longer can.
 ///
 /// # Errors
 /// When Postgres fails.
-pub async fn begin(transaction: &mut PgConnection, projection: &'static str) -> Result<Checkpoint, sqlx::Error> {
-    let live = hold_live(transaction, projection).await?;
-    keep_only(transaction, projection, live.generation).await?;
+pub async fn resume(
+    transaction: &mut PgConnection,
+    projection: &'static str,
+    version: i16,
+    fence: i64,
+) -> Result<Option<Checkpoint>, sqlx::Error> {
     sqlx::query_as!(
         Checkpoint,
-        "INSERT INTO daybook.checkpoints (projection, generation, live) VALUES ($1, $2, false)
-         RETURNING generation, position",
+        "UPDATE daybook.checkpoints SET fence = $3
+         WHERE projection = $1 AND NOT live AND NOT kept AND version = $2
+         RETURNING generation, live, position",
         projection,
-        live.generation + 1
+        version,
+        fence
+    )
+    .fetch_optional(transaction)
+    .await
+}
+
+/// Takes over the generation that was live before, if it was kept and is of this version, to bring it up to date.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn take_kept(
+    transaction: &mut PgConnection,
+    projection: &'static str,
+    version: i16,
+    fence: i64,
+) -> Result<Option<Checkpoint>, sqlx::Error> {
+    sqlx::query_as!(
+        Checkpoint,
+        "UPDATE daybook.checkpoints SET fence = $3
+         WHERE projection = $1 AND kept AND version = $2
+         RETURNING generation, live, position",
+        projection,
+        version,
+        fence
+    )
+    .fetch_optional(transaction)
+    .await
+}
+
+/// Begins the generation beside the live one, at position 0. What was there is void: its rows are to be removed in the
+/// same transaction.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn begin(
+    transaction: &mut PgConnection,
+    projection: &'static str,
+    version: i16,
+    fence: i64,
+) -> Result<Checkpoint, sqlx::Error> {
+    let live = hold_live(transaction, projection).await?;
+    sqlx::query_as!(
+        Checkpoint,
+        "INSERT INTO daybook.checkpoints AS c (projection, generation, live, version, fence)
+         VALUES ($1, 3 - $2, false, $3, $4)
+         ON CONFLICT ON CONSTRAINT checkpoints_generation DO UPDATE
+         SET position = 0, kept = false, version = $3, fence = $4, moved_at = clock_timestamp()
+         RETURNING generation, live, position",
+        projection,
+        live.generation,
+        version,
+        fence
     )
     .fetch_one(transaction)
     .await
 }
 
-/// Makes the generation that is `built` the live one and the only one. Whoever writes the old one finds its checkpoint
-/// gone.
+/// Forgets a generation in the making; its rows are to be removed in the same transaction.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn discard(
+    transaction: &mut PgConnection,
+    projection: &'static str,
+    built: Checkpoint,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "DELETE FROM daybook.checkpoints WHERE projection = $1 AND generation = $2 AND NOT live",
+        projection,
+        built.generation
+    )
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// Makes the generation that is `built` the live one, and keeps the one before. Whoever writes that finds that it is not
+/// live any more.
 ///
 /// # Errors
 /// When it is not there, or not at that position: somebody else is building it.
@@ -119,13 +213,19 @@ pub async fn switch(
     projection: &'static str,
     built: Checkpoint,
 ) -> Result<(), AdvanceError> {
-    keep_only(transaction, projection, built.generation).await?;
+    let before = sqlx::query_scalar!(
+        "UPDATE daybook.checkpoints SET live = false, kept = true WHERE projection = $1 AND live RETURNING fence",
+        projection
+    );
+    let fence = before.fetch_optional(&mut *transaction).await?.ok_or(AdvanceError::Fenced(projection))?;
+    // Its owner goes on under the fence that it has.
     let switched = sqlx::query!(
-        "UPDATE daybook.checkpoints SET live = true
+        "UPDATE daybook.checkpoints SET live = true, kept = false, fence = $4, moved_at = clock_timestamp()
          WHERE projection = $1 AND generation = $2 AND position = $3 AND NOT live",
         projection,
         built.generation,
-        built.position
+        built.position,
+        fence
     );
     match switched.execute(transaction).await?.rows_affected() {
         1 => Ok(()),
@@ -154,17 +254,6 @@ pub(crate) async fn begin_after(
     }
 }
 
-async fn keep_only(
-    transaction: &mut PgConnection,
-    projection: &'static str,
-    generation: i32,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!("DELETE FROM daybook.checkpoints WHERE projection = $1 AND generation <> $2", projection, generation)
-        .execute(transaction)
-        .await?;
-    Ok(())
-}
-
 /// Where the live generation of each projection is.
 ///
 /// # Errors
@@ -172,4 +261,14 @@ async fn keep_only(
 pub async fn live(pool: &PgPool) -> Result<Vec<(String, Position)>, sqlx::Error> {
     let rows = sqlx::query!("SELECT projection, position FROM daybook.checkpoints WHERE live ORDER BY projection");
     Ok(rows.fetch_all(pool).await?.into_iter().map(|row| (row.projection, row.position)).collect())
+}
+
+/// The version of a projection's live rows.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub async fn live_version(pool: &PgPool, projection: &str) -> Result<Option<i16>, sqlx::Error> {
+    sqlx::query_scalar!("SELECT version FROM daybook.checkpoints WHERE projection = $1 AND live", projection)
+        .fetch_optional(pool)
+        .await
 }

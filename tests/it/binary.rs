@@ -440,11 +440,23 @@ async fn the_verbs_find_the_dev_that_runs() {
 
     // Rebuilt and checked.
     let replayed = line(&dev.run("replay order_summary --json").await);
-    assert_eq!((&replayed["rows"], &replayed["differences"]), (&json!(2), &json!(0)), "{replayed}");
+    let compared = &replayed["compared"];
+    assert_eq!(
+        (&compared["rows"], &compared["different"], &replayed["switched"]),
+        (&json!(2), &json!(0), &json!(true))
+    );
+    let undone = line(&dev.run("replay order_summary --undo --json").await);
+    assert_eq!((&undone["switched"], &undone["compared"]), (&json!(true), &Value::Null));
+    let compared = dev.run("replay order_summary --dry-run").await;
+    assert!(
+        text(&compared.stdout).ends_with("2 rows, the same as the live ones\nnothing was changed\n"),
+        "{compared:?}"
+    );
     let replayed = dev.run("replay stock_level").await;
-    let same = "stock_level: 1 rows from ";
+    let same = "stock_level: ";
     assert!(text(&replayed.stdout).starts_with(same), "{replayed:?}");
-    assert!(text(&replayed.stdout).ends_with("the live rows were the same\n"), "{replayed:?}");
+    let kept = "the ones before are kept: --undo goes back to them\n";
+    assert!(text(&replayed.stdout).ends_with(kept), "{replayed:?}");
     let verified = line(&dev.run("verify --json").await);
     assert_eq!(verified["events"], log.len());
 

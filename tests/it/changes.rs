@@ -2,7 +2,7 @@
 //! Each looks at the read models, at the provider's own books, and at what the customer was told.
 
 use crate::harness::{System, card, envelope, id, order_of};
-use domain::id::{AddressId, OrderId, PaymentId, SellerId, ShipmentId};
+use domain::id::{AddressId, OrderId, PaymentId, ReceiptId, SellerId, ShipmentId};
 use domain::money::Amount;
 use domain::order::{
     CancelReason, HoldReason, PlaceLine, PlaceOrder, PlacePayment, ProposeEdit, ReceivedLine, ReturnLine, ReturnReason,
@@ -345,9 +345,9 @@ async fn pieces_that_come_back_are_refunded_and_those_that_can_be_are_sold_again
     assert_eq!((system.stock_of("mug").await, system.moved(order).await), ((7, 0), (0, 4150, 0)));
     let lines = vec![ReturnLine { line: 1, quantity: 3 }];
     told(&mut system, order, order::Command::RequestReturn { lines, reason: ReturnReason::Damaged }).await;
-    let received = |receipt, quantity, usable| {
+    let received = |parcel, quantity, usable| {
         let lines = vec![ReceivedLine { line: 1, quantity, usable }];
-        order::Command::ReceiveReturn { return_no: 1, receipt, lines }
+        order::Command::ReceiveReturn { return_no: 1, receipt_id: ReceiptId(id(parcel)), lines }
     };
     let early = tell(&system, order, received(1, 1, 1)).await;
     let not_approved = |r: &Rejection| matches!(r, Rejection::Order(order::Rejection::ReturnNotApproved { .. }));

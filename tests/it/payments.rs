@@ -2,7 +2,7 @@
 //! once, by the provider's own books. A time-out is no decline.
 
 use crate::harness::{System, card, envelope, order_of};
-use domain::id::{CaptureId, OrderId, PaymentId, RefundId, SellerId, ShipmentId};
+use domain::id::{CaptureId, OrderId, PaymentId, ReceiptId, RefundId, SellerId, ShipmentId};
 use domain::money::Amount;
 use domain::order::{CancelReason, PlaceOrder};
 use domain::payment::{Call, Outcome};
@@ -71,7 +71,8 @@ async fn payment(system: &System, order: OrderId) -> (payment::Status, i64) {
 async fn give_back(system: &System, order_id: OrderId, n: u32, amount: i64) -> Result<Executed, ExecuteError> {
     let id = PaymentId::of_order(order_id, 0);
     let capture_id = CaptureId::of_shipment(id, ShipmentId::of_seller(order_id, SellerId(crate::harness::id(1))));
-    let (refund_id, amount) = (RefundId::of_return(capture_id, 1, n), Amount(amount));
+    let (refund_id, amount) =
+        (RefundId::of_return(capture_id, ReceiptId(crate::harness::id(n.into()))), Amount(amount));
     let command = payment::Command::Refund { order_id, refund_id, capture_id, amount };
     let command = Command::Payment { id, command };
     let envelope = Envelope { correlation_id: Some(order_id.0), ..envelope(Uuid::now_v7(), command) };

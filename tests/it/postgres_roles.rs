@@ -260,6 +260,11 @@ async fn invariant_9_nothing_is_granted_but_what_is_needed() {
         assert_eq!(privileges, "SELECT", "{table}");
     }
     for (_, table, privileges) in of("daybook_project") {
+        // A generation of a read model is emptied by itself, and written through the table that it is a part of.
+        if table.ends_with("_1") || table.ends_with("_2") {
+            assert_eq!(privileges, "SELECT TRUNCATE", "{table}");
+            continue;
+        }
         let the_logs_own = ["events", "log", "categories", "event_types"].contains(&&**table);
         assert!(!privileges.contains("TRUNCATE") && !privileges.contains("TRIGGER"), "{table}: {privileges}");
         assert_eq!(privileges == "SELECT", the_logs_own, "{table}: {privileges}");

@@ -1,7 +1,8 @@
 //! Read models and follow-ups keep up with the log, whatever is delivered, lost or taken over.
 
 use crate::harness::{System, order_of};
-use projections::{Projection, ReadModel, apply};
+use projections::apply::Applier;
+use projections::{Projection, ReadModel};
 use services::feed::Feed;
 use services::process::jetstream;
 use services::projector::Projector;
@@ -49,15 +50,16 @@ async fn events_that_are_delivered_again_change_nothing() {
         // The same owner, with the checkpoint that it has: all of it is below.
         let owner = system.parts.owner;
         let lease = lease::acquire(&system.parts.project, projection.name(), owner).await.unwrap().unwrap();
-        let at = checkpoint::take(&system.parts.project, projection.name(), &lease).await.unwrap();
+        let at = checkpoint::take(&system.parts.project, projection.name(), 1, &lease).await.unwrap();
         assert_eq!(at.position, head);
+        let mut applier = Applier::new(projection);
         for _ in 0..3 {
-            let moved = apply::apply(&system.parts.project, projection, at, lease.fence, &all).await.unwrap();
+            let moved = applier.apply(&system.parts.project, at, lease.fence, &all).await.unwrap();
             assert_eq!(moved, at);
         }
         // With a checkpoint that is too old, it finds that somebody has moved on, and writes nothing.
         let old = Checkpoint { position: 5, ..at };
-        let fenced = apply::apply(&system.parts.project, projection, old, lease.fence, &all).await;
+        let fenced = applier.apply(&system.parts.project, old, lease.fence, &all).await;
         assert!(matches!(fenced, Err(AdvanceError::Fenced(_))), "{fenced:?}");
     }
     assert_eq!(rows(&system).await, before);
@@ -101,7 +103,7 @@ async fn an_owner_that_was_stopped_and_replaced_changes_nothing() {
     let expire = "UPDATE daybook.leases SET expires_at = '-infinity'";
     sqlx::raw_sql(expire).execute(&system.superuser().await).await.unwrap();
     let successor = lease::acquire(&system.parts.project, name, Uuid::now_v7()).await.unwrap().unwrap();
-    let taken = checkpoint::take(&system.parts.project, name, &successor).await.unwrap();
+    let taken = checkpoint::take(&system.parts.project, name, 1, &successor).await.unwrap();
     system.receive("mug", 1).await;
     system.relay().await;
     while system.feed.position() < 2 {
@@ -117,7 +119,7 @@ async fn an_owner_that_was_stopped_and_replaced_changes_nothing() {
     // The successor goes on where the checkpoint is.
     let events = system.feed.reader().next(taken.position, 10).await.unwrap();
     let model = Projection::ReadModel(ReadModel::StockLevel);
-    apply::apply(&system.parts.project, model, taken, successor.fence, &events).await.unwrap();
+    Applier::new(model).apply(&system.parts.project, taken, successor.fence, &events).await.unwrap();
     let level = projections::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
     assert_eq!(level.on_hand, 11);
 }

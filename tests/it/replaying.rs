@@ -1,17 +1,34 @@
 //! A read model, rebuilt from the log beside the live one.
 
 use crate::harness::{System, order_of, run};
-use projections::ReadModel;
-use services::replay::{Replayed, replay};
+use projections::rebuild::Rebuild;
+use projections::{Comparison, ReadModel};
+use services::codec;
+use services::replay::{Mode, ReplayError, Replayed, replay};
+use services::step::{Outcome, Step};
 use sqlx::{AssertSqlSafe, query_scalar};
+use std::sync::Arc;
+use store::lease;
+use uuid::Uuid;
 
+/// The rows that are served.
 async fn rows(system: &System, model: ReadModel) -> Vec<String> {
-    let sql = format!("SELECT (to_jsonb(t) - 'generation')::text FROM daybook.{} t ORDER BY 1", model.name());
+    let name = model.name();
+    let sql = format!(
+        "SELECT (to_jsonb(t) - 'generation')::text FROM daybook.{name} t
+         WHERE generation = (SELECT generation FROM daybook.checkpoints WHERE projection = '{name}' AND live) ORDER BY 1"
+    );
     query_scalar(AssertSqlSafe(sql)).fetch_all(&system.parts.read).await.unwrap()
 }
 
-async fn rebuild(system: &System, model: ReadModel) -> Replayed {
-    replay(&system.parts.log, &system.parts.project, model, |_, _| {}).await.unwrap()
+async fn tried(system: &System, model: ReadModel, mode: Mode) -> Result<Replayed, ReplayError> {
+    replay(&system.parts.log, &system.parts.project, model, mode, |_, _| {}).await
+}
+
+async fn rebuild(system: &System, model: ReadModel) -> (Replayed, Comparison) {
+    let replayed = tried(system, model, Mode::Switch).await.unwrap();
+    let compared = replayed.compared.clone().unwrap();
+    (replayed, compared)
 }
 
 async fn with_orders() -> System {
@@ -25,6 +42,16 @@ async fn with_orders() -> System {
     system
 }
 
+/// What somebody did to the rows by hand: one is otherwise, one is missing, and one is too many.
+const SPOIL: &str = "
+    UPDATE daybook.order_summary SET total = total + 1 WHERE status = 'cancelled';
+    INSERT INTO daybook.order_summary
+    SELECT generation, '00000000-0000-0000-0000-000000000001', customer_id, status, reason, currency, total, authorised,
+           captured, lines, delivered, payments, placed_at, changed_at, version
+    FROM daybook.order_summary WHERE status = 'cancelled';
+    DELETE FROM daybook.order_summary WHERE order_id = (
+        SELECT order_id FROM daybook.order_summary WHERE status = 'completed' LIMIT 1)";
+
 /// Invariant 17.
 #[tokio::test]
 async fn a_rebuilt_read_model_equals_the_live_one() {
@@ -32,9 +59,10 @@ async fn a_rebuilt_read_model_equals_the_live_one() {
     for model in ReadModel::ALL {
         let live = rows(&system, model).await;
         assert!(!live.is_empty());
-        let replayed = rebuild(&system, model).await;
-        assert_eq!((replayed.differences, replayed.rows), (0, live.len() as i64));
-        assert_eq!(replayed.events, system.parts.log.head().await.unwrap());
+        let (replayed, compared) = rebuild(&system, model).await;
+        assert_eq!((compared.differences(), compared.rows, compared.examples), (0, live.len() as i64, vec![]));
+        let head = system.parts.log.head().await.unwrap();
+        assert_eq!((replayed.switched, replayed.position, replayed.events), (true, head, head));
         assert_eq!(rows(&system, model).await, live);
     }
     // The live projection goes on, in the new generation.
@@ -46,17 +74,42 @@ async fn a_rebuilt_read_model_equals_the_live_one() {
 }
 
 #[tokio::test]
-async fn what_was_wrong_is_counted_and_right_afterwards() {
-    let system = with_orders().await;
-    let right = rows(&system, ReadModel::OrderSummary).await;
-    let spoil = "UPDATE daybook.order_summary SET total = total + 1 WHERE status = 'cancelled';
-        DELETE FROM daybook.order_summary WHERE order_id = (
-            SELECT order_id FROM daybook.order_summary WHERE status = 'completed' LIMIT 1)";
-    run(&system.urls.database_url, spoil).await;
-    let replayed = rebuild(&system, ReadModel::OrderSummary).await;
-    // One row that is otherwise, on either side, and one that is missing.
-    assert_eq!(replayed.differences, 3);
-    assert_eq!(rows(&system, ReadModel::OrderSummary).await, right);
+async fn what_was_wrong_is_told_and_right_afterwards_and_the_rows_before_can_be_gone_back_to() {
+    let mut system = with_orders().await;
+    let (model, database) = (ReadModel::OrderSummary, system.urls.database_url.clone());
+    let nothing = tried(&system, model, Mode::Undo).await;
+    assert!(matches!(nothing, Err(ReplayError::NothingKept("order_summary"))), "{nothing:?}");
+    let right = rows(&system, model).await;
+    run(&database, SPOIL).await;
+    let spoiled = rows(&system, model).await;
+
+    let dry = tried(&system, model, Mode::DryRun).await.unwrap();
+    let compared = dry.compared.unwrap();
+    assert_eq!((compared.different, compared.missing, compared.surplus, compared.rows), (1, 1, 1, 3));
+    let total = |of: &Option<serde_json::Value>| of.as_ref().map(|row| row["total"].as_i64().unwrap());
+    let totals: Vec<_> = compared.examples.iter().map(|d| (total(&d.before), total(&d.rebuilt))).collect();
+    assert!(totals.contains(&(Some(5251), None)), "{totals:?}");
+    assert!(totals.contains(&(Some(5251), Some(5250))), "{totals:?}");
+    assert!(totals.iter().any(|(before, rebuilt)| before.is_none() && rebuilt.is_some()), "{totals:?}");
+    assert!(!dry.switched);
+    assert_eq!(rows(&system, model).await, spoiled, "it was only compared");
+
+    let (_, compared) = rebuild(&system, model).await;
+    assert_eq!(compared.differences(), 3);
+    assert_eq!(rows(&system, model).await, right);
+    // The rows that were live before have what has happened since.
+    let order = system.place(order_of(&[("mug", 1, 1)])).await;
+    system.settle().await;
+    let undone = tried(&system, model, Mode::Undo).await.unwrap();
+    assert_eq!((undone.switched, undone.compared), (true, None));
+    assert_eq!(rows(&system, model).await.len(), spoiled.len() + 1);
+    assert!(!system.verify().await.agrees());
+    assert_eq!(system.status(order).await, "cancelled: out_of_stock");
+    // And back again.
+    tried(&system, model, Mode::Undo).await.unwrap();
+    assert_eq!(rows(&system, model).await.len(), right.len() + 1);
+    system.receive("mug", 1).await;
+    system.settle().await;
     system.assert_verified().await;
 }
 
@@ -77,18 +130,71 @@ async fn a_replay_leaves_follow_ups_and_the_log_alone() {
     assert_eq!(state(&system).await, before);
 }
 
-/// A replay that was killed leaves the live rows as they are; the next one begins anew.
+/// A replay that was killed leaves the live rows as they are, and the next one goes on where it was.
 #[tokio::test]
-async fn a_replay_that_was_cut_off_leaves_the_live_rows() {
+async fn a_replay_that_was_cut_off_is_gone_on_with() {
+    let mut system = with_orders().await;
+    let (pool, head) = (system.parts.project.clone(), system.parts.log.head().await.unwrap());
+    for model in ReadModel::ALL {
+        let live = rows(&system, model).await;
+        let mut begun = Rebuild::begin(&pool, model, 1).await.unwrap();
+        let page = system.parts.log.read_all(0, head / 2).await.unwrap();
+        let last = page.last().unwrap().clone();
+        let events: Vec<_> = page.into_iter().map(|e| Arc::new(codec::decode(e).unwrap())).collect();
+        begun.take(&pool, &events, last.clone()).await.unwrap();
+        begun.write(&pool).await.unwrap();
+        assert_eq!(rows(&system, model).await, live);
+        let (replayed, compared) = rebuild(&system, model).await;
+        assert_eq!((replayed.events, compared.differences()), (head - head / 2, 0), "{}", model.name());
+        assert_eq!(rows(&system, model).await, live);
+        // Should it not have been killed after all, it finds that it is too late.
+        begun.take(&pool, &events, last).await.unwrap();
+        assert!(begun.write(&pool).await.is_err());
+        assert_eq!(rows(&system, model).await, live);
+    }
+    system.settle().await;
+    system.assert_verified().await;
+}
+
+#[tokio::test]
+async fn one_process_at_a_time_replays_a_read_model() {
     let system = with_orders().await;
+    let model = ReadModel::StockLevel;
+    let other = lease::acquire(&system.parts.project, model.replay_name(), Uuid::now_v7()).await.unwrap().unwrap();
+    let busy = tried(&system, model, Mode::Switch).await;
+    assert!(matches!(busy, Err(ReplayError::Busy("stock_level"))), "{busy:?}");
+    rebuild(&system, ReadModel::OrderSummary).await;
+    lease::release(&system.parts.project, &other).await.unwrap();
+    rebuild(&system, model).await;
+    system.assert_verified().await;
+}
+
+/// Of instances whose code is of two versions, each writes the rows of its own only.
+#[tokio::test]
+async fn rows_of_another_version_are_left_alone_until_they_are_replayed() {
+    let mut system = with_orders().await;
+    let other = "UPDATE daybook.checkpoints SET version = 99 WHERE projection = 'stock_level'";
+    run(&system.urls.database_url, other).await;
     let live = rows(&system, ReadModel::StockLevel).await;
-    let mut transaction = system.parts.project.begin().await.unwrap();
-    let begun = store::checkpoint::begin(&mut transaction, ReadModel::StockLevel.name()).await.unwrap();
-    transaction.commit().await.unwrap();
-    let half = format!("INSERT INTO daybook.stock_level VALUES ({}, 'mug', 1, 1, now(), 1)", begun.generation);
-    run(&system.urls.database_url, &half).await;
-    assert_eq!(projections::stock_level::list(&system.parts.read, None, 10).await.unwrap().len(), live.len());
-    let replayed = rebuild(&system, ReadModel::StockLevel).await;
-    assert_eq!((replayed.differences, replayed.generation), (0, begun.generation));
+    system.receive("mug", 7).await;
+    system.relay().await;
+    let head = system.parts.log.head().await.unwrap();
+    while system.feed.position() < head {
+        system.feed.step().await.unwrap();
+    }
+    let stock = &mut system.projectors[1];
+    assert_eq!(stock.name(), "stock_level");
+    stock.end().await;
+    for _ in 0..3 {
+        assert_eq!(stock.step().await.unwrap(), Outcome::Idle);
+    }
     assert_eq!(rows(&system, ReadModel::StockLevel).await, live);
+    // Whoever has that version can have the lease.
+    let lease = lease::acquire(&system.parts.project, "stock_level", Uuid::now_v7()).await.unwrap().unwrap();
+    lease::release(&system.parts.project, &lease).await.unwrap();
+    rebuild(&system, ReadModel::StockLevel).await;
+    system.project().await;
+    let level = projections::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
+    assert_eq!(level.on_hand, 7);
+    system.assert_verified().await;
 }

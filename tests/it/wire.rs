@@ -247,7 +247,7 @@ async fn replies_to_every_verb() {
     let edit = |edit: Value| of_order(json!({ "edit": edit }));
     let lines = |lines: Value| of_order(json!({ "lines": lines, "reason": "customer_request" }));
     let asks = |lines: Value| of_order(json!({ "lines": lines, "reason": "damaged" }));
-    let came = |receipt: u32, lines: Value| of_order(json!({ "return_no": 1, "receipt": receipt, "lines": lines }));
+    let came = |n: u128, lines: Value| of_order(json!({ "return_no": 1, "receipt_id": id(n), "lines": lines }));
     let parcel = |id: ShipmentId| json!({ "shipment_id": id });
     let packed = |id: ShipmentId, revision: u32| json!({ "shipment_id": id, "revision": revision });
     let sent = |id: ShipmentId, revision: u32| json!({ "shipment_id": id, "revision": revision, "tracking": "T1" });
@@ -377,7 +377,11 @@ async fn replies_to_every_verb() {
             ),
             ("order.receive_return", "a part", came(1, json!([{ "line": 3, "quantity": 1, "usable": 1 }]))),
             ("order.receive_return", "the same parcel", came(1, json!([{ "line": 3, "quantity": 1, "usable": 1 }]))),
-            ("order.receive_return", "a parcel too early", came(3, json!([{ "line": 3, "quantity": 1, "usable": 1 }]))),
+            (
+                "order.receive_return",
+                "the same parcel with something else",
+                came(1, json!([{ "line": 3, "quantity": 1, "usable": 0 }])),
+            ),
             (
                 "order.receive_return",
                 "more than was approved",

@@ -55,9 +55,10 @@ impl Order {
             (status, _) => return Err(Rejection::Ended { order_id: id, status }),
         }
         let Some(Next { events, shipments: after }) = self.changed(id, change)? else { return Ok(unchanged()) };
+        let released = self.times_held - u32::from(!self.holds.is_empty());
         let decided = shipments.iter().map(|(shipment_id, shipment)| {
             let command = match after.iter().find(|s| s.shipment_id == *shipment_id) {
-                Some(shipment) => shipment::Command::Replan { order_id: id, shipment: shipment.clone() },
+                Some(shipment) => shipment::Command::Replan { order_id: id, released, shipment: shipment.clone() },
                 None => shipment::Command::Cancel { order_id: id },
             };
             let shipment: &Shipment = shipment.borrow();

@@ -6,7 +6,7 @@ use super::event::{
 };
 use super::hold::approval_fault;
 use crate::Fault;
-use crate::id::{AddressId, CustomerId, LineNo, OrderId, PaymentId, SellerId, ShipmentId, Sku};
+use crate::id::{AddressId, CustomerId, LineNo, OrderId, PaymentId, ReceiptId, SellerId, ShipmentId, Sku};
 use crate::money::{Amount, Currency};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -94,10 +94,10 @@ pub enum Command {
     ApproveReturn {
         return_no: u32,
     },
-    /// Pieces of a return came back, with its `receipt`th parcel, from 1.
+    /// Pieces of a return came back with this parcel.
     ReceiveReturn {
         return_no: u32,
-        receipt: u32,
+        receipt_id: ReceiptId,
         lines: Vec<ReceivedLine>,
     },
 }

@@ -55,8 +55,8 @@ impl Order {
             Command::DiscardEdit { edit } => self.discard_edit(id, *edit),
             Command::RequestReturn { lines, reason } => self.request_return(id, lines, *reason),
             Command::ApproveReturn { return_no } => self.approve_return(id, *return_no),
-            Command::ReceiveReturn { return_no, receipt, lines } => {
-                self.receive_return(id, placed, *return_no, *receipt, lines)
+            Command::ReceiveReturn { return_no, receipt_id, lines } => {
+                self.receive_return(id, placed, *return_no, *receipt_id, lines)
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::state::{Approval, Status};
 use crate::Fault;
-use crate::id::{LineNo, OrderId, PaymentId, ShipmentId};
+use crate::id::{LineNo, OrderId, PaymentId, ReceiptId, ShipmentId};
 use serde::Serialize;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum Rejection {
     #[error("order {order_id} has no payment {payment_id}")]
     UnknownPayment { order_id: OrderId, payment_id: PaymentId },
     #[error(
-        "order {order_id} was placed and paid elsewhere: it can be shipped, cancelled and returned here, not changed"
+        "order {order_id} was placed and paid elsewhere: it can be shipped, cancelled and returned here, but not edited"
     )]
     Imported { order_id: OrderId },
     #[error("order {order_id} is not confirmed")]
@@ -71,10 +71,8 @@ pub enum Rejection {
     UnknownReturn { order_id: OrderId, return_no: u32 },
     #[error("return {return_no} of order {order_id} is not approved")]
     ReturnNotApproved { order_id: OrderId, return_no: u32 },
-    #[error(
-        "the next parcel of return {return_no} of order {order_id} is number {next}; what came before is as it was said"
-    )]
-    OtherReceipt { order_id: OrderId, return_no: u32, next: u32 },
+    #[error("parcel {receipt_id} of order {order_id} was taken in already, with something else in it")]
+    ReceiptIdSpent { order_id: OrderId, receipt_id: ReceiptId },
 }
 
 impl Rejection {

@@ -8,7 +8,7 @@ use super::refund::share;
 use super::rejection::Rejection;
 use super::state::{Order, Return, Status};
 use crate::Fault;
-use crate::id::{LineNo, OrderId, RefundId, ShipmentId};
+use crate::id::{LineNo, OrderId, ReceiptId, RefundId, ShipmentId};
 use crate::money::Amount;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,18 +62,18 @@ impl Order {
         id: OrderId,
         placed: &OrderPlaced,
         return_no: u32,
-        receipt: u32,
+        receipt_id: ReceiptId,
         lines: &[ReceivedLine],
     ) -> Result<Vec<Event>, Rejection> {
         let asked = self.asked(id, return_no)?;
         if !asked.approved {
             return Err(Rejection::ReturnNotApproved { order_id: id, return_no });
         }
-        let next = asked.receipts.len() as u32 + 1;
-        match asked.receipts.get((receipt as usize).wrapping_sub(1)) {
-            Some(before) if before == lines => return Ok(vec![]),
-            None if receipt == next => {}
-            Some(_) | None => return Err(Rejection::OtherReceipt { order_id: id, return_no, next }),
+        let known = self.returns.iter().zip(1..).find_map(|(r, no)| Some((no, r.receipts.get(&receipt_id)?)));
+        match known {
+            Some((no, before)) if no == return_no && before == lines => return Ok(vec![]),
+            Some(_) => return Err(Rejection::ReceiptIdSpent { order_id: id, receipt_id }),
+            None => {}
         }
         check(lines.iter().map(|l| (l.line, l.quantity)))?;
         if let Some(i) = lines.iter().position(|l| l.usable > l.quantity) {
@@ -94,10 +94,10 @@ impl Order {
         Ok(vec![
             ReturnReceived {
                 return_no,
-                receipt,
+                receipt_id,
                 customer_id: placed.customer_id,
                 lines: lines.to_vec(),
-                refunds: self.refunds(id, placed, return_no, receipt, lines),
+                refunds: self.refunds(id, placed, receipt_id, lines),
                 restock: lines.iter().filter_map(usable).collect(),
             }
             .into(),
@@ -109,8 +109,7 @@ impl Order {
         &self,
         id: OrderId,
         placed: &OrderPlaced,
-        return_no: u32,
-        receipt: u32,
+        receipt_id: ReceiptId,
         lines: &[ReceivedLine],
     ) -> Vec<RefundShare> {
         let mut owed: BTreeMap<ShipmentId, Amount> = BTreeMap::new();
@@ -121,7 +120,7 @@ impl Order {
             let owed = owed.entry(ShipmentId::of_seller(id, line.seller_id)).or_default();
             owed.0 += share(before + received.quantity) - share(before);
         }
-        let refund_id = |capture_id| RefundId::of_return(capture_id, return_no, receipt);
+        let refund_id = |capture_id| RefundId::of_return(capture_id, receipt_id);
         owed.into_iter().flat_map(|(shipment_id, owed)| self.take_back(id, shipment_id, owed, refund_id)).collect()
     }
 

@@ -5,7 +5,7 @@ use super::event::{
     SellerShipping, StockLine,
 };
 use crate::Aggregate;
-use crate::id::{AddressId, CaptureId, LineNo, OrderId, PaymentId};
+use crate::id::{AddressId, CaptureId, LineNo, OrderId, PaymentId, ReceiptId};
 use crate::money::Amount;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,13 +140,13 @@ pub(super) struct Return {
     pub(super) reason: super::ReturnReason,
     pub(super) approved: bool,
     /// What came with each parcel.
-    pub(super) receipts: Vec<Vec<ReceivedLine>>,
+    pub(super) receipts: BTreeMap<ReceiptId, Vec<ReceivedLine>>,
 }
 
 impl Return {
     /// How many pieces of a line came back.
     pub(super) fn received(&self, line: LineNo) -> u32 {
-        self.receipts.iter().flatten().filter(|l| l.line == line).map(|l| l.quantity).sum()
+        self.receipts.values().flatten().filter(|l| l.line == line).map(|l| l.quantity).sum()
     }
 }
 
@@ -228,7 +228,7 @@ impl Aggregate for Order {
                 lines: e.lines.clone(),
                 reason: e.reason,
                 approved: false,
-                receipts: vec![],
+                receipts: BTreeMap::new(),
             }),
             Event::ReturnApproved(e) => {
                 if let Some(asked) = self.return_mut(e.return_no) {
@@ -237,7 +237,7 @@ impl Aggregate for Order {
             }
             Event::ReturnReceived(e) => {
                 if let Some(asked) = self.return_mut(e.return_no) {
-                    asked.receipts.push(e.lines.clone());
+                    asked.receipts.insert(e.receipt_id, e.lines.clone());
                 }
                 self.refund(&e.refunds);
             }

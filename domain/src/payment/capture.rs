@@ -53,13 +53,18 @@ impl Payment {
                 [vec![captured], self.refunds_now_possible(id, request, capture_id)].concat()
             }
             Outcome::Declined { reason } => {
-                let declined = CaptureDeclined { order_id, capture_id, reason: reason.clone() }.into();
+                let declined =
+                    CaptureDeclined { order_id, capture_id, amount, currency, reason: reason.clone() }.into();
                 [vec![declined], self.drop_refunds_of(capture_id, request, reason)].concat()
             }
         };
         let after = self.after(&events);
-        if after.status == Status::VoidDeferred && after.capturing() == Amount::ZERO {
-            events.extend(after.let_go(id, request));
+        if after.capturing() == Amount::ZERO {
+            match after.status {
+                Status::VoidDeferred => events.extend(after.let_go(id, request)),
+                Status::ExpiryDeferred => events.extend(after.expired(id, request)),
+                _ => {}
+            }
         }
         events
     }

@@ -36,7 +36,7 @@ pub enum Rejection {
         captured.0, refunded.0, requested.0
     )]
     ExceedsCaptured { capture_id: CaptureId, captured: Amount, refunded: Amount, requested: Amount },
-    #[error("refund {refund_id} was asked for already, with another amount")]
+    #[error("refund {refund_id} was asked for already, with another amount or capture")]
     RefundIdSpent { refund_id: RefundId },
     #[error("there is no refund {refund_id} of payment {payment_id} that the provider was asked for")]
     UnknownRefund { payment_id: PaymentId, refund_id: RefundId },
@@ -120,6 +120,7 @@ impl Payment {
                 | Status::Requested
                 | Status::VoidDeferred
                 | Status::Authorised
+                | Status::ExpiryDeferred
                 | Status::Declined) => Err(Rejection::NotAuthorised { payment_id, status }),
             },
             Call::Refund { refund_id } => match self.refund_of(refund_id).map(|r| r.stage) {
@@ -138,6 +139,7 @@ impl Payment {
             Status::Unrequested
             | Status::Authorised
             | Status::Declined
+            | Status::ExpiryDeferred
             | Status::AuthorisationExpired
             | Status::VoidRequested
             | Status::VoidDeclined

@@ -29,6 +29,8 @@ events! {
     VoidDeclined = 1,
     /// No money is held, and none will be.
     PaymentVoided = 1,
+    /// The money was held for longer than it may be, but what came of a capture under way is not known yet.
+    ExpiryDeferred = 1,
     /// The money was held for longer than it may be: it is let go.
     AuthorisationExpired = 1,
     /// A part of a capture is to be given back, but it is not captured yet: that is waited for.
@@ -103,6 +105,8 @@ pub struct PaymentCaptured {
 pub struct CaptureDeclined {
     pub order_id: OrderId,
     pub capture_id: CaptureId,
+    pub amount: Amount,
+    pub currency: Currency,
     /// In the provider's words.
     pub reason: String,
 }
@@ -136,6 +140,12 @@ pub struct PaymentVoided {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ExpiryDeferred {
+    pub order_id: OrderId,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AuthorisationExpired {
     pub order_id: OrderId,
 }
@@ -148,6 +158,7 @@ pub struct RefundDeferred {
     /// What it gives back from.
     pub capture_id: CaptureId,
     pub amount: Amount,
+    pub currency: Currency,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +178,7 @@ pub struct RefundRequested {
 pub struct PaymentRefunded {
     pub order_id: OrderId,
     pub refund_id: RefundId,
+    pub capture_id: CaptureId,
     pub amount: Amount,
     pub currency: Currency,
     /// The provider's name for the refund.
@@ -178,6 +190,9 @@ pub struct PaymentRefunded {
 pub struct RefundDeclined {
     pub order_id: OrderId,
     pub refund_id: RefundId,
+    pub capture_id: CaptureId,
+    pub amount: Amount,
+    pub currency: Currency,
     /// In the provider's words.
     pub reason: String,
 }
@@ -190,6 +205,7 @@ pub struct RefundDropped {
     /// What it gives back from.
     pub capture_id: CaptureId,
     pub amount: Amount,
+    pub currency: Currency,
     /// In the provider's words, if it would not hand the money over.
     pub reason: String,
 }

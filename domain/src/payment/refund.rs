@@ -42,7 +42,8 @@ impl Payment {
             (Some(Capture { settled: Some(Settled::Captured), .. }), _) => requested(payment_id, request, &refund),
             (Some(Capture { settled: Some(Settled::Declined), .. }), _) => dropped("the capture was declined"),
             (Some(Capture { settled: None, .. }), _) | (None, Status::Authorised) => {
-                RefundDeferred { order_id: request.order_id, refund_id, capture_id, amount }.into()
+                RefundDeferred { order_id: request.order_id, refund_id, capture_id, amount, currency: request.currency }
+                    .into()
             }
             (None, status @ (Status::Unrequested | Status::Requested)) => {
                 return Err(Rejection::NotAuthorised { payment_id, status });
@@ -51,6 +52,7 @@ impl Payment {
                 None,
                 Status::VoidDeferred
                 | Status::Declined
+                | Status::ExpiryDeferred
                 | Status::AuthorisationExpired
                 | Status::VoidRequested
                 | Status::VoidDeclined
@@ -66,12 +68,14 @@ impl Payment {
         outcome: &Outcome,
     ) -> Vec<Event> {
         let (order_id, currency) = (request.order_id, request.currency);
-        let amount = self.refund_of(refund_id).map_or(Amount::ZERO, |r| r.amount);
-        vec![match outcome {
+        let Some(&Refund { capture_id, amount, .. }) = self.refund_of(refund_id) else { return vec![] };
+        vec![match outcome.clone() {
             Outcome::Approved { reference } => {
-                PaymentRefunded { order_id, refund_id, amount, currency, reference: reference.clone() }.into()
+                PaymentRefunded { order_id, refund_id, capture_id, amount, currency, reference }.into()
             }
-            Outcome::Declined { reason } => RefundDeclined { order_id, refund_id, reason: reason.clone() }.into(),
+            Outcome::Declined { reason } => {
+                RefundDeclined { order_id, refund_id, capture_id, amount, currency, reason }.into()
+            }
         }]
     }
 
@@ -137,5 +141,6 @@ fn requested(payment_id: PaymentId, request: &PaymentRequested, refund: &Refund)
 
 fn dropped(request: &PaymentRequested, refund: &Refund, reason: &str) -> Event {
     let Refund { id: refund_id, capture_id, amount, .. } = *refund;
-    RefundDropped { order_id: request.order_id, refund_id, capture_id, amount, reason: reason.to_owned() }.into()
+    let (order_id, currency) = (request.order_id, request.currency);
+    RefundDropped { order_id, refund_id, capture_id, amount, currency, reason: reason.to_owned() }.into()
 }

@@ -22,6 +22,8 @@ pub enum Status {
     VoidDeferred,
     Authorised,
     Declined,
+    /// Held for too long; what came of the captures under way is waited for, and no more is captured.
+    ExpiryDeferred,
     /// Held for too long; what is held is being voided.
     AuthorisationExpired,
     VoidRequested,
@@ -38,6 +40,7 @@ impl Status {
             Self::VoidDeferred => "void_deferred",
             Self::Authorised => "authorised",
             Self::Declined => "declined",
+            Self::ExpiryDeferred => "expiry_deferred",
             Self::AuthorisationExpired => "authorisation_expired",
             Self::VoidRequested => "void_requested",
             Self::VoidDeclined => "void_declined",
@@ -202,6 +205,7 @@ impl Aggregate for Payment {
             Event::PaymentCaptured(e) => self.settle(e.capture_id, Settled::Captured),
             Event::CaptureDeclined(e) => self.settle(e.capture_id, Settled::Declined),
             Event::VoidDeferred(_) => self.status = Status::VoidDeferred,
+            Event::ExpiryDeferred(_) => self.status = Status::ExpiryDeferred,
             Event::AuthorisationExpired(_) => self.status = Status::AuthorisationExpired,
             // What has expired is told as that until the void is done.
             Event::VoidRequested(_) if self.status == Status::AuthorisationExpired => {}

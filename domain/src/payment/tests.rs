@@ -88,7 +88,8 @@ fn captured_with(capture_id: CaptureId, amount: i64, left: i64) -> Event {
 }
 
 fn capture_declined(capture_id: CaptureId) -> Event {
-    CaptureDeclined { order_id: ORDER, capture_id, reason: "no funds".to_owned() }.into()
+    let (amount, reason) = (Amount(if capture_id == FIRST { 400 } else { 600 }), "no funds".to_owned());
+    CaptureDeclined { order_id: ORDER, capture_id, amount, currency: eur(), reason }.into()
 }
 
 fn void_deferred() -> Event {
@@ -323,7 +324,9 @@ fn a_void_of_what_is_captured_gives_it_back_and_lets_the_rest_go() {
     assert_eq!(when(history.clone(), void()), Ok(vec![]));
     // Nor is the provider asked again for what it would not give back.
     let reason = "no funds".to_owned();
-    let declined = RefundDeclined { order_id: ORDER, refund_id: RefundId::of_void(FIRST), reason }.into();
+    let refund_id = RefundId::of_void(FIRST);
+    let (capture_id, amount) = (FIRST, Amount(1000));
+    let declined = RefundDeclined { order_id: ORDER, refund_id, capture_id, amount, currency: eur(), reason }.into();
     assert_eq!(when([history, vec![declined]].concat(), void()), Ok(vec![]));
 }
 
@@ -347,9 +350,7 @@ fn an_authorisation_that_expires_is_let_go() {
 #[test]
 fn what_is_captured_or_no_longer_held_does_not_expire() {
     let whole = [authorised(), vec![capture_requested(FIRST, 1000), captured(FIRST, 1000)]].concat();
-    for history in [capturing(), whole] {
-        assert_eq!(when(history, Command::Expire), Err(Rejection::AlreadyCaptured { payment_id: PAYMENT }));
-    }
+    assert_eq!(when(whole, Command::Expire), Err(Rejection::AlreadyCaptured { payment_id: PAYMENT }));
     let refused_in = |history, status| {
         let refused = Err(Rejection::NotAuthorised { payment_id: PAYMENT, status });
         assert_eq!(when(history, Command::Expire), refused);
@@ -365,6 +366,33 @@ fn what_is_captured_or_no_longer_held_does_not_expire() {
 fn what_is_left_of_a_payment_expires_and_what_is_captured_stays() {
     let expired = AuthorisationExpired { order_id: ORDER }.into();
     assert_eq!(when(partly_captured(), Command::Expire), Ok(vec![expired, void_requested()]));
+}
+
+#[test]
+fn an_expiry_waits_for_the_capture_under_way() {
+    let deferred = ExpiryDeferred { order_id: ORDER }.into();
+    let expired: Event = AuthorisationExpired { order_id: ORDER }.into();
+    assert_eq!(when(capturing(), Command::Expire), Ok(vec![deferred]));
+    let history = after(capturing(), Command::Expire);
+    assert_eq!(when(history.clone(), Command::Expire), Ok(vec![]));
+    let late = Rejection::NotAuthorised { payment_id: PAYMENT, status: Status::ExpiryDeferred };
+    assert_eq!(when(history.clone(), capture(SECOND, 600)), Err(late));
+    let taken = vec![captured(FIRST, 400), expired.clone(), void_requested()];
+    assert_eq!(when(history.clone(), capture_answer(FIRST, approved())), Ok(taken));
+    let not_taken = vec![capture_declined(FIRST), expired, void_requested()];
+    assert_eq!(when(history.clone(), capture_answer(FIRST, declined())), Ok(not_taken));
+    // What is no longer wanted at all is let go instead.
+    assert_eq!(when(history, void()), Ok(vec![void_deferred()]));
+    // Of what is captured whole, nothing is left.
+    let whole = after([authorised(), vec![capture_requested(FIRST, 1000)]].concat(), Command::Expire);
+    assert_eq!(when(whole.clone(), capture_answer(FIRST, approved())), Ok(vec![captured(FIRST, 1000)]));
+    let back = refund_requested(RefundId::of_void(FIRST), 1000);
+    assert_eq!(when(after(whole, capture_answer(FIRST, approved())), void()), Ok(vec![back]));
+}
+
+fn after(history: Vec<Event>, command: Command) -> Vec<Event> {
+    let events = when(history.clone(), command).unwrap();
+    [history, events].concat()
 }
 
 #[test]

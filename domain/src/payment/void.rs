@@ -3,7 +3,8 @@
 use super::command::{Call, Outcome};
 use super::decide::Rejection;
 use super::event::{
-    AuthorisationExpired, Event, PaymentRequested, PaymentVoided, VoidDeclined, VoidDeferred, VoidRequested,
+    AuthorisationExpired, Event, ExpiryDeferred, PaymentRequested, PaymentVoided, VoidDeclined, VoidDeferred,
+    VoidRequested,
 };
 use super::state::{Payment, Status};
 use crate::id::{OrderId, PaymentId};
@@ -15,12 +16,15 @@ impl Payment {
             // It was cancelled faster than it was asked for: that it never will be is written down here.
             (Status::Unrequested, _) => vec![PaymentVoided { order_id }.into()],
             (Status::Requested, _) => vec![VoidDeferred { order_id }.into()],
-            (Status::Authorised, _) if self.capturing() > Amount::ZERO => vec![VoidDeferred { order_id }.into()],
-            (Status::Authorised, Some(request)) => self.let_go(id, request),
+            (Status::Authorised | Status::ExpiryDeferred, _) if self.capturing() > Amount::ZERO => {
+                vec![VoidDeferred { order_id }.into()]
+            }
+            (Status::Authorised | Status::ExpiryDeferred, Some(request)) => self.let_go(id, request),
             (
                 Status::Authorised
                 | Status::VoidDeferred
                 | Status::Declined
+                | Status::ExpiryDeferred
                 | Status::AuthorisationExpired
                 | Status::VoidRequested
                 | Status::VoidDeclined
@@ -50,18 +54,12 @@ impl Payment {
 
     pub(super) fn expire(&self, payment_id: PaymentId, request: &PaymentRequested) -> Result<Vec<Event>, Rejection> {
         match self.status {
-            // What a capture under way takes is not known: the provider lets go of the rest itself.
-            Status::Authorised if self.capturing() > Amount::ZERO || self.captured() == request.amount => {
-                Err(Rejection::AlreadyCaptured { payment_id })
+            Status::Authorised if self.capturing() > Amount::ZERO => {
+                Ok(vec![ExpiryDeferred { order_id: request.order_id }.into()])
             }
-            Status::Authorised => {
-                let order_id = request.order_id;
-                let mut events = vec![AuthorisationExpired { order_id }.into()];
-                events.extend(self.drop_deferred(request, "the authorisation has expired"));
-                events.push(void_requested(payment_id, order_id));
-                Ok(events)
-            }
-            Status::AuthorisationExpired => Ok(vec![]),
+            Status::Authorised if self.captured() == request.amount => Err(Rejection::AlreadyCaptured { payment_id }),
+            Status::Authorised => Ok(self.expired(payment_id, request)),
+            Status::ExpiryDeferred | Status::AuthorisationExpired => Ok(vec![]),
             status @ (Status::Unrequested
             | Status::Requested
             | Status::VoidDeferred
@@ -70,6 +68,17 @@ impl Payment {
             | Status::VoidDeclined
             | Status::Voided) => Err(Rejection::NotAuthorised { payment_id, status }),
         }
+    }
+
+    /// Nothing is under way: what is held and not captured is let go; nothing, if there is none.
+    pub(super) fn expired(&self, id: PaymentId, request: &PaymentRequested) -> Vec<Event> {
+        let order_id = request.order_id;
+        let mut events = self.drop_deferred(request, "the authorisation has expired");
+        if self.captured() < request.amount {
+            events.insert(0, AuthorisationExpired { order_id }.into());
+            events.push(void_requested(id, order_id));
+        }
+        events
     }
 }
 

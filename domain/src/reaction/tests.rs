@@ -262,7 +262,13 @@ fn the_order_is_told_what_came_of_a_payment() {
 
 #[test]
 fn a_capture_that_is_declined_holds_the_order() {
-    let declined = payment::CaptureDeclined { order_id: ORDER, capture_id: CAPTURE, reason: "no funds".to_owned() };
+    let declined = payment::CaptureDeclined {
+        order_id: ORDER,
+        capture_id: CAPTURE,
+        amount: Amount(400),
+        currency: eur(),
+        reason: "no funds".to_owned(),
+    };
     let hold = order::Command::PlaceHold { reason: HoldReason::Payment };
     assert_eq!(after_payment(declined), [order_command("hold_unpaid", hold)]);
 }

@@ -43,6 +43,8 @@ pub struct ShipmentReplanned {
     pub order_id: OrderId,
     /// It takes the place of all plans before.
     pub revision: u32,
+    /// Which time on hold of the order is over, and with it all before; 0 if none is.
+    pub released: u32,
     pub shipment: ShipmentOrder,
 }
 

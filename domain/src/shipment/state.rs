@@ -90,7 +90,8 @@ impl Aggregate for Shipment {
     fn evolve(&mut self, event: &Event) {
         match event {
             Event::ShipmentPlanned(planned) => self.plan(planned.clone()),
-            Event::ShipmentReplanned(ShipmentReplanned { order_id, revision, shipment }) => {
+            Event::ShipmentReplanned(ShipmentReplanned { order_id, revision, released, shipment }) => {
+                self.released = self.released.max(*released);
                 self.plan(ShipmentPlanned { order_id: *order_id, revision: *revision, shipment: shipment.clone() });
             }
             Event::ShipmentReady(_) => {

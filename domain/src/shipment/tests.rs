@@ -220,10 +220,10 @@ fn a_hold_after_the_dispatch_is_refused_and_a_release_does_nothing() {
 #[test]
 fn a_shipment_is_planned_anew_until_it_is_dispatched_and_a_plan_of_before_does_nothing() {
     let other = ShipmentOrder { lines: lines()[..1].to_vec(), ..shipment() };
-    let replan = Command::Replan { order_id: ORDER, shipment: other.clone() };
+    let replan = Command::Replan { order_id: ORDER, released: 0, shipment: other.clone() };
     let ready = after(planned(), &[Command::MarkReady { revision: 1 }]);
     for (history, revision) in [(vec![], 1), (planned(), 2), (ready, 2), (cancelled(), 2)] {
-        let replanned = ShipmentReplanned { order_id: ORDER, revision, shipment: other.clone() };
+        let replanned = ShipmentReplanned { order_id: ORDER, revision, released: 0, shipment: other.clone() };
         assert_eq!(when(history.clone(), replan.clone()), Ok(vec![replanned.into()]));
         let history = after(history, std::slice::from_ref(&replan));
         assert_eq!(when(history.clone(), replan.clone()), Ok(vec![]));
@@ -237,10 +237,19 @@ fn a_shipment_is_planned_anew_until_it_is_dispatched_and_a_plan_of_before_does_n
     }
 }
 
+/// It was cancelled when its order went on hold, and when that was over: nobody would release it.
+#[test]
+fn a_shipment_that_comes_to_life_again_is_not_held_by_what_is_over() {
+    let revived = after(cancelled(), &[Command::Replan { order_id: ORDER, released: 1, shipment: shipment() }]);
+    assert_eq!(when(revived.clone(), hold(1)), Ok(vec![]));
+    let held = after(revived, &[hold(2)]);
+    assert_eq!(when(held, dispatch_as(2, "T1")), Err(Rejection::Held { shipment_id: SHIPMENT }));
+}
+
 #[test]
 fn a_parcel_that_was_packed_by_another_plan_does_not_leave() {
     let shipment = ShipmentOrder { lines: lines()[..1].to_vec(), ..shipment() };
-    let replanned = after(planned(), &[Command::Replan { order_id: ORDER, shipment }]);
+    let replanned = after(planned(), &[Command::Replan { order_id: ORDER, released: 0, shipment }]);
     let refused = Err(Rejection::Replanned { shipment_id: SHIPMENT, revision: 2 });
     for revision in [1, 3] {
         assert_eq!(when(replanned.clone(), dispatch_as(revision, "T1")), refused);

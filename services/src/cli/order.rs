@@ -10,7 +10,7 @@ use crate::config::Servers;
 use crate::time_travel::{At, state_at};
 use crate::wire;
 use chrono::{DateTime, Utc};
-use domain::id::{AddressId, LineNo, OrderId};
+use domain::id::{AddressId, LineNo, OrderId, ReceiptId};
 use domain::money::{Amount, Currency};
 use domain::order::{self, CancelReason, HoldReason, Order, PlaceOrder, ReceivedLine, ReturnLine, ReturnReason};
 use projections::order_summary::OrderSummary;
@@ -158,9 +158,9 @@ pub(super) enum Verb {
         id: OrderId,
         /// The number that the return got.
         return_no: u32,
-        /// Which parcel of the return it is.
-        #[arg(long, default_value_t = 1)]
-        receipt: u32,
+        /// The parcel that they came with, as you name it: it is taken in once. A new one if not given.
+        #[arg(long, value_name = "UUID")]
+        parcel: Option<Uuid>,
         /// A line, how many pieces of it, and how many of them are usable, such as 1:2:1; once for each line.
         #[arg(long = "line", value_name = "LINE:QUANTITY:USABLE", required = true, value_parser = received_line)]
         lines: Vec<ReceivedLine>,
@@ -224,8 +224,9 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
         Verb::DiscardEdit { id, edit } => ask.about(id, DiscardEdit { order_id: id, edit }).await,
         Verb::RequestReturn { id, lines, reason } => ask.about(id, RequestReturn { order_id: id, lines, reason }).await,
         Verb::ApproveReturn { id, return_no } => ask.about(id, ApproveReturn { order_id: id, return_no }).await,
-        Verb::ReceiveReturn { id, return_no, receipt, lines } => {
-            ask.about(id, ReceiveReturn { order_id: id, return_no, receipt, lines }).await
+        Verb::ReceiveReturn { id, return_no, parcel, lines } => {
+            let receipt_id = ReceiptId(parcel.unwrap_or_else(Uuid::now_v7));
+            ask.about(id, ReceiveReturn { order_id: id, return_no, receipt_id, lines }).await
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::api::Service;
 use crate::execute::Executor;
 use crate::provider::bounded;
 use domain::Command;
-use domain::id::{AddressId, LineNo, OrderId, PaymentId, ShipmentId, Sku};
+use domain::id::{AddressId, LineNo, OrderId, PaymentId, ReceiptId, ShipmentId, Sku};
 use domain::order::{self, CancelReason, HoldReason, PlaceOrder, ReceivedLine, ReturnLine, ReturnReason};
 use domain::payment::{self, Call, Outcome, ProviderNotice};
 use domain::shipment;
@@ -103,8 +103,8 @@ verbs! {
         to_order(order_id, order::Command::ApproveReturn { return_no });
 
     ReceiveReturn = "order.receive_return" {
-        order_id: OrderId, return_no: u32, receipt: u32, lines: Vec<ReceivedLine>
-    } => to_order(order_id, order::Command::ReceiveReturn { return_no, receipt, lines });
+        order_id: OrderId, return_no: u32, receipt_id: ReceiptId, lines: Vec<ReceivedLine>
+    } => to_order(order_id, order::Command::ReceiveReturn { return_no, receipt_id, lines });
 
     /// What the payment provider tells unasked: what it was asked for, and what came of it. The same id is the same notice.
     RecordNotice = "payment.record_notice" {

@@ -12,7 +12,7 @@ use domain::timer::{TimerChange, timers};
 use domain::{Command, Rejection};
 use futures_util::TryStreamExt;
 use projections::Recorded;
-use projections::follow_up::{correlation_id, follow_up_id};
+use projections::follow_up::{correlation_id, follow_up_id, storable};
 use projections::timer::timer_id;
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -197,7 +197,7 @@ impl Refusal {
             _ => vec![],
         };
         let told = after_shortage(&self.command, |line| told.contains(&line.line));
-        let told = told.filter(|(reason, _)| *reason == self.reason).map(|(_, next)| next);
+        let told = told.filter(|(reason, _)| storable(reason) == self.reason).map(|(_, next)| next);
         let FollowUp { reaction, target, act } = told.unwrap_or_else(|| self.next.clone());
         Expected {
             event_id: self.event_id,

@@ -157,6 +157,7 @@ impl Order {
             "PaymentAuthorised" => payment.status = "authorised",
             "PaymentDeclined" => payment.status = "declined",
             "VoidDeferred" => payment.status = "void_deferred",
+            "ExpiryDeferred" => payment.status = "expiry_deferred",
             "AuthorisationExpired" => payment.status = "authorisation_expired",
             "VoidRequested" if payment.status == "authorisation_expired" => {}
             "VoidRequested" => payment.status = "void_requested",
@@ -175,9 +176,13 @@ impl Order {
         }
         self.authorised = 0;
         for payment in &self.payments {
-            if ["authorised", "authorisation_expired", "void_requested", "void_declined"].contains(&payment.status) {
-                self.authorised = self.authorised.checked_add(payment.amount)?;
-            }
+            let held = match payment.status {
+                "authorised" | "expiry_deferred" | "authorisation_expired" | "void_requested" | "void_declined" => {
+                    payment.amount
+                }
+                _ => payment.captured,
+            };
+            self.authorised = self.authorised.checked_add(held)?;
         }
         Some(())
     }

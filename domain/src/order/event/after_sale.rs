@@ -1,7 +1,7 @@
 //! What happens to an order's pieces after they were dispatched, other than that they arrive.
 
 use super::StockLine;
-use crate::id::{CaptureId, CustomerId, LineNo, PaymentId, RefundId, ShipmentId};
+use crate::id::{CaptureId, CustomerId, LineNo, PaymentId, ReceiptId, RefundId, ShipmentId};
 use crate::money::Amount;
 use serde::{Deserialize, Serialize};
 
@@ -44,8 +44,8 @@ pub struct ReturnApproved {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReturnReceived {
     pub return_no: u32,
-    /// Which receipt of this return it is, from 1.
-    pub receipt: u32,
+    /// The parcel that they came with: it is taken in once.
+    pub receipt_id: ReceiptId,
     pub customer_id: CustomerId,
     pub lines: Vec<ReceivedLine>,
     pub refunds: Vec<RefundShare>,

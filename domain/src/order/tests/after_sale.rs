@@ -1,21 +1,25 @@
 //! What happens after the dispatch: losses, parcels that come back, returns; and what is refunded of it.
 
 use super::*;
-use crate::id::{CaptureId, RefundId};
+use crate::id::{CaptureId, ReceiptId, RefundId};
 
 fn request(lines: &[(LineNo, u32)]) -> Command {
     let lines = lines.iter().map(|&(line, quantity)| ReturnLine { line, quantity }).collect();
     Command::RequestReturn { lines, reason: ReturnReason::Damaged }
 }
 
-/// With the first parcel.
-fn receive(return_no: u32, lines: &[(LineNo, u32, u32)]) -> Command {
-    receive_next(return_no, 1, lines)
+fn parcel(n: u128) -> ReceiptId {
+    ReceiptId(Uuid::from_u128(n))
 }
 
-fn receive_next(return_no: u32, receipt: u32, lines: &[(LineNo, u32, u32)]) -> Command {
+/// With the first parcel.
+fn receive(return_no: u32, lines: &[(LineNo, u32, u32)]) -> Command {
+    receive_with(return_no, 1, lines)
+}
+
+fn receive_with(return_no: u32, n: u128, lines: &[(LineNo, u32, u32)]) -> Command {
     let line = |&(line, quantity, usable): &(LineNo, u32, u32)| ReceivedLine { line, quantity, usable };
-    Command::ReceiveReturn { return_no, receipt, lines: lines.iter().map(line).collect() }
+    Command::ReceiveReturn { return_no, receipt_id: parcel(n), lines: lines.iter().map(line).collect() }
 }
 
 fn after(mut history: Vec<Event>, commands: &[Command]) -> Vec<Event> {
@@ -30,12 +34,12 @@ fn approved() -> Vec<Event> {
     after(completed(), &[request(&[(1, 2), (2, 1)]), Command::ApproveReturn { return_no: 1 }])
 }
 
-fn of_return(payment_id: PaymentId, shipment_id: ShipmentId, receipt: u32, amount: i64) -> RefundShare {
+fn of_return(payment_id: PaymentId, shipment_id: ShipmentId, n: u128, amount: i64) -> RefundShare {
     let capture_id = CaptureId::of_shipment(payment_id, shipment_id);
     RefundShare {
         payment_id,
         capture_id,
-        refund_id: RefundId::of_return(capture_id, 1, receipt),
+        refund_id: RefundId::of_return(capture_id, parcel(n)),
         amount: Amount(amount),
     }
 }
@@ -100,10 +104,10 @@ fn what_has_arrived_can_be_sent_back_once_it_is_approved() {
 #[test]
 fn pieces_are_refunded_one_by_one_to_the_last_unit_and_only_usable_ones_are_restocked() {
     let first = when(approved(), receive(1, &[(1, 1, 0)])).unwrap();
-    let received = |receipt, line: ReceivedLine, refunds, restock| {
+    let received = |n, line: ReceivedLine, refunds, restock| {
         Event::from(ReturnReceived {
             return_no: 1,
-            receipt,
+            receipt_id: parcel(n),
             customer_id: CUSTOMER,
             lines: vec![line],
             refunds,
@@ -111,28 +115,33 @@ fn pieces_are_refunded_one_by_one_to_the_last_unit_and_only_usable_ones_are_rest
         })
     };
     let mug = |usable| ReceivedLine { line: 1, quantity: 1, usable };
-    let refund = |receipt, amount| vec![of_return(voucher(), to_potter(), receipt, amount)];
+    let refund = |n, amount| vec![of_return(voucher(), to_potter(), n, amount)];
     assert_eq!(first, [received(1, mug(0), refund(1, 1045), vec![])]);
     let history = [approved(), first].concat();
     let restock = vec![StockLine { line: 1, sku: sku("MUG"), quantity: 1 }];
     assert_eq!(
-        when(history.clone(), receive_next(1, 2, &[(1, 1, 1)])),
+        when(history.clone(), receive_with(1, 2, &[(1, 1, 1)])),
         Ok(vec![received(2, mug(1), refund(2, 1045), restock)])
     );
     let hat_back = ReceivedLine { line: 2, quantity: 1, usable: 1 };
     let both = vec![of_return(voucher(), to_hatter(), 2, 410), of_return(card(), to_hatter(), 2, 3160)];
-    assert_eq!(when(history, receive_next(1, 2, &[(2, 1, 1)])), Ok(vec![received(2, hat_back, both, vec![hat()])]));
+    assert_eq!(when(history, receive_with(1, 2, &[(2, 1, 1)])), Ok(vec![received(2, hat_back, both, vec![hat()])]));
 }
 
 #[test]
 fn a_parcel_is_taken_in_once() {
-    let parcel = receive(1, &[(1, 1, 1)]);
-    let received = after(approved(), std::slice::from_ref(&parcel));
-    assert_eq!(when(received.clone(), parcel), Ok(vec![]));
-    let other = Err(Rejection::OtherReceipt { order_id: ORDER, return_no: 1, next: 2 });
-    assert_eq!(when(received.clone(), receive(1, &[(2, 1, 1)])), other);
-    assert_eq!(when(received.clone(), receive_next(1, 0, &[(1, 1, 1)])), other);
-    assert_eq!(when(received, receive_next(1, 3, &[(1, 1, 1)])), other);
+    let mug = receive(1, &[(1, 1, 1)]);
+    let received = after(approved(), std::slice::from_ref(&mug));
+    assert_eq!(when(received.clone(), mug), Ok(vec![]));
+    let spent = Err(Rejection::ReceiptIdSpent { order_id: ORDER, receipt_id: parcel(1) });
+    assert_eq!(when(received.clone(), receive(1, &[(2, 1, 1)])), spent);
+    // Another parcel may have the same in it.
+    assert_eq!(when(received, receive_with(1, 2, &[(1, 1, 1)])).unwrap().len(), 1);
+    // Nor is it one of another return.
+    let second = [request(&[(2, 1)]), Command::ApproveReturn { return_no: 2 }];
+    let mugs = [request(&[(1, 2)]), Command::ApproveReturn { return_no: 1 }, receive(1, &[(1, 1, 1)])];
+    let received = after(after(completed(), &mugs), &second);
+    assert_eq!(when(received, receive(2, &[(1, 1, 1)])), spent);
 }
 
 /// Invariant 24: no more comes back than was shipped, however it is asked for.
@@ -148,7 +157,7 @@ fn invariant_24_no_more_is_returned_than_has_arrived() {
     assert_eq!(when(approved.clone(), receive(1, &[(1, 2, 0)])), not_returnable(1, 1));
     assert_eq!(when(approved.clone(), receive(1, &[(2, 1, 0)])), not_returnable(2, 0));
     let received = after(approved, &[receive(1, &[(1, 1, 1)])]);
-    assert_eq!(when(received, receive_next(1, 2, &[(1, 1, 1)])), not_returnable(1, 0));
+    assert_eq!(when(received, receive_with(1, 2, &[(1, 1, 1)])), not_returnable(1, 0));
     let lost = after(partly_delivered(), &[Command::RecordLoss { shipment_id: to_potter(), lines: vec![1] }]);
     assert_eq!(when(lost, request(&[(1, 1)])), not_returnable(1, 0));
 }

@@ -17,7 +17,7 @@ fn changed(history: Vec<Event>, change: Change) -> Result<Changed, Rejection> {
 }
 
 fn replanned(shipment: ShipmentOrder) -> Vec<shipment::Event> {
-    vec![shipment::ShipmentReplanned { order_id: ORDER, revision: 2, shipment }.into()]
+    vec![shipment::ShipmentReplanned { order_id: ORDER, revision: 2, released: 0, shipment }.into()]
 }
 
 fn cancelled_parcel() -> Vec<shipment::Event> {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Aggregate;
+use crate::id::ReceiptId;
 use crate::money::Currency;
 use proptest::sample::Index;
 use std::collections::BTreeSet;
@@ -132,7 +133,7 @@ impl Model {
             },
             Step::Receive(return_no, line, quantity, usable) => Command::ReceiveReturn {
                 return_no: *return_no,
-                receipt: self.next_receipt(*return_no),
+                receipt_id: self.next_parcel(*return_no),
                 lines: vec![ReceivedLine { line: *line, quantity: *quantity, usable: *usable }],
             },
         };
@@ -148,9 +149,10 @@ impl Model {
         events
     }
 
-    fn next_receipt(&self, return_no: u32) -> u32 {
+    fn next_parcel(&self, return_no: u32) -> ReceiptId {
         let asked = self.order.returns.get(return_no as usize - 1);
-        asked.map_or(1, |asked| asked.receipts.len() as u32 + 1)
+        let n = asked.map_or(0, |asked| asked.receipts.len()) as u128;
+        ReceiptId(Uuid::from_u128(u128::from(return_no) * 1000 + n))
     }
 
     fn edit(&self, remove: Option<&Index>, add: &[PlaceLine], pay: bool) -> ProposeEdit {
@@ -383,7 +385,7 @@ proptest! {
             }
             let line = pieces.swap_remove(pick.index(pieces.len()));
             let lines = vec![ReceivedLine { line, quantity: 1, usable: 1 }];
-            let events = model.command(&Command::ReceiveReturn { return_no: 1, receipt: model.next_receipt(1), lines });
+            let events = model.command(&Command::ReceiveReturn { return_no: 1, receipt_id: model.next_parcel(1), lines });
             prop_assert_eq!(events.len(), 1);
             model.check(&events)?;
         }

@@ -58,6 +58,12 @@ fn what_does_not_fit_its_request_is_no_history() {
     assert_eq!(after(&[asked(FIRST, 400), captured(FIRST, 401, 599)]), ["events[2].capture_id"]);
     assert_eq!(after(&[asked(FIRST, 400), captured(FIRST, 400, 599)]), ["events[2].left"]);
     assert_eq!(after(&[requested(1000)]), ["events[1]"]);
-    let declined = CaptureDeclined { order_id: ORDER, capture_id: FIRST, reason: "no funds".to_owned() };
+    let declined = CaptureDeclined {
+        order_id: ORDER,
+        capture_id: FIRST,
+        amount: Amount(1000),
+        currency: eur(),
+        reason: "no funds".to_owned(),
+    };
     assert_eq!(after(&[declined.into()]), ["events[1]"]);
 }

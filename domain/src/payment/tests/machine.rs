@@ -130,7 +130,10 @@ impl Books {
             }
             Event::RefundDeferred(e) => _ = self.deferred.insert(e.refund_id, e.capture_id),
             Event::RefundDropped(e) => _ = self.deferred.remove(&e.refund_id),
-            Event::PaymentVoided(_) | Event::VoidDeferred(_) | Event::AuthorisationExpired(_) => {}
+            Event::PaymentVoided(_)
+            | Event::VoidDeferred(_)
+            | Event::ExpiryDeferred(_)
+            | Event::AuthorisationExpired(_) => {}
         }
     }
 }

@@ -24,21 +24,22 @@ fn refund_deferred(refund_id: RefundId, amount: i64) -> Event {
 }
 
 fn refund_deferred_of(capture_id: CaptureId, refund_id: RefundId, amount: i64) -> Event {
-    RefundDeferred { order_id: ORDER, refund_id, capture_id, amount: Amount(amount) }.into()
+    RefundDeferred { order_id: ORDER, refund_id, capture_id, amount: Amount(amount), currency: eur() }.into()
 }
 
 fn refunded(refund_id: RefundId, amount: i64) -> Event {
     let (amount, reference) = (Amount(amount), "ref".to_owned());
-    PaymentRefunded { order_id: ORDER, refund_id, amount, currency: eur(), reference }.into()
+    PaymentRefunded { order_id: ORDER, refund_id, capture_id: FIRST, amount, currency: eur(), reference }.into()
 }
 
-fn refund_declined(refund_id: RefundId) -> Event {
-    RefundDeclined { order_id: ORDER, refund_id, reason: "no funds".to_owned() }.into()
+fn refund_declined(refund_id: RefundId, amount: i64) -> Event {
+    let (amount, reason) = (Amount(amount), "no funds".to_owned());
+    RefundDeclined { order_id: ORDER, refund_id, capture_id: FIRST, amount, currency: eur(), reason }.into()
 }
 
 fn refund_dropped(refund_id: RefundId, amount: i64, reason: &str) -> Event {
     let (amount, reason) = (Amount(amount), reason.to_owned());
-    RefundDropped { order_id: ORDER, refund_id, capture_id: FIRST, amount, reason }.into()
+    RefundDropped { order_id: ORDER, refund_id, capture_id: FIRST, amount, currency: eur(), reason }.into()
 }
 
 fn refunding() -> Vec<Event> {
@@ -58,13 +59,13 @@ fn exceeds(captured: i64, refunded: i64, requested: i64) -> Result<Vec<Event>, R
 fn a_refund_is_requested_and_its_outcome_recorded() {
     assert_eq!(when(partly_captured(), refund(RETURN, 300)), Ok(vec![refund_requested(RETURN, 300)]));
     assert_eq!(when(refunding(), refund_answer(RETURN, approved())), Ok(vec![refunded(RETURN, 300)]));
-    assert_eq!(when(refunding(), refund_answer(RETURN, declined())), Ok(vec![refund_declined(RETURN)]));
+    assert_eq!(when(refunding(), refund_answer(RETURN, declined())), Ok(vec![refund_declined(RETURN, 300)]));
 }
 
 #[test]
 fn a_repeated_refund_or_answer_does_nothing() {
     let done = [refunding(), vec![refunded(RETURN, 300)]].concat();
-    let not_done = [refunding(), vec![refund_declined(RETURN)]].concat();
+    let not_done = [refunding(), vec![refund_declined(RETURN, 300)]].concat();
     let waiting = [capturing(), vec![refund_deferred(RETURN, 300)]].concat();
     for history in [refunding(), done.clone(), not_done.clone(), waiting] {
         assert_eq!(when(history.clone(), refund(RETURN, 300)), Ok(vec![]));
@@ -103,7 +104,7 @@ fn invariant_22_refunds_are_refused_beyond_what_is_captured() {
         assert_eq!(when(history, refund(LOSS, 300)), Ok(vec![refund_requested(LOSS, 300)]));
     }
     // What was declined is free again.
-    let declined = [refunding, vec![refund_declined(RETURN)]].concat();
+    let declined = [refunding, vec![refund_declined(RETURN, 300)]].concat();
     assert_eq!(when(declined, refund(LOSS, 1000)), Ok(vec![refund_requested(LOSS, 1000)]));
 }
 

@@ -33,12 +33,22 @@ fn refunding() -> Vec<Event> {
 fn calls() -> Vec<(Vec<Event>, Call, i64, Event, Event)> {
     let reason = || "no funds".to_owned();
     let (order_id, refund_id, amount) = (ORDER, REFUND, Amount(300));
-    let refunded = PaymentRefunded { order_id, refund_id, amount, currency: eur(), reference: "ref".to_owned() };
+    let (capture_id, reason_of_refund) = (FIRST, reason());
+    let not_refunded =
+        RefundDeclined { order_id, refund_id, capture_id, amount, currency: eur(), reason: reason_of_refund };
+    let refunded = PaymentRefunded {
+        order_id,
+        refund_id,
+        capture_id: FIRST,
+        amount,
+        currency: eur(),
+        reference: "ref".to_owned(),
+    };
     vec![
         (requested(), Call::Authorise, 1000, payment_authorised(), payment_declined()),
         (capturing(), CAPTURE, 400, captured(FIRST, 400), capture_declined(FIRST)),
         (voiding(), Call::Void, 1000, payment_voided(), VoidDeclined { order_id, reason: reason() }.into()),
-        (refunding(), GIVE_BACK, 300, refunded.into(), RefundDeclined { order_id, refund_id, reason: reason() }.into()),
+        (refunding(), GIVE_BACK, 300, refunded.into(), not_refunded.into()),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! What follows when pieces come back, or never arrive.
 
 use super::*;
+use crate::id::ReceiptId;
 use crate::order::{ReceivedLine, RefundShare};
 
 fn shares() -> Vec<RefundShare> {
@@ -29,17 +30,18 @@ fn restock(restock_id: RestockId) -> FollowUp {
 
 #[test]
 fn what_came_back_is_refunded_and_put_into_stock_if_it_can_be_sold_again() {
-    let received = |receipt, restock| order::ReturnReceived {
+    let parcel = |n| ReceiptId(Uuid::from_u128(n));
+    let received = |n, restock| order::ReturnReceived {
         return_no: 2,
-        receipt,
+        receipt_id: parcel(n),
         customer_id: CUSTOMER,
         lines: vec![ReceivedLine { line: 1, quantity: 2, usable: 2 }],
         refunds: shares(),
         restock,
     };
     let told = notice(Message::ReturnReceived { return_no: 2 });
-    let into_stock = |receipt| restock(RestockId::of_return(ORDER, 2, receipt));
-    let expected = |receipt| [refunds(), vec![into_stock(receipt), told.clone()]].concat();
+    let into_stock = |n| restock(RestockId::of_return(ORDER, parcel(n)));
+    let expected = |n| [refunds(), vec![into_stock(n), told.clone()]].concat();
     assert_eq!(after_order(received(1, lines())), expected(1));
     // The second part of the return is another receipt.
     assert_eq!(after_order(received(2, lines())), expected(2));

@@ -34,7 +34,13 @@ fn a_hold_before_the_order_is_confirmed_concerns_no_shipment() {
 fn a_capture_that_is_declined_holds_the_order() {
     let reason = "no funds".to_owned();
     assert_eq!(
-        after_payment(payment::CaptureDeclined { order_id: ORDER, capture_id: CAPTURE, reason }),
+        after_payment(payment::CaptureDeclined {
+            order_id: ORDER,
+            capture_id: CAPTURE,
+            amount: Amount(400),
+            currency: eur(),
+            reason,
+        }),
         [order_command("hold_unpaid", order::Command::PlaceHold { reason: HoldReason::Payment })]
     );
 }

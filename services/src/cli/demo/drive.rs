@@ -14,7 +14,7 @@ use crate::config::Urls;
 use crate::feed::Feed;
 use crate::process::{connect_nats, jetstream};
 use crate::{codec, step};
-use domain::id::{OrderId, ShipmentId};
+use domain::id::{OrderId, ReceiptId, ShipmentId};
 use domain::order::{self, CancelReason, PlaceLine, ReceivedLine, ReturnLine, ReturnReason, SellerShipping};
 use domain::{Event, shipment};
 use futures_util::{StreamExt, stream};
@@ -242,7 +242,7 @@ impl Outside {
             (E::ReturnApproved(e), _) => {
                 let quantity = open.first.quantity;
                 let lines = vec![ReceivedLine { line: 1, quantity, usable: quantity }];
-                self.ask(ReceiveReturn { order_id: id, return_no: e.return_no, receipt: 1, lines });
+                self.ask(ReceiveReturn { order_id: id, return_no: e.return_no, receipt_id: ReceiptId(id.0), lines });
             }
             (E::OrderCompleted(_) | E::OrderCancelled(_) | E::OrderRejected(_) | E::ReturnReceived(_), _) => {
                 self.open.remove(&id);

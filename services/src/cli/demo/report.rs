@@ -222,10 +222,11 @@ async fn balances(pool: &PgPool, plan: &Plan, ids: &[Uuid]) -> Result<Vec<Balanc
         currency: None,
     });
 
+    // What had to wait is reserved by whoever made room for it, under another correlation id.
     let pieces = sqlx::query!(
         r#"SELECT event_type, sum((line->>'quantity')::bigint)::bigint AS "pieces!"
            FROM daybook.events, json_array_elements(payload->'lines') AS line
-           WHERE correlation_id = ANY($1)
+           WHERE (payload->>'order_id')::uuid = ANY($1)
              AND event_type IN ('StockReserved', 'StockCommitted', 'StockReleased', 'StockExpired', 'StockRestocked')
            GROUP BY 1"#,
         ids

@@ -204,6 +204,8 @@ fn check_money(world: &World, status: Status) -> Result<(), TestCaseError> {
         let account = world.provider.account(*id);
         match payment.status {
             S::Authorised => prop_assert!(account.authorised > 0),
+            // All of it was captured after all.
+            S::ExpiryDeferred => prop_assert_eq!((account.held, account.captured), (0, account.authorised)),
             S::Declined => prop_assert_eq!(account.authorised, 0),
             S::Voided => prop_assert_eq!(account.held, 0),
             status => prop_assert!(false, "a payment is left {:?}", status),

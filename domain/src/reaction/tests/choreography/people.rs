@@ -1,6 +1,7 @@
 //! Those outside: the customer, the approver, the warehouse, the carrier, and who sees to holds.
 
 use super::*;
+use crate::id::ReceiptId;
 use crate::order::{HoldReason, OrderLine, ProposeEdit, ReceivedLine, ReturnLine, ReturnReason};
 
 impl World<'_> {
@@ -44,25 +45,25 @@ impl World<'_> {
                 if lines.is_empty() { vec![] } else { vec![C::RequestReturn { lines, reason }] }
             }
             E::ReturnRequested(e) => vec![C::ApproveReturn { return_no: e.return_no }],
-            E::ReturnApproved(e) => self.received(e.return_no, 1),
-            E::ReturnReceived(e) => self.received(e.return_no, e.receipt + 1),
+            E::ReturnApproved(e) => self.received(e.return_no),
             _ => vec![],
         };
         commands.into_iter().map(|command| Command::Order { id, command }).collect()
     }
 
-    /// One piece after the other, of which every other one can be sold again.
-    fn received(&self, return_no: u32, receipt: u32) -> Vec<order::Command> {
+    /// Each piece in a parcel of its own; every other one can be sold again.
+    fn received(&self, return_no: u32) -> Vec<order::Command> {
         let is_asked = |event: &&Event| matches!(event, Event::Order(_, order::Event::ReturnRequested(e)) if e.return_no == return_no);
         let Some(Event::Order(_, order::Event::ReturnRequested(asked))) = self.log.iter().find(is_asked) else {
             return vec![];
         };
         let pieces = asked.lines.iter().flat_map(|l| (0..l.quantity).map(|n| (l.line, n % 2)));
-        let received = |(line, usable)| {
+        let received = |(n, (line, usable)): (u128, _)| {
             let lines = vec![ReceivedLine { line, quantity: 1, usable }];
-            order::Command::ReceiveReturn { return_no, receipt, lines }
+            let receipt_id = ReceiptId(Uuid::from_u128(u128::from(return_no) * 1000 + n));
+            order::Command::ReceiveReturn { return_no, receipt_id, lines }
         };
-        pieces.map(received).nth(receipt as usize - 1).into_iter().collect()
+        (0..).zip(pieces).map(received).collect()
     }
 
     /// The warehouse ships what is planned, and the carrier does with it what the script says.

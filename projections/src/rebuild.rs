@@ -1,0 +1,124 @@
+//! A read model's rows, built a second time beside the live ones. Follow-ups and timers cannot be named here.
+
+use crate::{Comparison, ReadModel, Recorded, Rows, generation};
+use sqlx::{PgConnection, PgPool};
+use std::sync::Arc;
+use store::RecordedEvent;
+use store::checkpoint::{self, AdvanceError, Checkpoint};
+
+/// How many rows are folded before they are written.
+const MOST: usize = 20_000;
+
+/// A generation in the making.
+pub struct Rebuild {
+    model: ReadModel,
+    fence: i64,
+    at: Checkpoint,
+    rows: Rows,
+    /// The last event that was taken in and is not written.
+    unwritten: Option<RecordedEvent>,
+}
+
+impl Rebuild {
+    /// Goes on with what was begun under an earlier fence, if it is of this version, or begins anew.
+    ///
+    /// # Errors
+    /// When the live generation is of a newer version, or Postgres fails.
+    pub async fn begin(pool: &PgPool, model: ReadModel, fence: i64) -> Result<Self, AdvanceError> {
+        let mut transaction = pool.begin().await?;
+        let at = match checkpoint::resume(&mut transaction, model.name(), model.version(), fence).await? {
+            Some(at) => at,
+            None => {
+                let at = checkpoint::begin(&mut transaction, model.name(), model.version(), fence).await?;
+                generation::empty(&mut transaction, model.name(), at.generation).await?;
+                at
+            }
+        };
+        transaction.commit().await?;
+        Ok(Self { model, fence, at, rows: model.rows(at.generation, at.position == 0), unwritten: None })
+    }
+
+    /// Goes on with the generation that was kept when the live one took its place; `None` if none was.
+    ///
+    /// # Errors
+    /// When Postgres fails.
+    pub async fn of_kept(pool: &PgPool, model: ReadModel, fence: i64) -> Result<Option<Self>, AdvanceError> {
+        let mut transaction = pool.begin().await?;
+        let kept = checkpoint::take_kept(&mut transaction, model.name(), model.version(), fence).await?;
+        transaction.commit().await?;
+        Ok(kept.map(|at| Self { model, fence, at, rows: model.rows(at.generation, false), unwritten: None }))
+    }
+
+    /// The last event that it has.
+    pub fn position(&self) -> store::Position {
+        self.unwritten.as_ref().map_or(self.at.position, |event| event.position)
+    }
+
+    /// Takes in the events that follow, and writes the rows when there are many.
+    ///
+    /// # Errors
+    /// When another rebuild has begun, or Postgres fails.
+    pub async fn take(
+        &mut self,
+        pool: &PgPool,
+        events: &[Arc<Recorded>],
+        last: RecordedEvent,
+    ) -> Result<(), AdvanceError> {
+        // Rows that are not in memory are read outside of the transaction that writes: nobody else writes them.
+        self.rows.take(&mut *pool.acquire().await?, events).await?;
+        self.unwritten = Some(last);
+        if self.rows.changed() > MOST { self.write(pool).await } else { Ok(()) }
+    }
+
+    /// Writes the rows, and how far they have come.
+    ///
+    /// # Errors
+    /// When another rebuild has begun, or Postgres fails.
+    pub async fn write(&mut self, pool: &PgPool) -> Result<(), AdvanceError> {
+        let mut transaction = pool.begin().await?;
+        self.write_in(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    async fn write_in(&mut self, transaction: &mut PgConnection) -> Result<(), AdvanceError> {
+        let Some(last) = self.unwritten.take() else { return Ok(()) };
+        self.at = checkpoint::advance(transaction, self.model.name(), self.at, &last, self.fence).await?;
+        Ok(self.rows.flush(transaction).await?)
+    }
+
+    /// Compares it with the live generation, with up to `examples` rows that differ. Both are at the same position, and
+    /// `snapshot` is of that moment.
+    ///
+    /// # Errors
+    /// When Postgres fails.
+    pub async fn compare(
+        &self,
+        snapshot: &mut PgConnection,
+        live: Checkpoint,
+        examples: i64,
+    ) -> Result<Comparison, sqlx::Error> {
+        generation::compare(snapshot, self.model.name(), (live.generation, self.at.generation), examples).await
+    }
+
+    /// Makes it the live one, which is kept beside it, in the transaction that holds the live checkpoint where this one
+    /// has come to.
+    ///
+    /// # Errors
+    /// When another rebuild has begun, or Postgres fails.
+    pub async fn switch(mut self, transaction: &mut PgConnection) -> Result<(), AdvanceError> {
+        self.write_in(transaction).await?;
+        checkpoint::switch(transaction, self.model.name(), self.at).await
+    }
+
+    /// Removes what was built.
+    ///
+    /// # Errors
+    /// When Postgres fails.
+    pub async fn discard(self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        let mut transaction = pool.begin().await?;
+        checkpoint::discard(&mut transaction, self.model.name(), self.at).await?;
+        generation::empty(&mut transaction, self.model.name(), self.at.generation).await?;
+        transaction.commit().await
+    }
+}

@@ -1,0 +1,122 @@
+//! What a row of a read model is, and how rows are folded: in memory, and written by one statement.
+
+use crate::Recorded;
+use sqlx::PgConnection;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+/// A row of a read model: its table, its key, and how it is folded from events.
+pub(crate) trait Row: Send + Sync + Sized + 'static {
+    /// The name of the table, and of the checkpoint.
+    const NAME: &'static str;
+    /// Raised with every change that has the same events come out as other rows: the rows of another version are not
+    /// written, but rebuilt.
+    const VERSION: i16;
+    /// Whether a row is all that is known of its key. If not, it is what is new of it, and [`Row::store`] adds that.
+    const IS_WHOLE: bool = true;
+    /// The categories of streams whose events change rows.
+    const CATEGORIES: &'static [&'static str];
+    type Key: Clone + Eq + Hash + Send + Sync;
+
+    /// The keys of the rows that the event changes.
+    fn keys(event: &Recorded) -> impl IntoIterator<Item = Self::Key>;
+
+    /// Takes an event into the row of one of its keys; there is none before the event that begins it.
+    fn fold(row: &mut Option<Self>, key: &Self::Key, event: &Recorded);
+
+    /// The stored rows of these keys.
+    fn load(
+        connection: &mut PgConnection,
+        generation: i32,
+        keys: Vec<Self::Key>,
+    ) -> impl Future<Output = Result<Vec<(Self::Key, Self)>, sqlx::Error>> + Send;
+
+    /// Writes rows, whether they were there before or not.
+    fn store(
+        connection: &mut PgConnection,
+        generation: i32,
+        rows: &[(&Self::Key, &Self)],
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+}
+
+/// How many rows are kept in memory from one batch to the next.
+const MOST: usize = 50_000;
+/// How many rows one statement writes.
+const CHUNK: usize = 2000;
+
+/// The rows of a generation that are in memory. Nobody else writes the generation as long as they are.
+pub(crate) struct Rows<R: Row> {
+    pub(crate) generation: i32,
+    rows: HashMap<R::Key, Held<R>>,
+    /// How many of them have changed since they were written.
+    changed: usize,
+    /// Whether there are no rows but these.
+    is_all: bool,
+}
+
+struct Held<R> {
+    row: Option<R>,
+    changed: bool,
+}
+
+impl<R: Row> Rows<R> {
+    /// `is_new` says that the generation has no rows yet.
+    pub(crate) fn new(generation: i32, is_new: bool) -> Self {
+        Self { generation, rows: HashMap::new(), changed: 0, is_all: is_new }
+    }
+
+    /// Takes events in, after reading the rows that they change and that are not in memory.
+    pub(crate) async fn take(
+        &mut self,
+        connection: &mut PgConnection,
+        events: &[Arc<Recorded>],
+    ) -> Result<(), sqlx::Error> {
+        let ours = || events.iter().filter(|e| R::CATEGORIES.contains(&e.record.stream.category.name));
+        if R::IS_WHOLE && !self.is_all {
+            let mut unknown = Vec::new();
+            for key in ours().flat_map(|event| R::keys(event)) {
+                self.rows.entry(key).or_insert_with_key(|key| {
+                    unknown.push(key.clone());
+                    Held { row: None, changed: false }
+                });
+            }
+            if !unknown.is_empty() {
+                for (key, row) in R::load(connection, self.generation, unknown).await? {
+                    self.rows.insert(key, Held { row: Some(row), changed: false });
+                }
+            }
+        }
+        for event in ours() {
+            for key in R::keys(event) {
+                let held = self.rows.entry(key.clone()).or_insert(Held { row: None, changed: false });
+                R::fold(&mut held.row, &key, event);
+                self.changed += usize::from(!held.changed);
+                held.changed = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many rows are to be written.
+    pub(crate) fn changed(&self) -> usize {
+        self.changed
+    }
+
+    /// Writes what has changed.
+    pub(crate) async fn flush(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let changed = self.rows.iter().filter(|(_, held)| held.changed);
+        let changed: Vec<_> = changed.filter_map(|(key, held)| Some((key, held.row.as_ref()?))).collect();
+        for rows in changed.chunks(CHUNK) {
+            R::store(connection, self.generation, rows).await?;
+        }
+        self.changed = 0;
+        if !R::IS_WHOLE || self.rows.len() > MOST {
+            self.rows.clear();
+            self.is_all = false;
+        } else {
+            self.rows.values_mut().for_each(|held| held.changed = false);
+        }
+        Ok(())
+    }
+}
