@@ -6,14 +6,17 @@ mod load;
 mod measure;
 mod peer;
 mod place;
+mod project;
 mod read;
 mod relay;
+mod replay;
 mod seed;
 
 use super::{Failure, output};
 use clap::ValueEnum;
 use measure::{Run, Window, median};
 use place::Place;
+use projections::{Projection, ReadModel};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -32,18 +35,34 @@ enum Workload {
     Read,
     /// The log to JetStream.
     Relay,
+    /// The order summary, rebuilt from the whole log, compared and switched to.
+    Replay,
+    /// The order summary's projection, from the beginning of the log.
+    Project,
+    /// All projections at once; each event counts for each.
+    ProjectAll,
+}
+
+impl Workload {
+    /// Whether it goes through all events, so that nobody asks and waits.
+    fn is_of_all_events(self) -> bool {
+        match self {
+            Self::Append | Self::Command | Self::Warm | Self::Hot => false,
+            Self::Read | Self::Relay | Self::Replay | Self::Project | Self::ProjectAll => true,
+        }
+    }
 }
 
 #[derive(clap::Args, Clone)]
 pub(super) struct Args {
     workload: Workload,
-    /// How many ask at once, in each process (append, command, warm, hot: nobody asks the other two).
+    /// How many ask at once, in each process (append, command, warm, hot: nobody asks the others).
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     clients: u16,
     /// How many processes share the log (append, command, warm, hot).
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     processes: u16,
-    /// How long each run is measured (append, command, warm, hot; the other two go through all events).
+    /// How long each run is measured (append, command, warm, hot; the others go through all events).
     #[arg(long, default_value = "5", value_parser = seconds)]
     seconds: Duration,
     /// How long each run goes on before it is measured.
@@ -52,7 +71,7 @@ pub(super) struct Args {
     /// How many runs; of what they come to, the median is told.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
-    /// How many streams are written to (append, command, warm), or events read or relayed.
+    /// How many streams are written to (append, command, warm), or events read.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     size: Option<u32>,
     /// Measure on this Postgres instead of a private one: in a database of its own, dropped afterwards. The URL is a
@@ -89,8 +108,8 @@ pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
     if args.join {
         return peer::join(&args).await;
     }
-    if args.processes > 1 && matches!(args.workload, Workload::Read | Workload::Relay) {
-        return Err(Failure::Usage("read and relay are measured in one process: leave --processes out".into()));
+    if args.processes > 1 && args.workload.is_of_all_events() {
+        return Err(Failure::Usage("this is measured in one process: leave --processes out".into()));
     }
     let place = Place::prepare(args.server.as_deref()).await?;
     let measured = tokio::select! {
@@ -106,6 +125,12 @@ async fn measure(args: &Args, place: &Place) -> Result<Report, Failure> {
         Workload::Append | Workload::Command | Workload::Warm | Workload::Hot => load::measure(args, place).await?,
         Workload::Read => read::measure(args, place).await?,
         Workload::Relay => relay::measure(args, place).await?,
+        Workload::Replay => replay::measure(args, place).await?,
+        Workload::Project => {
+            let one = [Projection::ReadModel(ReadModel::OrderSummary)];
+            project::measure(args, place, &one).await?
+        }
+        Workload::ProjectAll => project::measure(args, place, &Projection::ALL).await?,
     };
     Report::of(args, bound, &pairs)
 }

@@ -11,6 +11,8 @@ use std::time::Instant;
 use store::Log;
 use store::connect::{self, Role};
 
+pub(super) const BOUND: &str = "binary COPY of the same columns in one statement, not parsed";
+
 /// The columns of an event, all of them.
 const COPY: &str = "COPY (SELECT position, version, recorded_at, occurred_at, category, schema_version, origin,
         stream_id, event_id, correlation_id, causation_id, command_id, fingerprint, event_type, actor, traceparent,
@@ -31,7 +33,7 @@ pub(super) async fn measure(args: &Args, place: &Place) -> Result<(&'static str,
             pairs.push(pair);
         }
     }
-    Ok(("binary COPY of the same columns in one statement, not parsed", pairs))
+    Ok((BOUND, pairs))
 }
 
 async fn decoded(log: &Log) -> Result<Run, Failure> {
@@ -46,7 +48,7 @@ async fn decoded(log: &Log) -> Result<Run, Failure> {
     Ok(Run { operations, elapsed: begun.elapsed(), latencies: measure::histogram()? })
 }
 
-async fn bare(url: &str) -> Result<Run, Failure> {
+pub(super) async fn bare(url: &str) -> Result<Run, Failure> {
     let mut connection = PgConnection::connect(url).await?;
     let begun = Instant::now();
     let mut messages = connection.copy_out_raw(COPY).await?;

@@ -12,15 +12,17 @@ use sqlx::{Connection, PgConnection};
 /// How many orders are played; the rest of the log are copies of their events, under ids of their own.
 const ORDERS: u32 = 200;
 
-/// All events again, under other ids: `$1` is their number.
-const AGAIN: &str = "INSERT INTO daybook.events
+/// The first `$1` events again, for the `$2`th time: every id, also those in the payloads, gets `$3` as its second group.
+const AGAIN: &str = r#"INSERT INTO daybook.events
     (position, version, recorded_at, occurred_at, category, schema_version, origin, stream_id, event_id,
      correlation_id, causation_id, command_id, fingerprint, event_type, actor, traceparent, payload)
-    SELECT position + $1, version, recorded_at, occurred_at, category, schema_version, origin,
-           md5(stream_id::text || $1)::uuid, md5(event_id::text || $1)::uuid, md5(correlation_id::text || $1)::uuid,
-           md5(causation_id::text || $1)::uuid, md5(command_id::text || $1)::uuid, fingerprint, event_type, actor,
-           traceparent, payload
-    FROM daybook.events WHERE position <= $1 ORDER BY position";
+    SELECT position + $1 * $2, version, recorded_at, occurred_at, category, schema_version, origin,
+           overlay(stream_id::text PLACING $3 FROM 10 FOR 4)::uuid, overlay(event_id::text PLACING $3 FROM 10 FOR 4)::uuid,
+           overlay(correlation_id::text PLACING $3 FROM 10 FOR 4)::uuid,
+           overlay(causation_id::text PLACING $3 FROM 10 FOR 4)::uuid,
+           overlay(command_id::text PLACING $3 FROM 10 FOR 4)::uuid, fingerprint, event_type, actor, traceparent,
+           regexp_replace(payload::text, '"([0-9a-f]{8})-[0-9a-f]{4}-', '"\1-' || $3 || '-', 'g')::json
+    FROM daybook.events WHERE position <= $1 ORDER BY position"#;
 
 /// Fills the log with at least `least` events, and returns how many there are.
 pub(super) async fn orders(place: &Place, least: u32) -> Result<u64, Failure> {
@@ -30,13 +32,15 @@ pub(super) async fn orders(place: &Place, least: u32) -> Result<u64, Failure> {
     process.stop().await;
     played?;
     let mut connection = PgConnection::connect(&place.database_url).await?;
-    let mut events: i64 = 0;
-    while events < i64::from(least) {
-        events = sqlx::query_scalar("SELECT max(position) FROM daybook.events").fetch_one(&mut connection).await?;
-        if events < i64::from(least) {
-            sqlx::query(AGAIN).bind(events).execute(&mut connection).await?;
-        }
+    let head = sqlx::query_scalar("SELECT max(position) FROM daybook.events");
+    let first: i64 = head.fetch_one(&mut connection).await?;
+    let mut copies: i64 = 0;
+    while first * (copies + 1) < i64::from(least) {
+        copies += 1;
+        let again = sqlx::query(AGAIN).bind(first).bind(copies).bind(format!("{copies:04x}"));
+        again.execute(&mut connection).await?;
     }
+    let events = first * (copies + 1);
     Bare::connect(&place.database_url).await?.settle().await?;
     Ok(events as u64)
 }

@@ -1,0 +1,88 @@
+//! Live projections on their way through the log, one of them or all at once, beside a COPY of the log that nobody looks
+//! into. Of several, each event counts for each.
+
+use super::measure::{self, Run};
+use super::place::Place;
+use super::{Args, Pair, read};
+use crate::cli::Failure;
+use crate::config::Urls;
+use crate::process::Parts;
+use crate::projector::Projector;
+use crate::step::{Outcome, Step};
+use futures_util::future::try_join_all;
+use projections::{Projection, ReadModel};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+pub(super) async fn measure(
+    args: &Args,
+    place: &Place,
+    projections: &[Projection],
+) -> Result<(&'static str, Vec<Pair>), Failure> {
+    let events = super::seed::orders(place, args.size.unwrap_or(300_000)).await?;
+    let urls = Urls { database_url: place.database_url.clone(), nats_url: place.nats_url.clone() };
+    let parts = Parts::connect(&urls).await?;
+    let mut pairs = Vec::new();
+    for run in 0..=args.runs {
+        begin_anew(&place.database_url).await?;
+        let pair = Pair {
+            run: projected(&parts, projections, events).await?,
+            bound: read::bare(&place.database_url).await?,
+            least_share: None,
+        };
+        if run > 0 {
+            pairs.push(pair);
+        }
+    }
+    Ok((read::BOUND, pairs))
+}
+
+/// Empties all that is folded from the log.
+async fn begin_anew(superuser_url: &str) -> Result<(), Failure> {
+    let mut superuser = PgConnection::connect(superuser_url).await?;
+    let models = ReadModel::ALL.map(|model| format!("TRUNCATE daybook.{};", model.name())).concat();
+    let anew = format!(
+        "{models} TRUNCATE daybook.follow_ups, daybook.timers, daybook.leases;
+         DELETE FROM daybook.checkpoints WHERE NOT live;
+         UPDATE daybook.checkpoints SET position = 0, fence = 0"
+    );
+    sqlx::raw_sql(AssertSqlSafe(anew)).execute(&mut superuser).await?;
+    Ok(())
+}
+
+async fn projected(parts: &Parts, projections: &[Projection], events: u64) -> Result<Run, Failure> {
+    let begun = Instant::now();
+    // Without a relay there is nothing in JetStream: the feed reads the log.
+    let mut feed = parts.feed().await.map_err(|e| Failure::Unavailable(e.to_string()))?;
+    let projectors = projections.iter().map(|projection| {
+        let (pool, written) = (parts.project.clone(), Arc::new(Notify::new()));
+        Projector::new(pool, *projection, feed.reader(), Uuid::now_v7(), written)
+    });
+    let mut projectors: Vec<Projector> = projectors.collect();
+    let fed = async {
+        while (feed.position() as u64) < events {
+            feed.step().await.map_err(|e| Failure::Unavailable(e.to_string()))?;
+        }
+        Ok::<_, Failure>(())
+    };
+    let all = projectors.iter_mut().map(async |projector| {
+        let mut taken_in = 0;
+        while taken_in < events {
+            match projector.step().await.map_err(|e| Failure::Unavailable(e.to_string()))? {
+                Outcome::Worked(n) => taken_in += n as u64,
+                Outcome::Idle => projector.wait().await,
+            }
+        }
+        Ok::<_, Failure>(())
+    });
+    tokio::try_join!(fed, try_join_all(all))?;
+    let elapsed = begun.elapsed();
+    for projector in &mut projectors {
+        projector.end().await;
+    }
+    let operations = events * projections.len() as u64;
+    Ok(Run { operations, elapsed, latencies: measure::histogram()? })
+}
