@@ -1,56 +1,131 @@
 //! Rows and checkpoint, in one transaction.
 
-use crate::{Projection, Recorded, Rows, follow_up, timer};
-use sqlx::PgPool;
-use std::sync::Arc;
+use crate::parked::{self, ToPark};
+use crate::{Delivered, Projection, Rows, follow_up, timer};
+use sqlx::{PgConnection, PgPool};
+use std::collections::HashSet;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
+use uuid::Uuid;
 
 /// Takes events into a projection's rows, and keeps those of a read model in memory from one batch to the next.
 pub struct Applier {
     projection: Projection,
+    known: Option<Known>,
+}
+
+/// What is in memory of what is stored; void, unless all was committed.
+struct Known {
+    generation: i32,
+    /// Of a read model.
     rows: Option<Rows>,
+    /// The keys of which something is parked.
+    parked: HashSet<Uuid>,
 }
 
 impl Applier {
     pub fn new(projection: Projection) -> Self {
-        Self { projection, rows: None }
+        Self { projection, known: None }
     }
 
-    /// Takes in `events`, which follow the checkpoint without a gap; events at or below it are skipped.
+    /// Takes in `delivered`, which follows the checkpoint without a gap, or the first part of it; what is at or below the
+    /// checkpoint is skipped. A batch that cannot be written is halved until the event is found that is to blame: that is
+    /// parked.
     ///
     /// # Errors
-    /// When the checkpoint has moved or has another owner, or Postgres fails: then nothing is written.
+    /// When the checkpoint has moved or has another owner, an event cannot be taken in and nothing goes on without it, or
+    /// Postgres fails: then nothing is written.
     pub async fn apply(
         &mut self,
         pool: &PgPool,
         from: Checkpoint,
         fence: i64,
-        events: &[Arc<Recorded>],
+        delivered: &[Delivered],
     ) -> Result<Checkpoint, AdvanceError> {
-        let known = events.partition_point(|e| e.record.position <= from.position);
-        let events = &events[known..];
-        let Some(last) = events.last() else { return Ok(from) };
-        // Unless all is committed, what is in memory is not what is stored.
-        let rows = self.rows.take().filter(|rows| rows.generation() == from.generation);
-        let mut transaction = pool.begin().await?;
-        let to = checkpoint::advance(&mut transaction, self.projection.name(), from, &last.record, fence).await?;
-        let rows = match self.projection {
-            Projection::ReadModel(model) => {
-                let mut rows = rows.unwrap_or_else(|| model.rows(from.generation, from.position == 0));
-                rows.take(&mut transaction, events).await?;
-                rows.flush(&mut transaction).await?;
-                Some(rows)
+        let known = delivered.partition_point(|one| one.record().position <= from.position);
+        let mut batch = &delivered[known..];
+        loop {
+            match self.try_apply(pool, from, fence, batch, None).await {
+                Err(AdvanceError::Database(e)) if is_about_data(&e) && batch.len() > 1 => {
+                    batch = &batch[..batch.len() / 2];
+                }
+                Err(AdvanceError::Database(e)) if is_about_data(&e) => {
+                    return self.try_apply(pool, from, fence, batch, Some(e)).await;
+                }
+                done => return done,
             }
-            Projection::FollowUps => follow_up::record(&mut transaction, events).await.map(|()| None)?,
-            Projection::Timers => timer::record(&mut transaction, events).await.map(|()| None)?,
+        }
+    }
+
+    /// `refused` is why the only event of the batch is to be parked.
+    async fn try_apply(
+        &mut self,
+        pool: &PgPool,
+        from: Checkpoint,
+        fence: i64,
+        batch: &[Delivered],
+        refused: Option<sqlx::Error>,
+    ) -> Result<Checkpoint, AdvanceError> {
+        let Some(last) = batch.last().map(Delivered::record) else { return Ok(from) };
+        let known = self.known.take().filter(|known| known.generation == from.generation);
+        let mut transaction = pool.begin().await?;
+        let to = checkpoint::advance(&mut transaction, self.projection.name(), from, last, fence).await?;
+        let mut known = match known {
+            Some(known) => known,
+            None => self.begin(&mut transaction, from).await?,
         };
+        let mut to_park = ToPark::default();
+        let events = match (refused, self.projection.keyed_by().key(last)) {
+            (None, _) => parked::split(self.projection, batch, &mut known.parked, &mut to_park),
+            (Some(refused), Some(key)) => {
+                to_park.push(last, key, Some(&refused.to_string()));
+                known.parked.insert(key);
+                vec![]
+            }
+            (Some(refused), None) => return Err(refused.into()),
+        };
+        self.write(&mut transaction, &mut known, &events).await?;
+        to_park.insert(&mut transaction, self.projection.name()).await?;
         transaction.commit().await?;
-        self.rows = rows;
+        self.known = Some(known);
         Ok(to)
     }
 
-    /// Forgets the rows in memory: somebody else may have written since.
-    pub fn forget(&mut self) {
-        self.rows = None;
+    async fn begin(&self, connection: &mut PgConnection, from: Checkpoint) -> Result<Known, sqlx::Error> {
+        let rows = match self.projection {
+            Projection::ReadModel(model) => Some(model.rows(from.generation, from.position == 0)),
+            Projection::FollowUps | Projection::Timers => None,
+        };
+        let parked = parked::keys(connection, self.projection.name()).await?;
+        Ok(Known { generation: from.generation, rows, parked })
     }
+
+    async fn write(
+        &self,
+        transaction: &mut PgConnection,
+        known: &mut Known,
+        events: &[Delivered],
+    ) -> Result<(), sqlx::Error> {
+        match (self.projection, &mut known.rows) {
+            (Projection::ReadModel(_), Some(rows)) => {
+                rows.take(transaction, events).await?;
+                rows.flush(transaction).await
+            }
+            (Projection::FollowUps, _) => follow_up::record(transaction, events).await,
+            (Projection::Timers, _) => timer::record(transaction, events).await,
+            (Projection::ReadModel(_), None) => Ok(()),
+        }
+    }
+
+    /// Forgets what is in memory: somebody else may have written since.
+    pub fn forget(&mut self) {
+        self.known = None;
+    }
+}
+
+/// Whether it is the rows that Postgres would not have, and not that it cannot be reached or is busy.
+fn is_about_data(error: &sqlx::Error) -> bool {
+    // PostgreSQL 18, appendix A: data exceptions, integrity constraints, and limits that a row or a value exceeds.
+    let classes = ["22", "23", "54"];
+    let code = error.as_database_error().and_then(|e| e.code());
+    code.is_some_and(|code| classes.iter().any(|class| code.starts_with(class)))
 }

@@ -4,8 +4,9 @@
 //! A row has the positions of one list within one block of the log (`migrations/0010_event_index.sql`): a batch of
 //! events touches a row for each list, not one for each event.
 
+use crate::parked::KeyedBy;
 use crate::row::Row;
-use crate::{ReadModel, Recorded};
+use crate::{Delivered, ReadModel};
 use sqlx::{PgConnection, PgPool};
 use std::fmt;
 use store::{Category, Filter, Position, RecordedEvent, checkpoint};
@@ -74,18 +75,20 @@ pub(crate) struct Positions(Vec<i16>);
 impl Row for Positions {
     const NAME: &'static str = "event_index";
     const VERSION: i16 = 1;
+    const KEYED_BY: KeyedBy = KeyedBy::Nothing;
     const IS_WHOLE: bool = false;
     const CATEGORIES: &'static [&'static str] = &["order", "payment", "stock", "shipment"];
     /// A list, and where the block begins.
     type Key = (String, Position);
 
-    fn keys(event: &Recorded) -> impl IntoIterator<Item = (String, Position)> {
-        Key::of(&event.record).map(|key| (key.to_string(), key.base(event.record.position)))
+    fn keys(delivered: &Delivered) -> impl IntoIterator<Item = (String, Position)> {
+        let record = delivered.record();
+        Key::of(record).map(|key| (key.to_string(), key.base(record.position)))
     }
 
-    fn fold(row: &mut Option<Self>, (_, base): &(String, Position), event: &Recorded) {
+    fn fold(row: &mut Option<Self>, (_, base): &(String, Position), delivered: &Delivered) {
         // A block is shorter than 2^15.
-        let offset = (event.record.position - base) as i16;
+        let offset = (delivered.record().position - base) as i16;
         row.get_or_insert_with(|| Self(Vec::new())).0.push(offset);
     }
 

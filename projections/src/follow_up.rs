@@ -1,11 +1,10 @@
 //! The rows that reactions leave: what is to be done, and what came of it.
 
-use crate::Recorded;
+use crate::{Delivered, Recorded};
 use domain::Event;
 use domain::reaction::{Act, FollowUp, react};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
-use std::sync::Arc;
 use std::time::Duration;
 use store::lease::Lease;
 use store::{Origin, Position, derive_id};
@@ -53,9 +52,9 @@ pub fn correlation_id(of_event: Uuid, event: &Event) -> Uuid {
 }
 
 /// Writes what follows from `events`. Nothing follows from imported history.
-pub(crate) async fn record(transaction: &mut PgConnection, events: &[Arc<Recorded>]) -> Result<(), sqlx::Error> {
+pub(crate) async fn record(transaction: &mut PgConnection, events: &[Delivered]) -> Result<(), sqlx::Error> {
     let mut rows = Rows::default();
-    for Recorded { record, event } in events.iter().map(|e| &**e) {
+    for Recorded { record, event } in events.iter().filter_map(Delivered::event) {
         if record.metadata.origin == Origin::Import {
             continue;
         }

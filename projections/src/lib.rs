@@ -8,6 +8,7 @@ pub mod event_index;
 pub mod follow_up;
 mod generation;
 pub mod order_summary;
+pub mod parked;
 pub mod rebuild;
 mod row;
 pub mod stock_level;
@@ -16,6 +17,7 @@ pub mod timer;
 pub use generation::{Comparison, Difference};
 
 use domain::Event;
+use parked::KeyedBy;
 use row::Row;
 use sqlx::PgConnection;
 use std::sync::Arc;
@@ -26,6 +28,34 @@ use store::RecordedEvent;
 pub struct Recorded {
     pub record: RecordedEvent,
     pub event: Event,
+}
+
+/// An event as it comes to a projection.
+#[derive(Debug, Clone)]
+pub enum Delivered {
+    Event(Arc<Recorded>),
+    /// It has not the shape of its type.
+    Unreadable {
+        record: Arc<RecordedEvent>,
+        cause: String,
+    },
+}
+
+impl Delivered {
+    pub fn record(&self) -> &RecordedEvent {
+        match self {
+            Self::Event(event) => &event.record,
+            Self::Unreadable { record, .. } => record,
+        }
+    }
+
+    /// The event, if it can be read.
+    pub fn event(&self) -> Option<&Recorded> {
+        match self {
+            Self::Event(event) => Some(event),
+            Self::Unreadable { .. } => None,
+        }
+    }
 }
 
 /// Declares the read models: for each a name, and the type of its rows.
@@ -57,6 +87,10 @@ macro_rules! read_models {
                 match self { $(Self::$name => <$row as Row>::CATEGORIES),+ }
             }
 
+            const fn keyed_by(self) -> KeyedBy {
+                match self { $(Self::$name => <$row as Row>::KEYED_BY),+ }
+            }
+
             fn rows(self, generation: i32, is_new: bool) -> Rows {
                 match self { $(Self::$name => Rows::$name(row::Rows::new(generation, is_new))),+ }
             }
@@ -66,15 +100,11 @@ macro_rules! read_models {
         enum Rows { $($name(row::Rows<$row>)),+ }
 
         impl Rows {
-            fn generation(&self) -> i32 {
-                match self { $(Self::$name(rows) => rows.generation),+ }
-            }
-
             fn changed(&self) -> usize {
                 match self { $(Self::$name(rows) => rows.changed()),+ }
             }
 
-            async fn take(&mut self, connection: &mut PgConnection, events: &[Arc<Recorded>]) -> Result<(), sqlx::Error> {
+            async fn take(&mut self, connection: &mut PgConnection, events: &[Delivered]) -> Result<(), sqlx::Error> {
                 match self { $(Self::$name(rows) => rows.take(connection, events).await),+ }
             }
 
@@ -135,6 +165,22 @@ impl Projection {
         match self {
             Self::ReadModel(model) => model.version(),
             Self::FollowUps | Self::Timers => 1,
+        }
+    }
+
+    /// What waits together with an event of it that cannot be taken in.
+    pub const fn keyed_by(self) -> KeyedBy {
+        match self {
+            Self::ReadModel(model) => model.keyed_by(),
+            Self::FollowUps | Self::Timers => KeyedBy::Order,
+        }
+    }
+
+    /// Whether an event may change its rows.
+    fn concerns(self, record: &RecordedEvent) -> bool {
+        match self {
+            Self::ReadModel(model) => model.categories().contains(&record.stream.category.name),
+            Self::FollowUps | Self::Timers => true,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Read model: an order as it stands. Its row, its fold, its queries.
 
-use crate::Recorded;
+use crate::Delivered;
+use crate::parked::KeyedBy;
 use crate::row::Row;
 use chrono::{DateTime, Utc};
 use domain::id::{OrderId, PaymentId};
@@ -70,14 +71,16 @@ impl PaymentSummary {
 impl Row for OrderSummary {
     const NAME: &'static str = "order_summary";
     const VERSION: i16 = 1;
+    const KEYED_BY: KeyedBy = KeyedBy::Order;
     const CATEGORIES: &'static [&'static str] = &["order", "payment"];
     type Key = Uuid;
 
-    fn keys(event: &Recorded) -> impl IntoIterator<Item = Uuid> {
-        order_of(&event.event).map(|id| id.0)
+    fn keys(delivered: &Delivered) -> impl IntoIterator<Item = Uuid> {
+        delivered.event().and_then(|recorded| order_of(&recorded.event)).map(|id| id.0)
     }
 
-    fn fold(row: &mut Option<Self>, key: &Uuid, recorded: &Recorded) {
+    fn fold(row: &mut Option<Self>, key: &Uuid, delivered: &Delivered) {
+        let Some(recorded) = delivered.event() else { return };
         if let Event::Order(_, order::Event::OrderPlaced(placed)) = &recorded.event {
             *row = Some(Self::placed(OrderId(*key), placed, &recorded.record));
         }

@@ -1,10 +1,12 @@
 //! A read model's rows, built a second time beside the live ones. Follow-ups and timers cannot be named here.
 
-use crate::{Comparison, ReadModel, Recorded, Rows, generation};
+use crate::parked::{self, ToPark};
+use crate::{Comparison, Delivered, Projection, ReadModel, Rows, generation};
 use sqlx::{PgConnection, PgPool};
-use std::sync::Arc;
+use std::collections::HashSet;
 use store::RecordedEvent;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
+use uuid::Uuid;
 
 /// How many rows are folded before they are written.
 const MOST: usize = 20_000;
@@ -15,6 +17,9 @@ pub struct Rebuild {
     fence: i64,
     at: Checkpoint,
     rows: Rows,
+    /// The keys of which something cannot be taken in, and what is to be written down of them.
+    parked: HashSet<Uuid>,
+    to_park: ToPark,
     /// The last event that was taken in and is not written.
     unwritten: Option<RecordedEvent>,
 }
@@ -31,11 +36,13 @@ impl Rebuild {
             None => {
                 let at = checkpoint::begin(&mut transaction, model.name(), model.version(), fence).await?;
                 generation::empty(&mut transaction, model.name(), at.generation).await?;
+                parked::forget(&mut transaction, model.replay_name()).await?;
                 at
             }
         };
+        let parked = parked::keys(&mut transaction, model.replay_name()).await?;
         transaction.commit().await?;
-        Ok(Self { model, fence, at, rows: model.rows(at.generation, at.position == 0), unwritten: None })
+        Ok(Self::at(model, fence, at, parked))
     }
 
     /// Goes on with the generation that was kept when the live one took its place; `None` if none was.
@@ -45,8 +52,16 @@ impl Rebuild {
     pub async fn of_kept(pool: &PgPool, model: ReadModel, fence: i64) -> Result<Option<Self>, AdvanceError> {
         let mut transaction = pool.begin().await?;
         let kept = checkpoint::take_kept(&mut transaction, model.name(), model.version(), fence).await?;
+        // What was parked of the live rows cannot be taken into these either.
+        parked::copy(&mut transaction, model.name(), model.replay_name()).await?;
+        let parked = parked::keys(&mut transaction, model.replay_name()).await?;
         transaction.commit().await?;
-        Ok(kept.map(|at| Self { model, fence, at, rows: model.rows(at.generation, false), unwritten: None }))
+        Ok(kept.map(|at| Self::at(model, fence, at, parked)))
+    }
+
+    fn at(model: ReadModel, fence: i64, at: Checkpoint, parked: HashSet<Uuid>) -> Self {
+        let rows = model.rows(at.generation, at.position == 0);
+        Self { model, fence, at, rows, parked, to_park: ToPark::default(), unwritten: None }
     }
 
     /// The last event that it has.
@@ -61,11 +76,12 @@ impl Rebuild {
     pub async fn take(
         &mut self,
         pool: &PgPool,
-        events: &[Arc<Recorded>],
+        delivered: &[Delivered],
         last: RecordedEvent,
     ) -> Result<(), AdvanceError> {
+        let events = parked::split(Projection::ReadModel(self.model), delivered, &mut self.parked, &mut self.to_park);
         // Rows that are not in memory are read outside of the transaction that writes: nobody else writes them.
-        self.rows.take(&mut *pool.acquire().await?, events).await?;
+        self.rows.take(&mut *pool.acquire().await?, &events).await?;
         self.unwritten = Some(last);
         if self.rows.changed() > MOST { self.write(pool).await } else { Ok(()) }
     }
@@ -84,6 +100,7 @@ impl Rebuild {
     async fn write_in(&mut self, transaction: &mut PgConnection) -> Result<(), AdvanceError> {
         let Some(last) = self.unwritten.take() else { return Ok(()) };
         self.at = checkpoint::advance(transaction, self.model.name(), self.at, &last, self.fence).await?;
+        std::mem::take(&mut self.to_park).insert(transaction, self.model.replay_name()).await?;
         Ok(self.rows.flush(transaction).await?)
     }
 
@@ -108,6 +125,7 @@ impl Rebuild {
     /// When another rebuild has begun, or Postgres fails.
     pub async fn switch(mut self, transaction: &mut PgConnection) -> Result<(), AdvanceError> {
         self.write_in(transaction).await?;
+        parked::replace(transaction, self.model.name(), self.model.replay_name()).await?;
         checkpoint::switch(transaction, self.model.name(), self.at).await
     }
 
@@ -119,6 +137,7 @@ impl Rebuild {
         let mut transaction = pool.begin().await?;
         checkpoint::discard(&mut transaction, self.model.name(), self.at).await?;
         generation::empty(&mut transaction, self.model.name(), self.at.generation).await?;
+        parked::forget(&mut transaction, self.model.replay_name()).await?;
         transaction.commit().await
     }
 }

@@ -1,10 +1,10 @@
 //! What a row of a read model is, and how rows are folded: in memory, and written by one statement.
 
-use crate::Recorded;
+use crate::Delivered;
+use crate::parked::KeyedBy;
 use sqlx::PgConnection;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::Arc;
 
 /// A row of a read model: its table, its key, and how it is folded from events.
 pub(crate) trait Row: Send + Sync + Sized + 'static {
@@ -15,15 +15,17 @@ pub(crate) trait Row: Send + Sync + Sized + 'static {
     const VERSION: i16;
     /// Whether a row is all that is known of its key. If not, it is what is new of it, and [`Row::store`] adds that.
     const IS_WHOLE: bool = true;
+    /// What waits together with an event that cannot be taken in. All events that change a row have one such key.
+    const KEYED_BY: KeyedBy;
     /// The categories of streams whose events change rows.
     const CATEGORIES: &'static [&'static str];
     type Key: Clone + Eq + Hash + Send + Sync;
 
     /// The keys of the rows that the event changes.
-    fn keys(event: &Recorded) -> impl IntoIterator<Item = Self::Key>;
+    fn keys(delivered: &Delivered) -> impl IntoIterator<Item = Self::Key>;
 
     /// Takes an event into the row of one of its keys; there is none before the event that begins it.
-    fn fold(row: &mut Option<Self>, key: &Self::Key, event: &Recorded);
+    fn fold(row: &mut Option<Self>, key: &Self::Key, delivered: &Delivered);
 
     /// The stored rows of these keys.
     fn load(
@@ -47,7 +49,7 @@ const CHUNK: usize = 2000;
 
 /// The rows of a generation that are in memory. Nobody else writes the generation as long as they are.
 pub(crate) struct Rows<R: Row> {
-    pub(crate) generation: i32,
+    generation: i32,
     rows: HashMap<R::Key, Held<R>>,
     /// How many of them have changed since they were written.
     changed: usize,
@@ -70,9 +72,9 @@ impl<R: Row> Rows<R> {
     pub(crate) async fn take(
         &mut self,
         connection: &mut PgConnection,
-        events: &[Arc<Recorded>],
+        events: &[Delivered],
     ) -> Result<(), sqlx::Error> {
-        let ours = || events.iter().filter(|e| R::CATEGORIES.contains(&e.record.stream.category.name));
+        let ours = || events.iter().filter(|e| R::CATEGORIES.contains(&e.record().stream.category.name));
         if R::IS_WHOLE && !self.is_all {
             let mut unknown = Vec::new();
             for key in ours().flat_map(|event| R::keys(event)) {

@@ -1,7 +1,8 @@
 //! Read model: what is on hand and reserved of each SKU. Its row, its fold, its queries.
 
-use crate::Recorded;
+use crate::parked::KeyedBy;
 use crate::row::Row;
+use crate::{Delivered, Recorded};
 use chrono::{DateTime, Utc};
 use domain::Event;
 use domain::stock::{self, LineQuantity};
@@ -22,23 +23,24 @@ pub struct StockLevel {
 impl Row for StockLevel {
     const NAME: &'static str = "stock_level";
     const VERSION: i16 = 1;
+    const KEYED_BY: KeyedBy = KeyedBy::Stream;
     const CATEGORIES: &'static [&'static str] = &["stock"];
     type Key = String;
 
-    fn keys(event: &Recorded) -> impl IntoIterator<Item = String> {
-        match &event.event {
+    fn keys(delivered: &Delivered) -> impl IntoIterator<Item = String> {
+        delivered.event().and_then(|recorded| match &recorded.event {
             Event::Stock(_, event) => Some(event.sku().to_string()),
             Event::Order(..) | Event::Payment(..) | Event::Shipment(..) => None,
-        }
+        })
     }
 
-    fn fold(row: &mut Option<Self>, sku: &String, recorded: &Recorded) {
-        let Event::Stock(_, event) = &recorded.event else { return };
+    fn fold(row: &mut Option<Self>, sku: &String, delivered: &Delivered) {
+        let Some(Recorded { record, event: Event::Stock(_, event) }) = delivered.event() else { return };
         let row = row.get_or_insert_with(|| Self {
             sku: sku.clone(),
             on_hand: 0,
             reserved: 0,
-            changed_at: recorded.record.recorded_at,
+            changed_at: record.recorded_at,
             version: 0,
         });
         match event {
@@ -56,8 +58,8 @@ impl Row for StockLevel {
             | stock::Event::BackorderNeedless(_)
             | stock::Event::BackorderDropped(_) => {}
         }
-        row.changed_at = recorded.record.recorded_at;
-        row.version = recorded.record.version;
+        row.changed_at = record.recorded_at;
+        row.version = record.version;
     }
 
     async fn load(

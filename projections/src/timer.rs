@@ -2,15 +2,14 @@
 //!
 //! They are acts to come, like follow-ups, and no read model: nothing can replay them.
 
-use crate::Recorded;
 use crate::follow_up::correlation_id;
+use crate::{Delivered, Recorded};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::reaction::Act;
 use domain::timer::{Timer, TimerChange, timers};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use std::collections::HashMap;
-use std::sync::Arc;
 use store::{Origin, derive_id};
 use uuid::Uuid;
 
@@ -25,10 +24,10 @@ pub fn fires_at(recorded_at: DateTime<Utc>, after_seconds: u32) -> DateTime<Utc>
 }
 
 /// Writes what `events` set, and removes what they clear. Imported history does neither.
-pub(crate) async fn record(transaction: &mut PgConnection, events: &[Arc<Recorded>]) -> Result<(), sqlx::Error> {
+pub(crate) async fn record(transaction: &mut PgConnection, events: &[Delivered]) -> Result<(), sqlx::Error> {
     // What is both set and cleared by them is never written.
     let mut changes: HashMap<Timer, Option<(&Recorded, u32, Act)>> = HashMap::new();
-    for recorded in events.iter().map(|e| &**e).filter(|e| e.record.metadata.origin != Origin::Import) {
+    for recorded in events.iter().filter_map(Delivered::event).filter(|e| e.record.metadata.origin != Origin::Import) {
         for change in timers(&recorded.event) {
             match change {
                 TimerChange::Set { timer, after_seconds, command } => {

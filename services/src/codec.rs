@@ -1,9 +1,10 @@
 //! Events of the domain to stored events and back, whatever schema version they were stored in.
 
 use domain::{Aggregate, Event, order, payment, shipment, stock};
-use projections::Recorded;
+use projections::{Delivered, Recorded};
 use serde_json::Value;
 use std::borrow::Cow;
+use std::sync::Arc;
 use store::{Category, NewEvent, Position, RecordedEvent, StreamId};
 use uuid::Uuid;
 
@@ -83,6 +84,20 @@ pub fn encode(event: &Event) -> NewEvent {
 pub fn decode(record: RecordedEvent) -> Result<Recorded, DecodeError> {
     let event = decode_stored(Stored::from(&record))?;
     Ok(Recorded { record, event })
+}
+
+/// The event as projections get it: one that has not the shape of its type is told apart, for all others go on without it.
+///
+/// # Errors
+/// When this build does not know its type or version: a newer one does.
+pub fn deliver(record: RecordedEvent) -> Result<Delivered, DecodeError> {
+    match decode_stored(Stored::from(&record)) {
+        Ok(event) => Ok(Delivered::Event(Arc::new(Recorded { record, event }))),
+        Err(e @ DecodeError::Malformed { .. }) => {
+            Ok(Delivered::Unreadable { record: Arc::new(record), cause: e.to_string() })
+        }
+        Err(e @ DecodeError::UnknownType { .. }) => Err(e),
+    }
 }
 
 /// What decoding takes of a stored event.

@@ -9,7 +9,7 @@ use crate::{js, subject};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures_util::{FutureExt, StreamExt};
-use projections::Recorded;
+use projections::Delivered;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,7 +58,7 @@ pub struct Reader {
 
 struct Buffer {
     /// Consecutive.
-    events: Mutex<VecDeque<Arc<Recorded>>>,
+    events: Mutex<VecDeque<Delivered>>,
     /// The position of the last event.
     last: watch::Sender<Position>,
     /// How often the log had to be asked because JetStream left something out, or was silent.
@@ -66,7 +66,7 @@ struct Buffer {
 }
 
 impl Buffer {
-    fn events(&self) -> MutexGuard<'_, VecDeque<Arc<Recorded>>> {
+    fn events(&self) -> MutexGuard<'_, VecDeque<Delivered>> {
         // Nothing panics while it holds the lock.
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,8 +76,8 @@ impl Buffer {
     }
 
     /// Takes in events that follow the last one without a gap.
-    fn push(&self, new: Vec<Arc<Recorded>>) {
-        let Some(last) = new.last().map(|e| e.record.position) else { return };
+    fn push(&self, new: Vec<Delivered>) {
+        let Some(last) = new.last().map(|e| e.record().position) else { return };
         let mut events = self.events();
         events.extend(new);
         let excess = events.len().saturating_sub(BUFFER);
@@ -145,10 +145,10 @@ impl Feed {
         loop {
             match next.map(|message| message.map(|message| js::recorded(&message))) {
                 Some(Ok(Ok(record))) if record.position <= last => {}
-                Some(Ok(Ok(record))) if record.position == last + 1 => match codec::decode(record) {
+                Some(Ok(Ok(record))) if record.position == last + 1 => match codec::deliver(record) {
                     Ok(event) => {
                         last += 1;
-                        received.events.push(Arc::new(event));
+                        received.events.push(event);
                     }
                     Err(e) => {
                         received.error = Some(e);
@@ -168,14 +168,14 @@ impl Feed {
     }
 
     /// The next events, read from the log.
-    async fn read_log(&self) -> Result<Vec<Arc<Recorded>>, FeedError> {
+    async fn read_log(&self) -> Result<Vec<Delivered>, FeedError> {
         read(&self.log, self.position(), PAGE).await
     }
 }
 
 #[derive(Default)]
 struct Received {
-    events: Vec<Arc<Recorded>>,
+    events: Vec<Delivered>,
     /// JetStream is there, and has nothing.
     silent: bool,
     /// It is not, left something out, or sent what is no event.
@@ -223,13 +223,13 @@ impl Reader {
     ///
     /// # Errors
     /// When it is further behind than the buffer reaches, and the log cannot be read.
-    pub async fn next(&mut self, after: Position, limit: usize) -> Result<Vec<Arc<Recorded>>, FeedError> {
+    pub async fn next(&mut self, after: Position, limit: usize) -> Result<Vec<Delivered>, FeedError> {
         if self.grown.borrow_and_update().le(&after) {
             return Ok(vec![]);
         }
         {
             let events = self.buffer.events();
-            if let Some(first) = events.front().map(|e| e.record.position)
+            if let Some(first) = events.front().map(|e| e.record().position)
                 && first <= after + 1
             {
                 let skipped = (after + 1 - first) as usize;
@@ -243,7 +243,7 @@ impl Reader {
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<Arc<Recorded>>, FeedError> {
+    pub async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<Delivered>, FeedError> {
         read(&self.log, after, limit).await
     }
 
@@ -253,7 +253,7 @@ impl Reader {
     }
 }
 
-async fn read(log: &Log, after: Position, limit: usize) -> Result<Vec<Arc<Recorded>>, FeedError> {
+async fn read(log: &Log, after: Position, limit: usize) -> Result<Vec<Delivered>, FeedError> {
     let page = log.read_all(after, limit as i64).await?;
-    Ok(page.into_iter().map(|record| codec::decode(record).map(Arc::new)).collect::<Result<_, _>>()?)
+    Ok(page.into_iter().map(codec::deliver).collect::<Result<_, _>>()?)
 }

@@ -21,6 +21,7 @@ pub mod projector;
 pub mod provider;
 pub mod query_api;
 pub mod readable;
+pub mod redrive;
 pub mod relay;
 pub mod replay;
 pub mod search;

@@ -4,6 +4,7 @@ use crate::feed::{FeedError, Reader};
 use crate::step::{Outcome, Step};
 use projections::Projection;
 use projections::apply::Applier;
+use projections::follow_up::storable;
 use sqlx::PgPool;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,17 +65,18 @@ impl Projector {
         let renewed = Instant::now();
         let before = self.held.take();
         // Who cannot write the rows must not keep those from it who can.
-        let live = checkpoint::live_version(&self.pool, name).await?;
-        if live.is_some_and(|live| live != version) {
-            if !std::mem::replace(&mut self.is_other, true) {
-                tracing::warn!(name, ?live, ours = version, "the rows are of another version: run `daybook replay`");
-            }
+        let live = checkpoint::live_rows(&self.pool, name).await?;
+        let is_other = live.is_some_and(|live| live.version != version);
+        if is_other && !self.is_other {
+            tracing::warn!(name, ?live, ours = version, "the rows are of another version: run `daybook replay`");
+        }
+        self.is_other = is_other;
+        if is_other || live.is_some_and(|live| live.paused) {
             if let Some(held) = before {
                 lease::release(&self.pool, &held.lease).await?;
             }
             return Ok(false);
         }
-        self.is_other = false;
         let Some(lease) = lease::acquire(&self.pool, name, self.owner).await? else { return Ok(false) };
         let checkpoint = match before {
             Some(held) if held.lease == lease => held.checkpoint,
@@ -114,23 +116,26 @@ impl Step for Projector {
             applied = applier.apply(pool, held.checkpoint, held.lease.fence, &events).await;
         }
         match applied {
-            Ok(checkpoint) => held.checkpoint = checkpoint,
-            Err(e) => {
-                // Whatever it was, the checkpoint in the database is the truth.
+            Ok(checkpoint) => {
+                let taken_in = checkpoint.position - held.checkpoint.position;
+                held.checkpoint = checkpoint;
+                if self.projection == Projection::FollowUps {
+                    self.written.notify_one();
+                }
+                Ok(Outcome::Worked(taken_in as usize))
+            }
+            // Another owner, a replay that has switched generations, or somebody who has written rows: nothing was
+            // written, and nothing is wrong. The checkpoint in the database is the truth.
+            Err(AdvanceError::Fenced(_)) => {
                 self.held = None;
-                return match e {
-                    // Another owner, or a replay that has switched generations: nothing was written, and nothing is wrong.
-                    AdvanceError::Fenced(_) => Ok(Outcome::Worked(0)),
-                    AdvanceError::OtherVersion { .. } | AdvanceError::NotInLog(_) | AdvanceError::Database(_) => {
-                        Err(e.into())
-                    }
-                };
+                Ok(Outcome::Worked(0))
+            }
+            Err(e) => {
+                self.held = None;
+                _ = checkpoint::failed(&self.pool, self.projection.name(), &storable(&e.to_string())).await;
+                Err(e.into())
             }
         }
-        if self.projection == Projection::FollowUps {
-            self.written.notify_one();
-        }
-        Ok(Outcome::Worked(events.len()))
     }
 
     async fn wait(&mut self) {

@@ -6,10 +6,9 @@
 use crate::codec::{self, DecodeError};
 use crate::projector::RENEW;
 use projections::rebuild::Rebuild;
-use projections::{Comparison, ReadModel, Recorded};
+use projections::{Comparison, Delivered, ReadModel};
 use serde::Serialize;
 use sqlx::{PgPool, Postgres, Transaction};
-use std::sync::Arc;
 use std::time::Instant;
 use store::checkpoint::{self, AdvanceError};
 use store::lease::{self, Lease};
@@ -165,7 +164,7 @@ struct Replay<'a, 'b> {
 
 /// A page of the log, with the events that matter decoded.
 struct Page {
-    events: Vec<Arc<Recorded>>,
+    events: Vec<Delivered>,
     last: RecordedEvent,
 }
 
@@ -248,7 +247,7 @@ impl Replay<'_, '_> {
 fn decoded(page: Vec<RecordedEvent>, categories: &[&str]) -> Result<Page, ReplayError> {
     let last = page.last().cloned().ok_or(ReplayError::Log(ReadError::Ended))?;
     let ours = page.into_iter().filter(|event| categories.contains(&event.stream.category.name));
-    let events = ours.map(|event| codec::decode(event).map(Arc::new)).collect::<Result<_, _>>()?;
+    let events = ours.map(codec::deliver).collect::<Result<_, _>>()?;
     Ok(Page { events, last })
 }
 

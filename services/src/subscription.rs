@@ -2,8 +2,7 @@
 //! feed does not reach back, then as they come from JetStream.
 
 use crate::feed::{FeedError, Reader};
-use projections::Recorded;
-use std::sync::Arc;
+use projections::Delivered;
 use store::{Filter, Position};
 
 /// How many events are looked at at a time.
@@ -27,14 +26,14 @@ impl Subscription {
     /// # Errors
     /// When it is further behind than the feed reaches back, and the log cannot be read. The next call goes on where
     /// this one would have.
-    pub async fn next(&mut self) -> Result<Vec<Arc<Recorded>>, FeedError> {
+    pub async fn next(&mut self) -> Result<Vec<Delivered>, FeedError> {
         loop {
             let mut page = self.reader.next(self.position, PAGE).await?;
             match page.last() {
-                Some(last) => self.position = last.record.position,
+                Some(last) => self.position = last.record().position,
                 None => self.reader.grown().await,
             }
-            page.retain(|event| self.filter.matches(&event.record));
+            page.retain(|one| self.filter.matches(one.record()));
             if !page.is_empty() {
                 return Ok(page);
             }

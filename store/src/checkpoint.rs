@@ -11,6 +11,8 @@ pub struct Checkpoint {
     /// Whether it is the generation that is served.
     pub live: bool,
     pub position: Position,
+    /// How often somebody else than its owner has written rows.
+    pub edits: i64,
 }
 
 /// What was in the transaction must not be committed.
@@ -44,7 +46,7 @@ pub async fn take(
     let taken = sqlx::query_as!(
         Checkpoint,
         "UPDATE daybook.checkpoints SET fence = $2 WHERE projection = $1 AND live AND fence <= $2 AND version = $3
-         RETURNING generation, live, position",
+         RETURNING generation, live, position, edits",
         projection,
         lease.fence,
         version
@@ -52,8 +54,10 @@ pub async fn take(
     if let Some(taken) = taken.fetch_optional(pool).await? {
         return Ok(taken);
     }
-    match live_version(pool, projection).await? {
-        Some(live) if live != version => Err(AdvanceError::OtherVersion { projection, live, ours: version }),
+    match live_rows(pool, projection).await? {
+        Some(Live { version: live, .. }) if live != version => {
+            Err(AdvanceError::OtherVersion { projection, live, ours: version })
+        }
         _ => Err(AdvanceError::Fenced(projection)),
     }
 }
@@ -71,8 +75,8 @@ pub async fn advance(
     fence: i64,
 ) -> Result<Checkpoint, AdvanceError> {
     let moved = sqlx::query!(
-        "UPDATE daybook.checkpoints SET position = $4, moved_at = clock_timestamp()
-         WHERE projection = $1 AND generation = $2 AND position = $3 AND fence = $5 AND live = $7
+        "UPDATE daybook.checkpoints SET position = $4, moved_at = clock_timestamp(), last_error = NULL
+         WHERE projection = $1 AND generation = $2 AND position = $3 AND fence = $5 AND live = $7 AND edits = $8
            AND EXISTS (SELECT FROM daybook.events WHERE position = $4 AND event_id = $6)",
         projection,
         from.generation,
@@ -80,7 +84,8 @@ pub async fn advance(
         to.position,
         fence,
         to.event_id,
-        from.live
+        from.live,
+        from.edits
     );
     if moved.execute(&mut *transaction).await?.rows_affected() == 1 {
         return Ok(Checkpoint { position: to.position, ..from });
@@ -103,7 +108,7 @@ pub async fn advance(
 pub async fn hold_live(transaction: &mut PgConnection, projection: &'static str) -> Result<Checkpoint, sqlx::Error> {
     sqlx::query_as!(
         Checkpoint,
-        "SELECT generation, live, position FROM daybook.checkpoints WHERE projection = $1 AND live FOR UPDATE",
+        "SELECT generation, live, position, edits FROM daybook.checkpoints WHERE projection = $1 AND live FOR UPDATE",
         projection
     )
     .fetch_one(transaction)
@@ -124,7 +129,7 @@ pub async fn resume(
         Checkpoint,
         "UPDATE daybook.checkpoints SET fence = $3
          WHERE projection = $1 AND NOT live AND NOT kept AND version = $2
-         RETURNING generation, live, position",
+         RETURNING generation, live, position, edits",
         projection,
         version,
         fence
@@ -147,7 +152,7 @@ pub async fn take_kept(
         Checkpoint,
         "UPDATE daybook.checkpoints SET fence = $3
          WHERE projection = $1 AND kept AND version = $2
-         RETURNING generation, live, position",
+         RETURNING generation, live, position, edits",
         projection,
         version,
         fence
@@ -174,7 +179,7 @@ pub async fn begin(
          VALUES ($1, 3 - $2, false, $3, $4)
          ON CONFLICT ON CONSTRAINT checkpoints_generation DO UPDATE
          SET position = 0, kept = false, version = $3, fence = $4, moved_at = clock_timestamp()
-         RETURNING generation, live, position",
+         RETURNING generation, live, position, edits",
         projection,
         live.generation,
         version,
@@ -263,12 +268,57 @@ pub async fn live(pool: &PgPool) -> Result<Vec<(String, Position)>, sqlx::Error>
     Ok(rows.fetch_all(pool).await?.into_iter().map(|row| (row.projection, row.position)).collect())
 }
 
-/// The version of a projection's live rows.
+/// Of a projection's live rows, what keeps an owner from writing them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Live {
+    /// Of the code that folded them.
+    pub version: i16,
+    /// Somebody wants it to stand still.
+    pub paused: bool,
+}
+
+/// The live generation of a projection; `None` if it has none.
 ///
 /// # Errors
 /// When Postgres cannot be asked.
-pub async fn live_version(pool: &PgPool, projection: &str) -> Result<Option<i16>, sqlx::Error> {
-    sqlx::query_scalar!("SELECT version FROM daybook.checkpoints WHERE projection = $1 AND live", projection)
+pub async fn live_rows(pool: &PgPool, projection: &str) -> Result<Option<Live>, sqlx::Error> {
+    sqlx::query_as!(Live, "SELECT version, paused FROM daybook.checkpoints WHERE projection = $1 AND live", projection)
         .fetch_optional(pool)
         .await
+}
+
+/// Has a projection stand still, or go on; `false` if there is none of that name.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn pause(pool: &PgPool, projection: &str, paused: bool) -> Result<bool, sqlx::Error> {
+    // Of the generation that is not live as well: a replay does not end a pause.
+    let changed = sqlx::query!("UPDATE daybook.checkpoints SET paused = $2 WHERE projection = $1", projection, paused);
+    Ok(changed.execute(pool).await?.rows_affected() > 0)
+}
+
+/// Keeps why a projection does not go on, until it does.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn failed(pool: &PgPool, projection: &str, error: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE daybook.checkpoints SET last_error = $2, failed_at = clock_timestamp() WHERE projection = $1 AND live",
+        projection,
+        error
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Says, in the transaction that has written rows, that the owner must forget what it remembers of them.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn edited(transaction: &mut PgConnection, projection: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!("UPDATE daybook.checkpoints SET edits = edits + 1 WHERE projection = $1 AND live", projection)
+        .execute(transaction)
+        .await?;
+    Ok(())
 }

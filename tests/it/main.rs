@@ -20,6 +20,7 @@ mod model;
 mod olist;
 mod orders;
 mod payments;
+mod poison;
 mod postgres_roles;
 mod projecting;
 mod races;

@@ -74,10 +74,7 @@ async fn a_batch_that_cannot_be_written_moves_no_checkpoint() {
     system.project().await;
     let at = checkpoint::live(&system.parts.read).await.unwrap();
     let superuser = system.superuser().await;
-    sqlx::raw_sql("ALTER TABLE daybook.stock_level ADD CONSTRAINT broken CHECK (on_hand < 15)")
-        .execute(&superuser)
-        .await
-        .unwrap();
+    sqlx::raw_sql("REVOKE UPDATE ON daybook.stock_level FROM daybook_project").execute(&superuser).await.unwrap();
     system.receive("mug", 10).await;
     system.relay().await;
     while system.feed.position() < 2 {
@@ -87,7 +84,10 @@ async fn a_batch_that_cannot_be_written_moves_no_checkpoint() {
     assert_eq!(stock.name(), "stock_level");
     assert!(stock.step().await.is_err());
     assert_eq!(checkpoint::live(&system.parts.read).await.unwrap(), at);
-    sqlx::raw_sql("ALTER TABLE daybook.stock_level DROP CONSTRAINT broken").execute(&superuser).await.unwrap();
+    let error = "SELECT last_error FROM daybook.checkpoints WHERE projection = 'stock_level'";
+    let error: String = query_scalar(error).fetch_one(&superuser).await.unwrap();
+    assert!(error.contains("permission denied"), "{error}");
+    sqlx::raw_sql("GRANT UPDATE ON daybook.stock_level TO daybook_project").execute(&superuser).await.unwrap();
     system.project().await;
     system.assert_verified().await;
 }

@@ -7,7 +7,6 @@ use services::codec;
 use services::replay::{Mode, ReplayError, Replayed, replay};
 use services::step::{Outcome, Step};
 use sqlx::{AssertSqlSafe, query_scalar};
-use std::sync::Arc;
 use store::lease;
 use uuid::Uuid;
 
@@ -140,7 +139,7 @@ async fn a_replay_that_was_cut_off_is_gone_on_with() {
         let mut begun = Rebuild::begin(&pool, model, 1).await.unwrap();
         let page = system.parts.log.read_all(0, head / 2).await.unwrap();
         let last = page.last().unwrap().clone();
-        let events: Vec<_> = page.into_iter().map(|e| Arc::new(codec::decode(e).unwrap())).collect();
+        let events: Vec<_> = page.into_iter().map(|e| codec::deliver(e).unwrap()).collect();
         begun.take(&pool, &events, last.clone()).await.unwrap();
         begun.write(&pool).await.unwrap();
         assert_eq!(rows(&system, model).await, live);

@@ -99,7 +99,7 @@ async fn a_subscription_to_the_feed_catches_up_and_goes_on_without_a_gap_or_a_do
     };
     let reading = async {
         while subscription.position() < head {
-            seen.extend(subscription.next().await.unwrap().into_iter().map(|event| event.record.position));
+            seen.extend(subscription.next().await.unwrap().into_iter().map(|event| event.record().position));
         }
     };
     let writing = async {

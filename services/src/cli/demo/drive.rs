@@ -167,9 +167,9 @@ impl Outside {
                 Err(_) if last.elapsed() < STALLED => vec![],
                 Err(e) => return Err(unavailable(e)),
             };
-            for event in &events {
-                position = event.record.position;
-                self.act_on(&event.event);
+            for one in &events {
+                position = one.record().position;
+                one.event().into_iter().for_each(|recorded| self.act_on(&recorded.event));
             }
             while let Some(done) = self.acts.try_join_next() {
                 done.map_err(|e| Failure::Other(e.to_string()))??;
