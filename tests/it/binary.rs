@@ -457,6 +457,18 @@ async fn the_verbs_find_the_dev_that_runs() {
     assert!(text(&replayed.stdout).starts_with(same), "{replayed:?}");
     let kept = "the ones before are kept: --undo goes back to them\n";
     assert!(text(&replayed.stdout).ends_with(kept), "{replayed:?}");
+    let states = async || {
+        let listed = lines(&dev.run("projections --json").await);
+        let state = |p: &Value| (p["projection"].as_str().unwrap().to_owned(), p["state"].as_str().unwrap().to_owned());
+        listed.iter().map(state).collect::<Vec<_>>()
+    };
+    let all = ["event_index", "follow_ups", "order_summary", "stock_level", "timers"];
+    assert_eq!(states().await, all.map(|name| (name.to_owned(), "idle".to_owned())));
+    assert_eq!(line(&dev.run("projections pause timers --json").await)["paused"], true);
+    assert_eq!(states().await[4].1, "paused");
+    let resumed = dev.run("projections resume timers").await;
+    assert_eq!(text(&resumed.stdout), "timers goes on\n");
+    until("it runs again", async || (states().await[4].1 == "idle").then_some(())).await;
     let verified = line(&dev.run("verify --json").await);
     assert_eq!(verified["events"], log.len());
 

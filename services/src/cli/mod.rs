@@ -12,6 +12,7 @@ mod migrate;
 mod order;
 mod orders;
 mod output;
+mod projections;
 mod reconcile;
 mod replay;
 mod serve;
@@ -78,6 +79,8 @@ enum Verb {
     Import(import::Verb),
     /// Rebuild a read model from the log beside the live one, compare them, and switch.
     Replay(replay::Args),
+    /// Show how far each projection is, pause one, or have it go on.
+    Projections(projections::Args),
     /// Put JetStream right after the database was restored to an older state. Stop every service first.
     Reconcile,
     /// Measure what the log does on this machine, beside a bound taken in the same run.
@@ -215,6 +218,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Export(args) => export::run(&args, &servers, json).await,
         Verb::Import(verb) => import::run(verb, &servers, json).await,
         Verb::Replay(args) => replay::run(&args, &servers, json).await,
+        Verb::Projections(args) => projections::run(args, &servers, json).await,
         Verb::Reconcile => reconcile::run(&servers, json).await,
         Verb::Bench(args) => bench::run(args, json).await,
         Verb::Verify(args) => verify::run(&args, &servers, json).await,
