@@ -13,6 +13,7 @@ pub mod rebuild;
 mod row;
 pub mod stock_level;
 pub mod timer;
+pub mod waiting;
 
 pub use generation::{Comparison, Difference};
 
@@ -120,6 +121,7 @@ read_models! {
     OrderSummary(order_summary::OrderSummary),
     StockLevel(stock_level::StockLevel),
     EventIndex(event_index::Positions),
+    Waiting(waiting::Waits),
 }
 
 impl ReadModel {

@@ -40,6 +40,15 @@ pub(crate) trait Row: Send + Sync + Sized + 'static {
         generation: i32,
         rows: &[(&Self::Key, &Self)],
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// Removes rows, whether they were there before or not. Most read models have none that goes.
+    fn remove(
+        _: &mut PgConnection,
+        _generation: i32,
+        _keys: Vec<Self::Key>,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send {
+        async { Ok(()) }
+    }
 }
 
 /// How many rows are kept in memory from one batch to the next.
@@ -107,8 +116,16 @@ impl<R: Row> Rows<R> {
 
     /// Writes what has changed.
     pub(crate) async fn flush(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let changed = self.rows.iter().filter(|(_, held)| held.changed);
-        let changed: Vec<_> = changed.filter_map(|(key, held)| Some((key, held.row.as_ref()?))).collect();
+        let (mut changed, mut gone) = (Vec::new(), Vec::new());
+        for (key, held) in self.rows.iter().filter(|(_, held)| held.changed) {
+            match &held.row {
+                Some(row) => changed.push((key, row)),
+                None => gone.push(key.clone()),
+            }
+        }
+        if !gone.is_empty() {
+            R::remove(connection, self.generation, gone).await?;
+        }
         for rows in changed.chunks(CHUNK) {
             R::store(connection, self.generation, rows).await?;
         }

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use domain::id::Sku;
 use domain::order::{Life, Status};
 use projections::order_summary::{self, Filter};
-use projections::{ReadModel, stock_level};
+use projections::{ReadModel, stock_level, waiting};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -97,12 +97,45 @@ struct ListStock {
     limit: Option<i64>,
 }
 
+/// The same, of orders that wait.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AfterWaiting {
+    since: DateTime<Utc>,
+    order_id: Uuid,
+}
+
+/// What an order can wait for.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WaitedFor {
+    Payment,
+    Stock,
+    Backorder,
+    Approval,
+    Hold,
+    Edit,
+    Delivery,
+    ReturnApproval,
+    Return,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListWaiting {
+    r#for: Option<WaitedFor>,
+    longer_than_seconds: Option<u32>,
+    after: Option<AfterWaiting>,
+    limit: Option<i64>,
+}
+
 /// The verbs: the end of the subject, and the read model that answers.
-const VERBS: [(&str, ReadModel); 4] = [
+const VERBS: [(&str, ReadModel); 5] = [
     ("order_summary.get", ReadModel::OrderSummary),
     ("order_summary.list", ReadModel::OrderSummary),
     ("stock_level.get", ReadModel::StockLevel),
     ("stock_level.list", ReadModel::StockLevel),
+    ("waiting.list", ReadModel::Waiting),
 ];
 
 const PAGE: i64 = 50;
@@ -143,6 +176,14 @@ async fn answer(pool: &PgPool, verb: &str, model: ReadModel, body: &[u8]) -> Res
         "order_summary.get" => {
             let GetOrder { order_id } = data(body.data)?;
             json!(order_summary::get(pool, order_id).await.map_err(unavailable)?.ok_or_else(not_found)?)
+        }
+        "waiting.list" => {
+            let ListWaiting { r#for, longer_than_seconds, after, limit } = data(body.data)?;
+            let what = r#for.and_then(|what| json!(what).as_str().map(str::to_owned));
+            let after = after.map(|a| (a.since, a.order_id));
+            let longer_than_seconds = longer_than_seconds.map(i64::from);
+            let filter = waiting::Filter { what, longer_than_seconds, after, limit: page(limit) };
+            json!(waiting::list(pool, &filter).await.map_err(unavailable)?)
         }
         "order_summary.list" => {
             let ListOrders { status, customer_id, after, limit } = data(body.data)?;

@@ -31,4 +31,5 @@ mod retrying;
 mod subscribing;
 mod timers;
 mod verifying;
+mod waiting;
 mod wire;

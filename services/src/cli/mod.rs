@@ -20,6 +20,7 @@ mod shipment;
 mod stock;
 mod target;
 mod verify;
+mod waiting;
 
 use crate::client::ClientError;
 use crate::process::StartError;
@@ -63,6 +64,8 @@ enum Verb {
     Order(order::Verb),
     /// List orders, newest first.
     Orders(orders::Args),
+    /// Show which orders wait, for what, since when, and what of them could not be done.
+    Waiting(waiting::Args),
     /// Take stock in, correct it, or show it.
     #[command(subcommand)]
     Stock(stock::Verb),
@@ -212,6 +215,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Migrate => migrate::run(&servers).await,
         Verb::Order(verb) => order::run(verb, &servers, json).await,
         Verb::Orders(args) => orders::run(args, &servers, json).await,
+        Verb::Waiting(args) => waiting::run(args, &servers, json).await,
         Verb::Stock(verb) => stock::run(verb, &servers, json).await,
         Verb::Shipment(verb) => shipment::run(verb, &servers, json).await,
         Verb::Events(verb) => events::run(verb, &servers, json).await,

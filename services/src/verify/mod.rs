@@ -10,6 +10,7 @@ mod read_models;
 mod report;
 mod stock_level;
 mod timers;
+mod waiting;
 mod window;
 
 pub use report::{Check, Report};
@@ -26,6 +27,7 @@ use std::time::Duration;
 use stock_level::Stock;
 use store::Position;
 use timers::Timers;
+use waiting::Waiting;
 
 /// Why nothing can be said: a server did not answer. What is wrong with the data is a difference, not an error.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +65,7 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
     let mut promises = Promises::default();
     let mut orders = Fold::<Order>::new(live(&mut snapshot, "order_summary").await?);
     let mut stock = Fold::<Stock>::new(live(&mut snapshot, "stock_level").await?);
+    let mut waiting = Fold::<Waiting>::new(live(&mut snapshot, "waiting").await?);
     let mut index = Fold::<Positions>::new(live(&mut snapshot, "event_index").await?);
     let imported_to = sqlx::query_scalar!("SELECT imported_to FROM daybook.log").fetch_optional(&mut *snapshot).await?;
     let imported_to = imported_to.unwrap_or(0);
@@ -78,6 +81,7 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
             promises.take(row, &payload);
             orders.take(row, &payload);
             stock.take(row, &payload);
+            waiting.take(row, &payload);
             index.take(row, &payload);
         }
         // Nothing follows from history.
@@ -90,6 +94,7 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
     let mut checks = promises.finish();
     checks.push(orders.compare(&mut snapshot, head).await?);
     checks.push(stock.compare(&mut snapshot, head).await?);
+    checks.push(waiting.compare(&mut snapshot, head).await?);
     checks.push(index.compare(&mut snapshot, head).await?);
     checks.push(follow_ups.finish(&mut snapshot, head).await?);
     checks.push(timers.finish(&mut snapshot, head).await?);

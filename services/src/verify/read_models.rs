@@ -114,7 +114,8 @@ fn folded_columns<M: Serialize>(row: &M) -> Map<String, Value> {
 fn columns(row: Value) -> Map<String, Value> {
     let Value::Object(mut columns) = row else { return Map::new() };
     for (name, value) in &mut columns {
-        let time = value.as_str().filter(|_| name.ends_with("_at")).and_then(|s| DateTime::parse_from_rfc3339(s).ok());
+        let is_time = name.ends_with("_at") || name == "since";
+        let time = value.as_str().filter(|_| is_time).and_then(|s| DateTime::parse_from_rfc3339(s).ok());
         if let Some(time) = time {
             *value = time.with_timezone(&Utc).to_rfc3339_opts(SecondsFormat::Micros, true).into();
         }
