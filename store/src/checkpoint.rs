@@ -218,19 +218,22 @@ pub async fn switch(
     projection: &'static str,
     built: Checkpoint,
 ) -> Result<(), AdvanceError> {
-    let before = sqlx::query_scalar!(
-        "UPDATE daybook.checkpoints SET live = false, kept = true WHERE projection = $1 AND live RETURNING fence",
+    let before = sqlx::query!(
+        "UPDATE daybook.checkpoints SET live = false, kept = true WHERE projection = $1 AND live
+         RETURNING fence, paused",
         projection
     );
-    let fence = before.fetch_optional(&mut *transaction).await?.ok_or(AdvanceError::Fenced(projection))?;
-    // Its owner goes on under the fence that it has.
+    let before = before.fetch_optional(&mut *transaction).await?.ok_or(AdvanceError::Fenced(projection))?;
+    // Its owner goes on under the fence that it has; or stands still, if it was paused.
     let switched = sqlx::query!(
-        "UPDATE daybook.checkpoints SET live = true, kept = false, fence = $4, moved_at = clock_timestamp()
+        "UPDATE daybook.checkpoints
+         SET live = true, kept = false, fence = $4, paused = $5, moved_at = clock_timestamp()
          WHERE projection = $1 AND generation = $2 AND position = $3 AND NOT live",
         projection,
         built.generation,
         built.position,
-        fence
+        before.fence,
+        before.paused
     );
     match switched.execute(transaction).await?.rows_affected() {
         1 => Ok(()),

@@ -8,6 +8,7 @@ use domain::order::{self, HoldReason};
 use projections::parked::{self, KeyedBy, Parked};
 use projections::{Projection, ReadModel};
 use services::redrive::{RedriveError, redrive};
+use services::replay::{Mode, replay};
 use services::step::{Outcome, Step};
 use services::verify::verify;
 use sqlx::{AssertSqlSafe, query_scalar};
@@ -199,6 +200,11 @@ async fn a_paused_projection_stands_still_until_it_is_resumed() {
     // It does not keep others from it either.
     let other = lease::acquire(&system.parts.project, "stock_level", uuid::Uuid::now_v7()).await.unwrap().unwrap();
     lease::release(&system.parts.project, &other).await.unwrap();
+    // Nor does a replay end the pause; it comes to where the live rows stand.
+    let model = ReadModel::StockLevel;
+    let replayed = replay(&system.parts.log, &system.parts.project, model, Mode::Switch, |_, _| {}).await.unwrap();
+    assert_eq!((replayed.switched, replayed.position), (true, 1));
+    assert_eq!(system.projectors[1].step().await.unwrap(), Outcome::Idle);
     checkpoint::pause(&system.parts.project, "stock_level", false).await.unwrap();
     system.project().await;
     assert_eq!(level(&system).await, 2);

@@ -45,7 +45,7 @@ async fn begin_anew(superuser_url: &str) -> Result<(), Failure> {
     let mut superuser = PgConnection::connect(superuser_url).await?;
     let models = ReadModel::ALL.map(|model| format!("TRUNCATE daybook.{};", model.name())).concat();
     let anew = format!(
-        "{models} TRUNCATE daybook.follow_ups, daybook.timers, daybook.leases;
+        "{models} TRUNCATE daybook.follow_ups, daybook.timers, daybook.parked_events, daybook.leases;
          DELETE FROM daybook.checkpoints WHERE NOT live;
          UPDATE daybook.checkpoints SET position = 0, fence = 0"
     );
