@@ -1,5 +1,5 @@
-//! Dead letters: what could not be done, and waits for somebody to have it done after all, or to give it up. All there
-//! are is follow-ups that are parked.
+//! Dead letters: what could not be done, and waits for somebody to have it done after all, or to give it up. These are
+//! follow-ups that are parked; events that could not be taken in are another matter (`parked.rs`).
 
 use crate::follow_up::storable;
 use chrono::{DateTime, Utc};
