@@ -4,6 +4,7 @@
 //! are acts to come, and no read models: nothing can replay them.
 
 pub mod apply;
+pub mod dead_letter;
 pub mod event_index;
 pub mod follow_up;
 mod generation;

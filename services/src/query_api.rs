@@ -1,4 +1,5 @@
-//! Queries over NATS request/reply, answered from the read models. A query may name a position to be at.
+//! Queries over NATS request/reply, answered from the read models and the follow-ups. A query may name a position to be
+//! at.
 
 use crate::api::{Service, respond};
 use crate::subject;
@@ -9,7 +10,7 @@ use chrono::{DateTime, Utc};
 use domain::id::Sku;
 use domain::order::{Life, Status};
 use projections::order_summary::{self, Filter};
-use projections::{ReadModel, stock_level, waiting};
+use projections::{Projection, ReadModel, dead_letter, stock_level, waiting};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -122,6 +123,20 @@ enum WaitedFor {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct GetDeadLetter {
+    id: Uuid,
+}
+
+/// Where a page of dead letters goes on: after the last row of the page before.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AfterDeadLetter {
+    parked_at: DateTime<Utc>,
+    id: Uuid,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ListWaiting {
     r#for: Option<WaitedFor>,
     longer_than_seconds: Option<u32>,
@@ -129,13 +144,27 @@ struct ListWaiting {
     limit: Option<i64>,
 }
 
-/// The verbs: the end of the subject, and the read model that answers.
-const VERBS: [(&str, ReadModel); 5] = [
-    ("order_summary.get", ReadModel::OrderSummary),
-    ("order_summary.list", ReadModel::OrderSummary),
-    ("stock_level.get", ReadModel::StockLevel),
-    ("stock_level.list", ReadModel::StockLevel),
-    ("waiting.list", ReadModel::Waiting),
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListDeadLetters {
+    reaction: Option<String>,
+    correlation_id: Option<Uuid>,
+    matching: Option<String>,
+    since: Option<DateTime<Utc>>,
+    until: Option<DateTime<Utc>>,
+    after: Option<AfterDeadLetter>,
+    limit: Option<i64>,
+}
+
+/// The verbs: the end of the subject, and the projection whose rows answer.
+const VERBS: [(&str, Projection); 7] = [
+    ("order_summary.get", Projection::ReadModel(ReadModel::OrderSummary)),
+    ("order_summary.list", Projection::ReadModel(ReadModel::OrderSummary)),
+    ("stock_level.get", Projection::ReadModel(ReadModel::StockLevel)),
+    ("stock_level.list", Projection::ReadModel(ReadModel::StockLevel)),
+    ("waiting.list", Projection::ReadModel(ReadModel::Waiting)),
+    ("dead_letters.get", Projection::FollowUps),
+    ("dead_letters.list", Projection::FollowUps),
 ];
 
 const PAGE: i64 = 50;
@@ -152,12 +181,12 @@ const LAST_LOOK: Duration = Duration::from_millis(50);
 /// When NATS cannot be reached.
 pub async fn start(client: &Client, pool: PgPool) -> Result<Service, async_nats::Error> {
     let mut service = Service::new(client, "daybook-queries", "Daybook's query API").await?;
-    for (verb, model) in VERBS {
+    for (verb, projection) in VERBS {
         let pool = pool.clone();
         let handle = move |request: Request| {
             let pool = pool.clone();
             async move {
-                let answer = answer(&pool, verb, model, &request.message.payload);
+                let answer = answer(&pool, verb, projection, &request.message.payload);
                 let late = |_| Err(ErrorBody::new(Code::Unavailable, "the read models do not answer in time"));
                 let answer = tokio::time::timeout(MAX_WAIT + WAIT, answer).await.unwrap_or_else(late);
                 respond(&request, answer).await;
@@ -168,10 +197,15 @@ pub async fn start(client: &Client, pool: PgPool) -> Result<Service, async_nats:
     Ok(service)
 }
 
-async fn answer(pool: &PgPool, verb: &str, model: ReadModel, body: &[u8]) -> Result<QueryReply<Value>, ErrorBody> {
+async fn answer(
+    pool: &PgPool,
+    verb: &str,
+    projection: Projection,
+    body: &[u8],
+) -> Result<QueryReply<Value>, ErrorBody> {
     let body: QueryBody = if body.is_empty() { QueryBody::default() } else { parse(body)? };
     let wait = body.wait_ms.map_or(WAIT, Duration::from_millis).min(MAX_WAIT);
-    let position = wait_for(pool, model, body.at_least.unwrap_or(0), wait).await?;
+    let position = wait_for(pool, projection, body.at_least.unwrap_or(0), wait).await?;
     let data = match verb {
         "order_summary.get" => {
             let GetOrder { order_id } = data(body.data)?;
@@ -196,6 +230,17 @@ async fn answer(pool: &PgPool, verb: &str, model: ReadModel, body: &[u8]) -> Res
             let GetStock { sku } = data(body.data)?;
             json!(stock_level::get(pool, sku.as_str()).await.map_err(unavailable)?.ok_or_else(not_found)?)
         }
+        "dead_letters.get" => {
+            let GetDeadLetter { id } = data(body.data)?;
+            json!(dead_letter::get(pool, id).await.map_err(unavailable)?.ok_or_else(not_found)?)
+        }
+        "dead_letters.list" => {
+            let list: ListDeadLetters = data(body.data)?;
+            let after = list.after.map(|a| (a.parked_at, a.id));
+            let ListDeadLetters { reaction, correlation_id, matching, since, until, limit, .. } = list;
+            let filter = dead_letter::Filter { ids: None, reaction, correlation_id, matching, since, until };
+            json!(dead_letter::list(pool, &filter, after, page(limit)).await.map_err(unavailable)?)
+        }
         _ => {
             let ListStock { after, limit } = data(body.data)?;
             json!(stock_level::list(pool, after.as_ref().map(Sku::as_str), page(limit)).await.map_err(unavailable)?)
@@ -204,18 +249,23 @@ async fn answer(pool: &PgPool, verb: &str, model: ReadModel, body: &[u8]) -> Res
     Ok(QueryReply { position, data })
 }
 
-/// The position that the read model is at, once it is `at_least` there.
-async fn wait_for(pool: &PgPool, model: ReadModel, at_least: Position, wait: Duration) -> Result<Position, ErrorBody> {
+/// The position that the projection is at, once it is `at_least` there.
+async fn wait_for(
+    pool: &PgPool,
+    projection: Projection,
+    at_least: Position,
+    wait: Duration,
+) -> Result<Position, ErrorBody> {
     let deadline = Instant::now() + wait;
     let mut look = FIRST_LOOK;
     loop {
         let live = checkpoint::live(pool).await.map_err(unavailable)?;
-        let position = live.into_iter().find(|(name, _)| name == model.name()).map_or(0, |(_, position)| position);
+        let position = live.into_iter().find(|(name, _)| name == projection.name()).map_or(0, |(_, position)| position);
         if position >= at_least {
             return Ok(position);
         }
         if Instant::now() + look > deadline {
-            let message = format!("{} is at position {position}, not yet at {at_least}", model.name());
+            let message = format!("{} is at position {position}, not yet at {at_least}", projection.name());
             let detail = Some(json!({ "position": position }));
             return Err(ErrorBody { detail, ..ErrorBody::new(Code::NotYet, message) });
         }

@@ -8,6 +8,7 @@ mod buyers;
 mod changes;
 mod choreography;
 mod crashing;
+mod dead_letters;
 mod event_types;
 mod evolution;
 mod follow_ups;

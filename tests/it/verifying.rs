@@ -10,6 +10,7 @@ use domain::Command;
 use domain::id::OrderId;
 use domain::money::Amount;
 use domain::order::{CancelReason, PlacePayment};
+use projections::dead_letter::{self, Filter};
 use services::process::jetstream;
 use services::subject::STREAM;
 use services::verify::{Report, verify};
@@ -302,7 +303,8 @@ async fn a_row_of_a_read_model_that_is_missing_or_too_many_is_found() {
 
 /// Not compared: what came of a follow-up. How often it was tried, when it is due and when it was settled are the
 /// sender's own business; `state` and `reason` say what somebody outside answered, and the log says nothing of an
-/// answer that changed nothing. Where something follows from a refusal, that is compared: see the next test.
+/// answer that changed nothing. Where something follows from a refusal, that is compared; and what is discarded somebody
+/// has given up: see the tests of them.
 const OUTCOME: [&str; 5] = ["state", "attempts", "due_at", "reason", "settled_at"];
 
 #[tokio::test]
@@ -387,6 +389,26 @@ async fn a_refusal_that_is_turned_into_its_opposite_is_found() {
     let at_rest = AtRest::start().await;
     at_rest.sql("UPDATE daybook.follow_ups SET state = 'accepted', reason = NULL WHERE state = 'refused'").await;
     at_rest.assert_only("no refusal", &[("follow_ups", "(record_shortage, accepted) names position")]).await;
+}
+
+/// What is to be done is not given up in silence.
+#[tokio::test]
+async fn a_follow_up_that_nobody_has_given_up_is_found() {
+    let at_rest = AtRest::start().await;
+    let park = "UPDATE daybook.follow_ups SET state = 'parked', settled_at = now() WHERE reaction = 'capture_payment'";
+    at_rest.sql(park).await;
+    at_rest.system.assert_verified().await;
+    let captures = Filter { reaction: Some("capture_payment".into()), ..Filter::default() };
+    assert!(
+        !dead_letter::discard(&at_rest.system.parts.project, &captures, "ann", "paid in cash")
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    at_rest.system.assert_verified().await;
+    // To have it sent again is not to give it up.
+    at_rest.sql("UPDATE daybook.resolutions SET outcome = 'redriven'").await;
+    at_rest.assert_only("nobody's discard", &[("follow_ups", "(capture_payment) is discarded, but nobody")]).await;
 }
 
 /// The reason of a refusal names SKUs, not lines: which line of a SKU was short is left to the follow-up.

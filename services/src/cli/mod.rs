@@ -3,6 +3,7 @@
 //! Data goes to stdout, messages and progress to stderr; `--json` gives one JSON object a line.
 
 mod bench;
+mod dead_letters;
 mod demo;
 mod dev;
 mod events;
@@ -72,6 +73,9 @@ enum Verb {
     /// Say what warehouse and carrier have done with a shipment.
     #[command(subcommand)]
     Shipment(shipment::Verb),
+    /// See to what could not be done: have it sent again, or give it up.
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Verb),
     /// Read the log.
     #[command(subcommand)]
     Events(events::Verb),
@@ -218,6 +222,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Waiting(args) => waiting::run(args, &servers, json).await,
         Verb::Stock(verb) => stock::run(verb, &servers, json).await,
         Verb::Shipment(verb) => shipment::run(verb, &servers, json).await,
+        Verb::DeadLetters(verb) => dead_letters::run(verb, &servers, json).await,
         Verb::Events(verb) => events::run(verb, &servers, json).await,
         Verb::Export(args) => export::run(&args, &servers, json).await,
         Verb::Import(verb) => import::run(verb, &servers, json).await,

@@ -132,7 +132,7 @@ impl FollowUps {
         }
     }
 
-    /// Looks for rows without a cause, and for what follows from refusals.
+    /// Looks for rows without a cause, for what nobody has given up, and for what follows from refusals.
     pub(super) async fn finish(mut self, snapshot: &mut PgConnection, head: Position) -> Result<Check, sqlx::Error> {
         let Some(live) = self.live else {
             self.check.differs(|| "it has no live generation".to_owned());
@@ -141,11 +141,18 @@ impl FollowUps {
         live.beyond(head, &mut self.check);
         let mut after_refusals = after_refusals(snapshot).await?;
         let mut rows = sqlx::query!(
-            "SELECT id, event_id, position, correlation_id, reaction, target, act, state FROM daybook.follow_ups"
+            r#"SELECT id, event_id, position, correlation_id, reaction, target, act, state,
+                      state = 'discarded' AND NOT EXISTS (
+                          SELECT FROM daybook.resolutions r WHERE r.dead_letter = f.id AND r.outcome = 'discarded'
+                      ) AS "lost!"
+               FROM daybook.follow_ups f"#
         )
         .fetch(snapshot);
         while let Some(row) = rows.try_next().await? {
             let id = row.id;
+            if row.lost {
+                self.check.differs(|| format!("{id} ({}) is discarded, but nobody has said so", row.reaction));
+            }
             if self.caused.contains(&id) {
                 continue;
             }
