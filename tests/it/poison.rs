@@ -1,7 +1,7 @@
 //! An event that cannot be taken in: it is kept with its cause, what is about the same order waits, and all others go on.
 //! (Invariant 20.)
 
-use crate::harness::{System, order_of, run};
+use crate::harness::{System, daybook_on, order_of, run};
 use domain::Command;
 use domain::id::OrderId;
 use domain::order::{self, HoldReason};
@@ -52,6 +52,11 @@ async fn assert_folded(system: &System) {
     assert!(report.agrees(), "{report}");
 }
 
+async fn verb(system: &System, arguments: &str) -> std::process::Output {
+    let arguments = arguments.split_whitespace();
+    daybook_on(&system.urls).arg("projections").args(arguments).output().await.unwrap()
+}
+
 /// The projections of which an order waits for its own events alone.
 fn by_order() -> Vec<Projection> {
     let mut all = Projection::ALL.to_vec();
@@ -87,13 +92,22 @@ async fn invariant_20_of_many_orders_one_waits_and_the_others_go_on() {
     let head = system.parts.log.head().await.unwrap();
     assert!(checkpoint::live(&system.parts.read).await.unwrap().iter().all(|(_, position)| *position == head));
 
+    let told = verb(&system, "parked --json").await;
+    assert_eq!(String::from_utf8(told.stdout).unwrap().lines().count(), found.len());
+
     // As long as it is what it is, it stays where it is.
+    let still = verb(&system, &format!("redrive order_summary {poisoned}")).await;
+    let stderr = String::from_utf8(still.stderr).unwrap();
+    assert!(still.status.code() == Some(3) && stderr.contains("it still cannot be read"), "{stderr}");
     let refused = again(&system, SUMMARY, poisoned).await;
     assert!(matches!(refused, Err(RedriveError::Decode(_))), "{refused:?}");
     assert_eq!(parked(&system).await, found);
 
     rewrite(&system, poisoned, "OrderPlaced", &payload).await;
-    for projection in by_order {
+    let taken_in = verb(&system, &format!("redrive waiting {poisoned}")).await;
+    let expected = format!("waiting: 1 events of {poisoned} are taken in\n");
+    assert_eq!(String::from_utf8(taken_in.stdout).unwrap(), expected);
+    for projection in by_order.into_iter().filter(|projection| projection.name() != "waiting") {
         assert_eq!(again(&system, projection, poisoned).await.unwrap(), 1);
         assert_eq!(again(&system, projection, poisoned).await.unwrap(), 0, "once is enough");
     }

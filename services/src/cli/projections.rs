@@ -1,12 +1,17 @@
 //! `daybook projections`: how far each of them is, and what keeps it from being further.
 
 use super::{Failure, output, target};
+use crate::codec;
 use crate::config::Servers;
+use crate::redrive::{RedriveError, redrive};
 use projections::Projection;
+use projections::parked::Parked;
 use serde_json::json;
 use std::time::Duration;
+use store::Log;
 use store::checkpoint::{self, Status};
 use store::connect::{self, Role};
+use uuid::Uuid;
 
 /// How long their rates are measured.
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -31,6 +36,19 @@ enum Verb {
         #[arg(value_parser = parse)]
         projection: Projection,
     },
+    /// List the events that could not be taken in, with the cause, and those that wait behind them.
+    Parked {
+        /// How many at most.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=500))]
+        limit: i64,
+    },
+    /// Take in what is parked of a key, once what was wrong is mended: harmless twice.
+    Redrive {
+        #[arg(value_parser = parse)]
+        projection: Projection,
+        /// As `parked` lists it: an order's id, or a stream's.
+        key: Uuid,
+    },
 }
 
 fn parse(name: &str) -> Result<Projection, String> {
@@ -45,6 +63,8 @@ pub(super) async fn run(args: Args, servers: &Servers, json: bool) -> Result<(),
         None => return list(&urls.database_url, json).await,
         Some(Verb::Pause { projection }) => (projection, true),
         Some(Verb::Resume { projection }) => (projection, false),
+        Some(Verb::Parked { limit }) => return parked(&urls.database_url, limit, json).await,
+        Some(Verb::Redrive { projection, key }) => return redriven(&urls.database_url, projection, key, json).await,
     };
     let pool = connect::pool(&urls.database_url, Role::Project, 1)?;
     checkpoint::pause(&pool, projection.name(), paused).await?;
@@ -53,6 +73,41 @@ pub(super) async fn run(args: Args, servers: &Servers, json: bool) -> Result<(),
         output::line(&json!({ "projection": name, "paused": paused }).to_string());
     } else {
         output::line(&format!("{name} {}", if paused { "stands still within a second" } else { "goes on" }));
+    }
+    Ok(())
+}
+
+async fn parked(database_url: &str, limit: i64, json: bool) -> Result<(), Failure> {
+    let pool = connect::pool(database_url, Role::Read, 1)?;
+    let parked = projections::parked::list(&pool, None, limit).await?;
+    if json {
+        for one in &parked {
+            output::line(&serde_json::to_string(one)?);
+        }
+        return Ok(());
+    }
+    let row = |one: &Parked| {
+        let cause = one.cause.clone().unwrap_or_else(|| "waits for one before it".to_owned());
+        vec![one.projection.clone(), one.key.to_string(), one.position.to_string(), one.event_type.clone(), cause]
+    };
+    let rows: Vec<_> = parked.iter().map(row).collect();
+    output::line(&output::table(&["projection", "key", "position", "event", "cause"], &rows));
+    Ok(())
+}
+
+async fn redriven(database_url: &str, projection: Projection, key: Uuid, json: bool) -> Result<(), Failure> {
+    let read = connect::pool(database_url, Role::Read, 2)?;
+    let pool = connect::pool(database_url, Role::Project, 1)?;
+    let log = Log::new(read.clone(), codec::CATEGORIES);
+    let events = redrive(&log, &read, &pool, projection, key).await.map_err(|e| match e {
+        RedriveError::Decode(_) => Failure::Refused(e.to_string()),
+        RedriveError::Log(_) | RedriveError::Database(_) => Failure::Unavailable(e.to_string()),
+    })?;
+    let name = projection.name();
+    if json {
+        output::line(&json!({ "projection": name, "key": key, "events": events }).to_string());
+    } else {
+        output::line(&format!("{name}: {events} events of {key} are taken in"));
     }
     Ok(())
 }
