@@ -12,16 +12,17 @@ use sqlx::{Connection, PgConnection};
 /// How many orders are played; the rest of the log are copies of their events, under ids of their own.
 const ORDERS: u32 = 200;
 
-/// The first `$1` events again, for the `$2`th time: every id, also those in the payloads, gets `$3` as its second group.
+/// The first `$1` events again, for the `$2`th time: every id, also those in the payloads, gets `$3` as its
+/// second group and its version, which is one that no id has.
 const AGAIN: &str = r#"INSERT INTO daybook.events
     (position, version, recorded_at, occurred_at, category, schema_version, origin, stream_id, event_id,
      correlation_id, causation_id, command_id, fingerprint, event_type, actor, traceparent, payload)
     SELECT position + $1 * $2, version, recorded_at, occurred_at, category, schema_version, origin,
-           overlay(stream_id::text PLACING $3 FROM 10 FOR 4)::uuid, overlay(event_id::text PLACING $3 FROM 10 FOR 4)::uuid,
-           overlay(correlation_id::text PLACING $3 FROM 10 FOR 4)::uuid,
-           overlay(causation_id::text PLACING $3 FROM 10 FOR 4)::uuid,
-           overlay(command_id::text PLACING $3 FROM 10 FOR 4)::uuid, fingerprint, event_type, actor, traceparent,
-           regexp_replace(payload::text, '"([0-9a-f]{8})-[0-9a-f]{4}-', '"\1-' || $3 || '-', 'g')::json
+           overlay(stream_id::text PLACING $3 FROM 10 FOR 6)::uuid, overlay(event_id::text PLACING $3 FROM 10 FOR 6)::uuid,
+           overlay(correlation_id::text PLACING $3 FROM 10 FOR 6)::uuid,
+           overlay(causation_id::text PLACING $3 FROM 10 FOR 6)::uuid,
+           overlay(command_id::text PLACING $3 FROM 10 FOR 6)::uuid, fingerprint, event_type, actor, traceparent,
+           regexp_replace(payload::text, '"([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]', '"\1-' || $3, 'g')::json
     FROM daybook.events WHERE position <= $1 ORDER BY position"#;
 
 /// Fills the log with at least `least` events, and returns how many there are.
@@ -37,7 +38,7 @@ pub(super) async fn orders(place: &Place, least: u32) -> Result<u64, Failure> {
     let mut copies: i64 = 0;
     while first * (copies + 1) < i64::from(least) {
         copies += 1;
-        let again = sqlx::query(AGAIN).bind(first).bind(copies).bind(format!("{copies:04x}"));
+        let again = sqlx::query(AGAIN).bind(first).bind(copies).bind(format!("{copies:04x}-f"));
         again.execute(&mut connection).await?;
     }
     let events = first * (copies + 1);
