@@ -7,10 +7,13 @@ pub mod apply;
 pub mod dead_letter;
 pub mod event_index;
 pub mod follow_up;
+pub mod fulfilment;
 mod generation;
+pub mod order_history;
 pub mod order_summary;
 pub mod parked;
 pub mod rebuild;
+pub mod revenue;
 mod row;
 pub mod stock_level;
 pub mod timer;
@@ -123,6 +126,9 @@ read_models! {
     StockLevel(stock_level::StockLevel),
     EventIndex(event_index::Positions),
     Waiting(waiting::Waits),
+    OrderHistory(order_history::Entry),
+    Fulfilment(fulfilment::Fulfilment),
+    Revenue(revenue::PaymentDay),
 }
 
 impl ReadModel {

@@ -94,7 +94,8 @@ impl Parts {
         }
         Ok(Self {
             client: connect_nats(&urls.nats_url, "daybook").await?,
-            project: connect::pool(&urls.database_url, Database::Project, 8)?,
+            // One for each projection, and some for sender, sweeper, provider and notifier.
+            project: connect::pool(&urls.database_url, Database::Project, Projection::ALL.len() as u32 + 3)?,
             loader: Loader::start(&urls.database_url, FOLD)?,
             appender: Appender::start(&urls.database_url)?,
             owner: Uuid::now_v7(),

@@ -6,11 +6,12 @@ use crate::subject;
 use crate::wire::{Code, ErrorBody, QueryReply, parse, parse_field};
 use async_nats::Client;
 use async_nats::service::Request;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use domain::id::Sku;
+use domain::money::Currency;
 use domain::order::{Life, Status};
 use projections::order_summary::{self, Filter};
-use projections::{Projection, ReadModel, dead_letter, stock_level, waiting};
+use projections::{Projection, ReadModel, dead_letter, fulfilment, order_history, revenue, stock_level, waiting};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -156,13 +157,75 @@ struct ListDeadLetters {
     limit: Option<i64>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListHistory {
+    order_id: Uuid,
+    after: Option<Position>,
+    limit: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GetShipment {
+    shipment_id: Uuid,
+}
+
+/// Where a page of shipments goes on: after the last row of the page before.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AfterShipment {
+    planned_at: DateTime<Utc>,
+    shipment_id: Uuid,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListShipments {
+    seller_id: Option<Uuid>,
+    status: Option<fulfilment::Status>,
+    after: Option<AfterShipment>,
+    limit: Option<i64>,
+}
+
+/// Where a page of revenue goes on: after the last row of the page before.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AfterRevenue {
+    period: String,
+    currency: String,
+    kind: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListRevenue {
+    from: Option<NaiveDate>,
+    to: Option<NaiveDate>,
+    currency: Option<Currency>,
+    after: Option<AfterRevenue>,
+    limit: Option<i64>,
+}
+
+impl From<ListRevenue> for revenue::Filter {
+    fn from(ListRevenue { from, to, currency, after, limit }: ListRevenue) -> Self {
+        let after = after.map(|a| (a.period, a.currency, a.kind));
+        Self { from, to, currency, after, limit: page(limit) }
+    }
+}
+
 /// The verbs: the end of the subject, and the projection whose rows answer.
-const VERBS: [(&str, Projection); 7] = [
+const VERBS: [(&str, Projection); 12] = [
     ("order_summary.get", Projection::ReadModel(ReadModel::OrderSummary)),
     ("order_summary.list", Projection::ReadModel(ReadModel::OrderSummary)),
     ("stock_level.get", Projection::ReadModel(ReadModel::StockLevel)),
     ("stock_level.list", Projection::ReadModel(ReadModel::StockLevel)),
     ("waiting.list", Projection::ReadModel(ReadModel::Waiting)),
+    ("order_history.list", Projection::ReadModel(ReadModel::OrderHistory)),
+    ("fulfilment.get", Projection::ReadModel(ReadModel::Fulfilment)),
+    ("fulfilment.list", Projection::ReadModel(ReadModel::Fulfilment)),
+    ("revenue.by_day", Projection::ReadModel(ReadModel::Revenue)),
+    ("revenue.by_month", Projection::ReadModel(ReadModel::Revenue)),
     ("dead_letters.get", Projection::FollowUps),
     ("dead_letters.list", Projection::FollowUps),
 ];
@@ -240,6 +303,29 @@ async fn answer(
             let ListDeadLetters { reaction, correlation_id, matching, since, until, limit, .. } = list;
             let filter = dead_letter::Filter { ids: None, reaction, correlation_id, matching, since, until };
             json!(dead_letter::list(pool, &filter, after, page(limit)).await.map_err(unavailable)?)
+        }
+        "order_history.list" => {
+            let ListHistory { order_id, after, limit } = data(body.data)?;
+            let listed = order_history::list(pool, order_id, after.unwrap_or(0), page(limit)).await;
+            json!(listed.map_err(unavailable)?)
+        }
+        "fulfilment.get" => {
+            let GetShipment { shipment_id } = data(body.data)?;
+            json!(fulfilment::get(pool, shipment_id).await.map_err(unavailable)?.ok_or_else(not_found)?)
+        }
+        "fulfilment.list" => {
+            let ListShipments { seller_id, status, after, limit } = data(body.data)?;
+            let after = after.map(|a| (a.planned_at, a.shipment_id));
+            let filter = fulfilment::Filter { seller_id, status, after, limit: page(limit) };
+            json!(fulfilment::list(pool, &filter).await.map_err(unavailable)?)
+        }
+        "revenue.by_day" => {
+            let filter = data::<ListRevenue>(body.data)?.into();
+            json!(revenue::by_day(pool, &filter).await.map_err(unavailable)?)
+        }
+        "revenue.by_month" => {
+            let filter = data::<ListRevenue>(body.data)?.into();
+            json!(revenue::by_month(pool, &filter).await.map_err(unavailable)?)
         }
         _ => {
             let ListStock { after, limit } = data(body.data)?;

@@ -571,12 +571,28 @@ async fn the_verbs_take_an_order_through_holds_an_edit_and_a_return() {
     let parcel = ShipmentId::of_seller(OrderId(order), SellerId(id(1)));
     refused(3, &format!("shipment lost {parcel}"), "is not dispatched").await;
     refused(3, &format!("shipment ready {parcel}"), "was planned anew").await;
+    let planned = line(&dev.run(&format!("shipments --json --seller {}", id(1))).await);
+    assert_eq!((&planned["shipment_id"], &planned["status"]), (&json!(parcel), &json!("planned")));
+    assert_eq!((&planned["revision"], &planned["lines"][0]["quantity"]), (&json!(2), &json!(3)));
+    let table = dev.run("shipments").await;
+    assert!(text(&table.stdout).contains(&format!("{parcel}  planned         2  3 mug")), "{table:?}");
+    refused(3, "shipments --status lost_in_space", "data.status").await;
+    refused(3, &format!("shipment show {order}"), "there is nothing under this id").await;
     done(&format!("shipment ready {parcel} --revision 2 --json")).await;
     done(&format!("shipment dispatch {parcel} --revision 2 --tracking T-1 --json")).await;
     refused(3, &format!("order cancel-lines {order} --lines 2"), "is dispatched").await;
     done(&format!("shipment deliver {parcel} --json")).await;
     refused(3, &format!("shipment returned {parcel}"), "is delivered").await;
     is("completed").await;
+    let show = format!("shipment show {parcel}");
+    until("it is delivered", async || {
+        let shown = dev.run(&show).await;
+        text(&shown.stdout).contains("\nstatus    delivered\n").then_some(shown)
+    })
+    .await;
+    let parcel_shown = line(&dev.run(&format!("{show} --json")).await);
+    assert_eq!(parcel_shown["data"]["tracking"], "T-1");
+    assert_eq!(lines(&dev.run("shipments --json").await), [] as [Value; 0]);
 
     // Two of the three come back, one of them whole.
     refused(2, &format!("order request-return {order} --line 2 --reason damaged"), "such as 1:2").await;
@@ -588,6 +604,36 @@ async fn the_verbs_take_an_order_through_holds_an_edit_and_a_return() {
         shown().await["payments"].as_array().unwrap().iter().filter_map(|p| p["refunded"].as_i64()).sum()
     };
     until("two mugs are refunded", async || (refunded().await == 2000).then_some(())).await;
+    let revenue = async |by: &str| lines(&dev.run(&format!("revenue --by {by} --json --currency EUR")).await);
+    let month = until("they are in the books", async || {
+        let rows = revenue("month").await;
+        let refunded: i64 = rows.iter().filter_map(|row| row["refunded"].as_i64()).sum();
+        (refunded == 2000).then_some(rows)
+    })
+    .await;
+    let captured = |rows: &[Value]| -> i64 { rows.iter().filter_map(|row| row["captured"].as_i64()).sum() };
+    assert_eq!((captured(&month), captured(&revenue("day").await)), (3250, 3250));
+    assert_eq!(lines(&dev.run("revenue --json --to 2000-01-01").await), [] as [Value; 0]);
+    let table = dev.run("revenue").await;
+    assert!(text(&table.stdout).contains("  credit_card"), "{table:?}");
+    refused(2, "revenue --from yesterday", "error: invalid value 'yesterday'").await;
+
+    // What happened, in words.
+    let history = dev.run(&format!("order history {order}")).await;
+    for told in [
+        "  order placed: lines 2 mug, total 22.50 EUR (cli)\n",
+        "  hold placed: hold 1, reason fraud (cli)\n",
+        "  shipment dispatched: lines 3 mug, tracking T-1 (cli)\n",
+        "  return requested: lines 2 of line 2, reason damaged, return no 1 (cli)\n",
+        "  payment refunded: amount ",
+    ] {
+        assert!(text(&history.stdout).contains(told), "{told}: {}", text(&history.stdout));
+    }
+    let all = line_by_line(&dev, &format!("order history {order} --json --limit 500")).await;
+    let rest = format!("order history {order} --json --limit 2 --after {}", all[0]["position"]);
+    assert_eq!(line_by_line(&dev, &rest).await, all[1..3]);
+    assert!(all.iter().all(|entry| !entry.to_string().contains("tok_")));
+    refused(3, &format!("order history {parcel}"), "there is nothing under this id").await;
     let on_hand = async || line(&dev.run("stock show mug --json").await)["data"]["on_hand"].clone();
     until("one of them is on hand again", async || (on_hand().await == 18).then_some(())).await;
 

@@ -24,6 +24,7 @@ mod payments;
 mod poison;
 mod postgres_roles;
 mod projecting;
+mod querying;
 mod races;
 mod reading;
 mod relaying;

@@ -134,7 +134,8 @@ async fn what_comes_later_for_the_same_order_waits_in_order() {
     system.project().await;
     let found = parked(&system).await;
     assert_eq!(named(&found)[..2], [("follow_ups", "HoldPlaced", false), ("follow_ups", "HoldReleased", true)]);
-    assert_eq!(named(&found)[2..4], [("order_summary", "HoldPlaced", false), ("order_summary", "HoldReleased", true)]);
+    assert_eq!(named(&found)[2..4], [("order_history", "HoldPlaced", false), ("order_history", "HoldReleased", true)]);
+    assert_eq!(named(&found)[4..6], [("order_summary", "HoldPlaced", false), ("order_summary", "HoldReleased", true)]);
     // Another process takes over, and knows it.
     for projector in &mut system.projectors {
         projector.end().await;
@@ -143,7 +144,7 @@ async fn what_comes_later_for_the_same_order_waits_in_order() {
     system.execute(Command::Order { id: order, command: hold }).await.unwrap();
     system.project().await;
     assert_eq!(system.status(order).await, "confirmed");
-    assert_eq!(named(&parked(&system).await)[5], ("order_summary", "HoldPlaced", true));
+    assert_eq!(named(&parked(&system).await)[8], ("order_summary", "HoldPlaced", true));
 
     rewrite(&system, order, "HoldPlaced", &payload).await;
     for projection in by_order() {

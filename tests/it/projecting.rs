@@ -17,7 +17,7 @@ use uuid::Uuid;
 /// All rows that are folded from the log, as text.
 async fn rows(system: &System) -> Vec<String> {
     let mut all = Vec::new();
-    for table in ["order_summary", "stock_level", "event_index", "follow_ups", "timers"] {
+    for table in Projection::ALL.map(Projection::name) {
         let sql = format!("SELECT (to_jsonb(t) - 'due_at')::text FROM daybook.{table} t ORDER BY 1");
         all.extend(query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(&system.parts.read).await.unwrap());
     }

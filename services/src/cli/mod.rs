@@ -8,6 +8,7 @@ mod demo;
 mod dev;
 mod events;
 mod export;
+mod history;
 mod import;
 mod migrate;
 mod order;
@@ -16,8 +17,10 @@ mod output;
 mod projections;
 mod reconcile;
 mod replay;
+mod revenue;
 mod serve;
 mod shipment;
+mod shipments;
 mod stock;
 mod target;
 mod verify;
@@ -70,12 +73,16 @@ enum Verb {
     /// Take stock in, correct it, or show it.
     #[command(subcommand)]
     Stock(stock::Verb),
-    /// Say what warehouse and carrier have done with a shipment.
+    /// Say what warehouse and carrier have done with a shipment, or show it.
     #[command(subcommand)]
     Shipment(shipment::Verb),
     /// See to what could not be done: have it sent again, or give it up.
     #[command(subcommand)]
     DeadLetters(dead_letters::Verb),
+    /// List shipments, oldest first: those that are still to be shipped, if not told otherwise.
+    Shipments(shipments::Args),
+    /// Show what was captured and given back, by day or month.
+    Revenue(revenue::Args),
     /// Read the log.
     #[command(subcommand)]
     Events(events::Verb),
@@ -223,6 +230,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Stock(verb) => stock::run(verb, &servers, json).await,
         Verb::Shipment(verb) => shipment::run(verb, &servers, json).await,
         Verb::DeadLetters(verb) => dead_letters::run(verb, &servers, json).await,
+        Verb::Shipments(args) => shipments::run(args, &servers, json).await,
+        Verb::Revenue(args) => revenue::run(args, &servers, json).await,
         Verb::Events(verb) => events::run(verb, &servers, json).await,
         Verb::Export(args) => export::run(&args, &servers, json).await,
         Verb::Import(verb) => import::run(verb, &servers, json).await,

@@ -1,6 +1,6 @@
 //! `daybook order …`: every command about one order, a verb each, and how it stands.
 
-use super::{Failure, output, target};
+use super::{Failure, history, output, target};
 use crate::codec;
 use crate::command_api::{
     self, ApproveReturn, Cancel, CancelLines, ChangeAddress, ConfirmEdit, DenyApproval, DiscardEdit, GrantApproval,
@@ -45,6 +45,17 @@ pub(super) enum Verb {
         /// Show what its events came to by this time, such as 2026-11-22T08:39:56Z.
         #[arg(long, value_name = "TIME")]
         as_of: Option<DateTime<Utc>>,
+    },
+    /// Show what happened to an order, oldest first: when, what, and by whom.
+    History {
+        /// The order's id.
+        id: Uuid,
+        /// Only what comes after this position of the log.
+        #[arg(long, default_value_t = 0)]
+        after: Position,
+        /// How many events at most.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..=500))]
+        limit: i64,
     },
     /// Cancel an order; refused once anything of it is dispatched.
     Cancel {
@@ -206,6 +217,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
             }
             Ok(())
         }
+        Verb::History { id, after, limit } => history::run(id, after, limit, servers, json).await,
         Verb::Cancel { id, reason } => ask.about(id, Cancel { order_id: id, reason }).await,
         Verb::CancelLines { id, lines, reason } => ask.about(id, CancelLines { order_id: id, lines, reason }).await,
         Verb::ChangeAddress { id, address } => ask.about(id, ChangeAddress { order_id: id, address_id: address }).await,

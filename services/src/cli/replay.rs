@@ -15,7 +15,7 @@ const TOLD: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The read model: order_summary, stock_level or event_index.
+    /// The read model: order_summary, stock_level, event_index, order_history, fulfilment or revenue.
     #[arg(value_parser = parse)]
     projection: ReadModel,
     /// Only compare: build it, tell what differs, and leave the live rows.

@@ -4,10 +4,13 @@
 mod caught_up;
 mod event_index;
 mod follow_ups;
+mod fulfilment;
 mod log;
+mod order_history;
 mod order_summary;
 mod read_models;
 mod report;
+mod revenue;
 mod stock_level;
 mod timers;
 mod waiting;
@@ -18,9 +21,12 @@ pub use report::{Check, Report};
 use async_nats::jetstream;
 use event_index::Positions;
 use follow_ups::FollowUps;
+use fulfilment::Shipment;
 use log::Promises;
+use order_history::Entry;
 use order_summary::Order;
 use read_models::Fold;
+use revenue::PaymentDay;
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
@@ -67,6 +73,9 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
     let mut stock = Fold::<Stock>::new(live(&mut snapshot, "stock_level").await?);
     let mut waiting = Fold::<Waiting>::new(live(&mut snapshot, "waiting").await?);
     let mut index = Fold::<Positions>::new(live(&mut snapshot, "event_index").await?);
+    let mut history = Fold::<Entry>::new(live(&mut snapshot, "order_history").await?);
+    let mut fulfilment = Fold::<Shipment>::new(live(&mut snapshot, "fulfilment").await?);
+    let mut revenue = Fold::<PaymentDay>::new(live(&mut snapshot, "revenue").await?);
     let imported_to = sqlx::query_scalar!("SELECT imported_to FROM daybook.log").fetch_optional(&mut *snapshot).await?;
     let imported_to = imported_to.unwrap_or(0);
     let (acts, timed) = (live(&mut snapshot, "follow_ups").await?, live(&mut snapshot, "timers").await?);
@@ -83,7 +92,12 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
             stock.take(row, &payload);
             waiting.take(row, &payload);
             index.take(row, &payload);
+            history.take(row, &payload);
+            fulfilment.take(row, &payload);
+            revenue.take(row, &payload);
         }
+        // One for each event: all together, they would be as many as the log has.
+        history.compare_page(&mut snapshot).await?;
         // Nothing follows from history.
         let page = page.into_iter().filter(|e| e.position > imported_to && e.origin_name() != Some("import"));
         let decoded: Vec<_> = page.map(follow_ups::decoded).collect();
@@ -96,6 +110,9 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
     checks.push(stock.compare(&mut snapshot, head).await?);
     checks.push(waiting.compare(&mut snapshot, head).await?);
     checks.push(index.compare(&mut snapshot, head).await?);
+    checks.push(history.compare(&mut snapshot, head).await?);
+    checks.push(fulfilment.compare(&mut snapshot, head).await?);
+    checks.push(revenue.compare(&mut snapshot, head).await?);
     checks.push(follow_ups.finish(&mut snapshot, head).await?);
     checks.push(timers.finish(&mut snapshot, head).await?);
     Ok((events, checks))

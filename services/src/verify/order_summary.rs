@@ -1,7 +1,7 @@
 //! The order summary, told a second time: event by event, from the payloads alone.
 
 use super::log::Row;
-use super::read_models::{ReadModel, StoredRow};
+use super::read_models::{ReadModel, StoredRow, list, text};
 use chrono::{DateTime, Utc};
 use futures_util::stream::BoxStream;
 use serde::Serialize;
@@ -186,12 +186,4 @@ impl Order {
         }
         Some(())
     }
-}
-
-fn text(payload: &Value, field: &str) -> Option<String> {
-    payload.get(field)?.as_str().map(str::to_owned)
-}
-
-fn list<'a>(payload: &'a Value, field: &str) -> Option<&'a Vec<Value>> {
-    payload.get(field)?.as_array()
 }

@@ -34,8 +34,8 @@ pub(super) struct StoredRow {
 
 /// The rows that a read model must have.
 pub(super) struct Fold<M> {
-    live: Option<Live>,
-    rows: HashMap<String, M>,
+    pub(super) live: Option<Live>,
+    pub(super) rows: HashMap<String, M>,
     check: Check,
 }
 
@@ -64,6 +64,26 @@ impl<M: ReadModel> Fold<M> {
         }
     }
 
+    /// Compares those that no later event changes with the stored ones of the same keys, and forgets them.
+    pub(super) fn compare_final(&mut self, stored: Vec<StoredRow>) {
+        for row in stored {
+            self.check.checked += 1;
+            if let Some(folded) = self.rows.remove(&row.key) {
+                compare(&mut self.check, &row.key, columns(row.columns), folded_columns(&folded));
+            }
+        }
+        self.missing();
+    }
+
+    fn missing(&mut self) {
+        let mut missing: Vec<String> = std::mem::take(&mut self.rows).into_keys().collect();
+        missing.sort_unstable();
+        for key in missing {
+            self.check.checked += 1;
+            self.check.differs(|| format!("{key} has events, but no row"));
+        }
+    }
+
     /// Compares them with the rows that there are.
     pub(super) async fn compare(mut self, snapshot: &mut PgConnection, head: Position) -> Result<Check, sqlx::Error> {
         match self.live {
@@ -83,12 +103,8 @@ impl<M: ReadModel> Fold<M> {
                 self.check.differs(|| format!("{key} has a row, but no events"));
             }
         }
-        let mut missing: Vec<String> = self.rows.into_keys().collect();
-        missing.sort_unstable();
-        for key in missing {
-            self.check.checked += 1;
-            self.check.differs(|| format!("{key} has events, but no row"));
-        }
+        drop(stored);
+        self.missing();
         Ok(self.check)
     }
 }
@@ -121,6 +137,14 @@ fn columns(row: Value) -> Map<String, Value> {
         }
     }
     columns
+}
+
+pub(super) fn text(payload: &Value, field: &str) -> Option<String> {
+    payload.get(field)?.as_str().map(str::to_owned)
+}
+
+pub(super) fn list<'a>(payload: &'a Value, field: &str) -> Option<&'a Vec<Value>> {
+    payload.get(field)?.as_array()
 }
 
 #[cfg(test)]
