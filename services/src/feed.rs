@@ -208,8 +208,12 @@ impl Step for Feed {
                 tracing::debug!(events = missed.len(), "read from the log what JetStream did not bring");
             }
             count += missed.len();
-            // As long as the log has full pages, it is read on, and JetStream left for later.
+            // As long as the log has full pages, it is read on, and JetStream left for later: a silence is not waited for
+            // before each page.
             self.behind = missed.len() == PAGE;
+            if self.behind {
+                self.messages = None;
+            }
             self.buffer.push(missed);
         }
         Ok(if count > 0 { Outcome::Worked(count) } else { Outcome::Idle })

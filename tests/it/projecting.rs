@@ -1,8 +1,12 @@
 //! Read models and follow-ups keep up with the log, whatever is delivered, lost or taken over.
 
-use crate::harness::{System, order_of};
+use crate::harness::{System, append, id, order_of};
+use domain::Event;
+use domain::id::{Sku, StockId};
+use domain::stock::{Stock, StockReceived};
 use projections::apply::Applier;
 use projections::{Projection, ReadModel};
+use services::codec;
 use services::feed::Feed;
 use services::process::jetstream;
 use services::projector::Projector;
@@ -10,7 +14,7 @@ use services::step::{Outcome, Step};
 use sqlx::{AssertSqlSafe, query_scalar};
 use std::sync::Arc;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
-use store::lease;
+use store::{Appender, ExpectedVersion, StreamAppend, lease};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -191,4 +195,31 @@ async fn a_feed_that_waits_makes_no_new_consumer() {
         system.feed.step().await.unwrap();
     }
     assert_eq!((consumers().await, system.feed.gaps()), (before, 1));
+}
+
+/// What the relay has left behind is read from the log page after page, not a page for each silence.
+#[tokio::test]
+async fn a_log_that_is_far_ahead_of_jetstream_is_read_in_one_go() {
+    let mut system = System::start().await;
+    system.receive("mug", 1).await;
+    system.relay().await;
+    while system.feed.position() < 1 {
+        system.feed.step().await.unwrap();
+    }
+    let received = Event::Stock(StockId(id(1)), StockReceived { sku: Sku::new("cup").unwrap(), quantity: 1 }.into());
+    let appender = Appender::start(&system.urls.database_url).unwrap();
+    for _ in 0..5 {
+        let events = vec![codec::encode(&received); 500];
+        let stream = codec::stream::<Stock>(id(1));
+        appender.append(append(vec![StreamAppend { stream, expected: ExpectedVersion::Any, events }])).await.unwrap();
+    }
+    // JetStream says nothing, and then it says everything: by then the log is being read.
+    while system.feed.position() == 1 {
+        system.feed.step().await.unwrap();
+    }
+    system.relay().await;
+    while system.feed.position() < 2501 {
+        system.feed.step().await.unwrap();
+    }
+    assert_eq!(system.feed.gaps(), 3);
 }
