@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use store::{Log, Position, ReadError};
+use store::{Log, Position, ReadError, RecordedEvent, Scan};
 use tokio::sync::watch;
 
 /// How many events are kept for projections that are behind.
@@ -44,8 +44,8 @@ pub struct Feed {
     jetstream: Context,
     buffer: Arc<Buffer>,
     messages: Option<pull::Stream>,
-    /// There is more in the log than was read of it when JetStream last failed.
-    behind: bool,
+    /// The log, being read to its end because JetStream failed: it is left for later.
+    reading: Option<Scan>,
 }
 
 /// Where projections take events from. Cheap to clone.
@@ -91,7 +91,7 @@ impl Feed {
     /// A feed of what comes after position `after`.
     pub fn new(log: Log, jetstream: Context, after: Position) -> Self {
         let buffer = Buffer { events: Mutex::default(), last: watch::Sender::new(after), gaps: AtomicU64::new(0) };
-        Self { log, jetstream, buffer: Arc::new(buffer), messages: None, behind: false }
+        Self { log, jetstream, buffer: Arc::new(buffer), messages: None, reading: None }
     }
 
     pub fn reader(&self) -> Reader {
@@ -126,13 +126,11 @@ impl Feed {
     /// The events of the messages that have arrived, up to the first that does not follow; waits for the first one.
     async fn receive(&mut self) -> Received {
         let mut received = Received::default();
-        if self.messages.is_none() && !self.behind {
+        if self.messages.is_none() {
             self.messages = tokio::time::timeout(SUBSCRIBE, self.subscribe()).await.ok().flatten();
         }
         let Some(messages) = &mut self.messages else {
-            if !self.behind {
-                tokio::time::sleep(WITHOUT_STREAM).await;
-            }
+            tokio::time::sleep(WITHOUT_STREAM).await;
             received.broken = true;
             return received;
         };
@@ -167,9 +165,22 @@ impl Feed {
         }
     }
 
-    /// The next events, read from the log.
-    async fn read_log(&self) -> Result<Vec<Delivered>, FeedError> {
-        read(&self.log, self.position(), PAGE).await
+    /// Takes in the next page of the log that is being read; 0 at its end, or if it is not being read.
+    async fn read_on(&mut self) -> Result<usize, FeedError> {
+        let Some(mut scan) = self.reading.take() else { return Ok(0) };
+        let Some(page) = scan.next().await? else { return Ok(0) };
+        let length = page.len();
+        let events = decoded(page)?;
+        let count = events.len();
+        self.buffer.push(events);
+        if count > PAGE {
+            // Far ahead of JetStream: what that still has to bring of it is not waited for.
+            self.messages = None;
+        }
+        if count == length {
+            self.reading = Some(scan);
+        }
+        Ok(count)
     }
 }
 
@@ -192,8 +203,12 @@ impl Step for Feed {
 
     /// Waits for a message, for two seconds at most.
     async fn step(&mut self) -> Result<Outcome, FeedError> {
+        let mut count = self.read_on().await?;
+        if count > 0 {
+            return Ok(Outcome::Worked(count));
+        }
         let received = self.receive().await;
-        let mut count = received.events.len();
+        count = received.events.len();
         self.buffer.push(received.events);
         if let Some(e) = received.error {
             return Err(e.into());
@@ -202,19 +217,13 @@ impl Step for Feed {
             self.messages = None;
         }
         if received.broken || received.silent {
-            let missed = self.read_log().await?;
-            if !missed.is_empty() {
+            self.reading = Some(self.log.scan(self.position(), Position::MAX));
+            let missed = self.read_on().await?;
+            if missed > 0 {
                 self.buffer.gaps.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(events = missed.len(), "read from the log what JetStream did not bring");
+                tracing::debug!(events = missed, "read from the log what JetStream did not bring");
             }
-            count += missed.len();
-            // As long as the log has full pages, it is read on, and JetStream left for later: a silence is not waited for
-            // before each page.
-            self.behind = missed.len() == PAGE;
-            if self.behind {
-                self.messages = None;
-            }
-            self.buffer.push(missed);
+            count += missed;
         }
         Ok(if count > 0 { Outcome::Worked(count) } else { Outcome::Idle })
     }
@@ -248,7 +257,7 @@ impl Reader {
     /// # Errors
     /// When the log cannot be read.
     pub async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<Delivered>, FeedError> {
-        read(&self.log, after, limit).await
+        decoded(self.log.read_all(after, limit as i64).await?)
     }
 
     /// Returns when there may be events after `after`.
@@ -257,7 +266,15 @@ impl Reader {
     }
 }
 
-async fn read(log: &Log, after: Position, limit: usize) -> Result<Vec<Delivered>, FeedError> {
-    let page = log.read_all(after, limit as i64).await?;
-    Ok(page.into_iter().map(codec::deliver).collect::<Result<_, _>>()?)
+/// The events up to the first that this build does not know; an error if that is the first of them.
+fn decoded(page: Vec<RecordedEvent>) -> Result<Vec<Delivered>, FeedError> {
+    let mut events = Vec::with_capacity(page.len());
+    for record in page {
+        match codec::deliver(record) {
+            Ok(event) => events.push(event),
+            Err(e) if events.is_empty() => return Err(e.into()),
+            Err(_) => break,
+        }
+    }
+    Ok(events)
 }

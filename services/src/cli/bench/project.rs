@@ -9,12 +9,12 @@ use crate::config::Urls;
 use crate::process::Parts;
 use crate::projector::Projector;
 use crate::step::{Outcome, Step};
-use futures_util::future::try_join_all;
 use projections::{Projection, ReadModel};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 pub(super) async fn measure(
@@ -53,36 +53,36 @@ async fn begin_anew(superuser_url: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// As in a process that serves: each loop is a task.
 async fn projected(parts: &Parts, projections: &[Projection], events: u64) -> Result<Run, Failure> {
     let begun = Instant::now();
-    // Without a relay there is nothing in JetStream: the feed reads the log.
+    let mut loops: JoinSet<Result<(), Failure>> = JoinSet::new();
+    // What JetStream has is what the orders left that the log's were copied from: the feed reads the log.
     let mut feed = parts.feed().await.map_err(|e| Failure::Unavailable(e.to_string()))?;
-    let projectors = projections.iter().map(|projection| {
+    for projection in projections {
         let (pool, written) = (parts.project.clone(), Arc::new(Notify::new()));
-        Projector::new(pool, *projection, feed.reader(), Uuid::now_v7(), written)
-    });
-    let mut projectors: Vec<Projector> = projectors.collect();
-    let fed = async {
+        let mut projector = Projector::new(pool, *projection, feed.reader(), Uuid::now_v7(), written);
+        loops.spawn(async move {
+            let mut taken_in = 0;
+            while taken_in < events {
+                match projector.step().await.map_err(|e| Failure::Unavailable(e.to_string()))? {
+                    Outcome::Worked(n) => taken_in += n as u64,
+                    Outcome::Idle => projector.wait().await,
+                }
+            }
+            projector.end().await;
+            Ok(())
+        });
+    }
+    loops.spawn(async move {
         while (feed.position() as u64) < events {
             feed.step().await.map_err(|e| Failure::Unavailable(e.to_string()))?;
         }
-        Ok::<_, Failure>(())
-    };
-    let all = projectors.iter_mut().map(async |projector| {
-        let mut taken_in = 0;
-        while taken_in < events {
-            match projector.step().await.map_err(|e| Failure::Unavailable(e.to_string()))? {
-                Outcome::Worked(n) => taken_in += n as u64,
-                Outcome::Idle => projector.wait().await,
-            }
-        }
-        Ok::<_, Failure>(())
+        Ok(())
     });
-    tokio::try_join!(fed, try_join_all(all))?;
-    let elapsed = begun.elapsed();
-    for projector in &mut projectors {
-        projector.end().await;
+    while let Some(ended) = loops.join_next().await {
+        ended.map_err(|e| Failure::Unavailable(e.to_string()))??;
     }
-    let operations = events * projections.len() as u64;
+    let (elapsed, operations) = (begun.elapsed(), events * projections.len() as u64);
     Ok(Run { operations, elapsed, latencies: measure::histogram()? })
 }
