@@ -2,6 +2,7 @@
 //! run on the same machine.
 
 mod bound;
+mod freshness;
 mod load;
 mod measure;
 mod peer;
@@ -41,14 +42,16 @@ enum Workload {
     Project,
     /// All projections at once; each event counts for each.
     ProjectAll,
+    /// Orders at a steady rate with all that follows, and how long it is from the answer until the order summary has it.
+    Freshness,
 }
 
 impl Workload {
-    /// Whether it goes through all events, so that nobody asks and waits.
-    fn is_of_all_events(self) -> bool {
+    /// Whether several processes can share it.
+    fn is_of_processes(self) -> bool {
         match self {
-            Self::Append | Self::Command | Self::Warm | Self::Hot => false,
-            Self::Read | Self::Relay | Self::Replay | Self::Project | Self::ProjectAll => true,
+            Self::Append | Self::Command | Self::Warm | Self::Hot => true,
+            Self::Read | Self::Relay | Self::Replay | Self::Project | Self::ProjectAll | Self::Freshness => false,
         }
     }
 }
@@ -56,13 +59,16 @@ impl Workload {
 #[derive(clap::Args, Clone)]
 pub(super) struct Args {
     workload: Workload,
-    /// How many ask at once, in each process (append, command, warm, hot: nobody asks the others).
+    /// How many ask at once, in each process (append, command, warm, hot, freshness: nobody asks the others).
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     clients: u16,
     /// How many processes share the log (append, command, warm, hot).
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     processes: u16,
-    /// How long each run is measured (append, command, warm, hot; the others go through all events).
+    /// How many commands a second are asked for, those that follow included (freshness).
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: u32,
+    /// How long each run is measured (append, command, warm, hot, freshness; the others go through all events).
     #[arg(long, default_value = "5", value_parser = seconds)]
     seconds: Duration,
     /// How long each run goes on before it is measured.
@@ -108,7 +114,7 @@ pub(super) async fn run(args: Args, json: bool) -> Result<(), Failure> {
     if args.join {
         return peer::join(&args).await;
     }
-    if args.processes > 1 && args.workload.is_of_all_events() {
+    if args.processes > 1 && !args.workload.is_of_processes() {
         return Err(Failure::Usage("this is measured in one process: leave --processes out".into()));
     }
     let place = Place::prepare(args.server.as_deref()).await?;
@@ -130,6 +136,7 @@ async fn measure(args: &Args, place: &Place) -> Result<Report, Failure> {
             let one = [Projection::ReadModel(ReadModel::OrderSummary)];
             project::measure(args, place, &one).await?
         }
+        Workload::Freshness => freshness::measure(args, place).await?,
         Workload::ProjectAll => project::measure(args, place, &Projection::ALL).await?,
     };
     Report::of(args, bound, &pairs)
