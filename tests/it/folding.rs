@@ -1,7 +1,7 @@
 //! Laws: however events come to a projection, in whatever batches, again, or cut off by a crash at any moment, by whichever
 //! process, and whatever is rebuilt beside it, its rows are the fold of the log up to its checkpoint.
 
-use crate::harness::{System, order_of};
+use crate::harness::{System, cut_off, order_of};
 use domain::Command;
 use domain::id::OrderId;
 use domain::order::{self, CancelReason, HoldReason, PlaceOrder};
@@ -14,9 +14,6 @@ use proptest::test_runner::{Config, TestRunner};
 use services::codec;
 use sqlx::{AssertSqlSafe, PgPool, query_scalar};
 use std::collections::HashMap;
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
 use store::Position;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
 use store::lease::{self, Lease};
@@ -78,19 +75,6 @@ async fn rows(superuser: &PgPool, projection: Projection) -> Vec<String> {
     let rows =
         format!("SELECT (to_jsonb(t) - 'generation' - 'due_at')::text FROM daybook.{name} t {of_live} ORDER BY 1");
     query_scalar(AssertSqlSafe(rows)).fetch_all(superuser).await.unwrap()
-}
-
-/// Lets a future take so many turns, and no more.
-async fn cut_off<T>(future: impl Future<Output = T>, mut turns: usize) -> Option<T> {
-    let mut future = pin!(future);
-    poll_fn(|context| {
-        if turns == 0 {
-            return Poll::Ready(None);
-        }
-        turns -= 1;
-        future.as_mut().poll(context).map(Some)
-    })
-    .await
 }
 
 impl World {

@@ -24,10 +24,13 @@ use services::verify::{Report, verify};
 use services::{notifier, provider};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, query_scalar};
 use std::fs::{self, File};
+use std::future::poll_fn;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 use store::connect::{self, Role};
 use store::{
@@ -220,12 +223,17 @@ impl System {
 
     /// Hands all shipments of an order to the carrier, and has them delivered.
     pub(crate) async fn ship(&mut self, order: OrderId) {
+        self.ship_without_settling(order).await;
+        self.settle().await;
+    }
+
+    /// The same, and nothing that follows.
+    pub(crate) async fn ship_without_settling(&self, order: OrderId) {
         for id in self.shipments(order).await {
             self.execute(self.dispatch(id).await).await.unwrap();
             let deliver = shipment::Command::ConfirmDelivery;
             self.execute(Command::Shipment { id, command: deliver }).await.unwrap();
         }
-        self.settle().await;
     }
 
     /// Of what the shipment is by its last plan.
@@ -537,4 +545,17 @@ pub(crate) async fn append_orders(appender: &Appender, orders: usize, holds: usi
         appended.unwrap();
     }
     ids
+}
+
+/// Lets a future take so many turns, and no more.
+pub(crate) async fn cut_off<T>(future: impl Future<Output = T>, mut turns: usize) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        if turns == 0 {
+            return Poll::Ready(None);
+        }
+        turns -= 1;
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
 }

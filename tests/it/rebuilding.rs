@@ -257,7 +257,9 @@ async fn whoever_looks_sees_whole_rows_whatever_is_killed_while_they_are_rebuilt
         assert_ne!(code, Some(0));
         postgres.restart().await.unwrap();
         shop.goes_on().await;
-        let replaying = again(&shop, ReadModel::StockLevel).await;
+        let mut replaying = again(&shop, ReadModel::StockLevel).await;
+        let goes_on_at = replaying.tells().await;
+        assert!(goes_on_at > came_to / 2, "it has begun anew: {goes_on_at} after {came_to}");
         let (code, replayed) = replaying.end().await;
         assert_eq!((code, &replayed["switched"]), (Some(0), &Value::Bool(true)));
         assert!(replayed["events"].as_i64() < replayed["position"].as_i64(), "it has begun anew: {replayed}");
