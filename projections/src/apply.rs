@@ -1,7 +1,7 @@
 //! Rows and checkpoint, in one transaction.
 
 use crate::parked::{self, ToPark};
-use crate::{Delivered, Projection, Rows, follow_up, timer};
+use crate::{Delivered, Projection, ReadModel, Rows, follow_up, timer};
 use sqlx::{PgConnection, PgPool};
 use std::collections::HashSet;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
@@ -10,6 +10,8 @@ use uuid::Uuid;
 /// Takes events into a projection's rows, and keeps those of a read model in memory from one batch to the next.
 pub struct Applier {
     projection: Projection,
+    /// The name under which is parked what cannot be taken in.
+    parked_under: &'static str,
     known: Option<Known>,
 }
 
@@ -24,7 +26,12 @@ struct Known {
 
 impl Applier {
     pub fn new(projection: Projection) -> Self {
-        Self { projection, known: None }
+        Self { projection, parked_under: projection.name(), known: None }
+    }
+
+    /// Of a generation in the making.
+    pub(crate) fn of_rebuild(model: ReadModel) -> Self {
+        Self { projection: Projection::ReadModel(model), parked_under: model.replay_name(), known: None }
     }
 
     /// Takes in `delivered`, which follows the checkpoint without a gap, or the first part of it; what is at or below the
@@ -84,7 +91,7 @@ impl Applier {
             (Some(refused), None) => return Err(refused.into()),
         };
         self.write(&mut transaction, &mut known, &events).await?;
-        to_park.insert(&mut transaction, self.projection.name()).await?;
+        to_park.insert(&mut transaction, self.parked_under).await?;
         transaction.commit().await?;
         self.known = Some(known);
         Ok(to)
@@ -95,7 +102,7 @@ impl Applier {
             Projection::ReadModel(model) => Some(model.rows(from.generation, from.position == 0)),
             Projection::FollowUps | Projection::Timers => None,
         };
-        let parked = parked::keys(connection, self.projection.name()).await?;
+        let parked = parked::keys(connection, self.parked_under).await?;
         Ok(Known { generation: from.generation, rows, parked })
     }
 
@@ -123,7 +130,7 @@ impl Applier {
 }
 
 /// Whether it is the rows that Postgres would not have, and not that it cannot be reached or is busy.
-fn is_about_data(error: &sqlx::Error) -> bool {
+pub(crate) fn is_about_data(error: &sqlx::Error) -> bool {
     // PostgreSQL 18, appendix A: data exceptions, integrity constraints, and limits that a row or a value exceeds.
     let classes = ["22", "23", "54"];
     let code = error.as_database_error().and_then(|e| e.code());

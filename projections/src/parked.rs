@@ -121,7 +121,7 @@ pub(crate) async fn forget(connection: &mut PgConnection, projection: &str) -> R
 }
 
 /// Has what is parked under one name be parked under another as well, and nothing else there.
-pub(crate) async fn copy(connection: &mut PgConnection, from: &str, to: &str) -> Result<(), sqlx::Error> {
+async fn copy(connection: &mut PgConnection, from: &str, to: &str) -> Result<(), sqlx::Error> {
     forget(connection, to).await?;
     sqlx::query!(
         "INSERT INTO daybook.parked_events (projection, position, key, correlation_id, event_type, cause, parked_at)
@@ -135,13 +135,16 @@ pub(crate) async fn copy(connection: &mut PgConnection, from: &str, to: &str) ->
     Ok(())
 }
 
-/// Has what is parked of a rebuild be what is parked.
-pub(crate) async fn replace(connection: &mut PgConnection, projection: &str, rebuild: &str) -> Result<(), sqlx::Error> {
-    copy(connection, rebuild, projection).await?;
-    forget(connection, rebuild).await
+/// Has what is parked under each of two names be parked under the other one.
+pub(crate) async fn exchange(connection: &mut PgConnection, one: &str, other: &str) -> Result<(), sqlx::Error> {
+    let apart = format!("{one} and {other}");
+    copy(connection, one, &apart).await?;
+    copy(connection, other, one).await?;
+    copy(connection, &apart, other).await?;
+    forget(connection, &apart).await
 }
 
-/// What is parked, and waits, in order of projection and position, from after `after`.
+/// What is parked of the projections' live rows, and waits, in order of projection and position, from after `after`.
 ///
 /// # Errors
 /// When Postgres fails.
@@ -150,7 +153,8 @@ pub async fn list(pool: &PgPool, after: Option<(&str, Position)>, limit: i64) ->
     sqlx::query_as!(
         Parked,
         "SELECT projection, position, key, correlation_id, event_type, cause, parked_at FROM daybook.parked_events
-         WHERE $1::text IS NULL OR (projection, position) > ($1, $2::bigint)
+         WHERE ($1::text IS NULL OR (projection, position) > ($1, $2::bigint))
+           AND projection IN (SELECT projection FROM daybook.checkpoints)
          ORDER BY projection, position LIMIT $3",
         projection,
         position,

@@ -1,5 +1,6 @@
 //! A read model's rows, built a second time beside the live ones. Follow-ups and timers cannot be named here.
 
+use crate::apply::{Applier, is_about_data};
 use crate::parked::{self, ToPark};
 use crate::{Comparison, Delivered, Projection, ReadModel, Rows, generation};
 use sqlx::{PgConnection, PgPool};
@@ -22,6 +23,8 @@ pub struct Rebuild {
     to_park: ToPark,
     /// The last event that was taken in and is not written.
     unwritten: Option<RecordedEvent>,
+    /// Postgres has refused a row: what is to blame is looked for.
+    closely: Option<Applier>,
 }
 
 impl Rebuild {
@@ -52,8 +55,6 @@ impl Rebuild {
     pub async fn of_kept(pool: &PgPool, model: ReadModel, fence: i64) -> Result<Option<Self>, AdvanceError> {
         let mut transaction = pool.begin().await?;
         let kept = checkpoint::take_kept(&mut transaction, model.name(), model.version(), fence).await?;
-        // What was parked of the live rows cannot be taken into these either.
-        parked::copy(&mut transaction, model.name(), model.replay_name()).await?;
         let parked = parked::keys(&mut transaction, model.replay_name()).await?;
         transaction.commit().await?;
         Ok(kept.map(|at| Self::at(model, fence, at, parked)))
@@ -61,7 +62,24 @@ impl Rebuild {
 
     fn at(model: ReadModel, fence: i64, at: Checkpoint, parked: HashSet<Uuid>) -> Self {
         let rows = model.rows(at.generation, at.position == 0);
-        Self { model, fence, at, rows, parked, to_park: ToPark::default(), unwritten: None }
+        Self { model, fence, at, rows, parked, to_park: ToPark::default(), unwritten: None, closely: None }
+    }
+
+    /// Goes back to what is written, if it is for its rows that Postgres would not have them. What follows is then taken in
+    /// as into the live ones: the event that is to blame is found, and parked.
+    ///
+    /// # Errors
+    /// `error`, if it is another one, or the event is not one that can be parked.
+    pub fn look_closely(&mut self, error: AdvanceError) -> Result<(), AdvanceError> {
+        match error {
+            AdvanceError::Database(e) if is_about_data(&e) && self.closely.is_none() => {
+                self.rows = self.model.rows(self.at.generation, self.at.position == 0);
+                (self.to_park, self.unwritten) = (ToPark::default(), None);
+                self.closely = Some(Applier::of_rebuild(self.model));
+                Ok(())
+            }
+            error => Err(error),
+        }
     }
 
     /// The last event that it has.
@@ -72,13 +90,25 @@ impl Rebuild {
     /// Takes in the events that follow, and writes the rows when there are many.
     ///
     /// # Errors
-    /// When another rebuild has begun, or Postgres fails.
+    /// When another rebuild has begun, or Postgres fails or refuses a row.
     pub async fn take(
         &mut self,
         pool: &PgPool,
         delivered: &[Delivered],
         last: RecordedEvent,
     ) -> Result<(), AdvanceError> {
+        if let Some(applier) = &mut self.closely {
+            loop {
+                let before = self.at;
+                self.at = applier.apply(pool, before, self.fence, delivered).await?;
+                if self.at == before {
+                    break;
+                }
+            }
+            // What is left of the page is about other categories.
+            self.unwritten = Some(last).filter(|last| last.position > self.at.position);
+            return Ok(());
+        }
         let events = parked::split(Projection::ReadModel(self.model), delivered, &mut self.parked, &mut self.to_park);
         // Rows that are not in memory are read outside of the transaction that writes: nobody else writes them.
         self.rows.take(&mut *pool.acquire().await?, &events).await?;
@@ -89,19 +119,21 @@ impl Rebuild {
     /// Writes the rows, and how far they have come.
     ///
     /// # Errors
-    /// When another rebuild has begun, or Postgres fails.
+    /// When another rebuild has begun, or Postgres fails or refuses a row.
     pub async fn write(&mut self, pool: &PgPool) -> Result<(), AdvanceError> {
         let mut transaction = pool.begin().await?;
-        self.write_in(&mut transaction).await?;
+        let to = self.write_in(&mut transaction).await?;
         transaction.commit().await?;
+        self.at = to;
         Ok(())
     }
 
-    async fn write_in(&mut self, transaction: &mut PgConnection) -> Result<(), AdvanceError> {
-        let Some(last) = self.unwritten.take() else { return Ok(()) };
-        self.at = checkpoint::advance(transaction, self.model.name(), self.at, &last, self.fence).await?;
+    async fn write_in(&mut self, transaction: &mut PgConnection) -> Result<Checkpoint, AdvanceError> {
+        let Some(last) = self.unwritten.take() else { return Ok(self.at) };
+        let to = checkpoint::advance(transaction, self.model.name(), self.at, &last, self.fence).await?;
         std::mem::take(&mut self.to_park).insert(transaction, self.model.replay_name()).await?;
-        Ok(self.rows.flush(transaction).await?)
+        self.rows.flush(transaction).await?;
+        Ok(to)
     }
 
     /// Compares it with the live generation, with up to `examples` rows that differ. Both are at the same position, and
@@ -118,22 +150,22 @@ impl Rebuild {
         generation::compare(snapshot, self.model.name(), (live.generation, self.at.generation), examples).await
     }
 
-    /// Makes it the live one, which is kept beside it, in the transaction that holds the live checkpoint where this one
-    /// has come to.
+    /// Makes it the live one, in the transaction that holds the live checkpoint where this one has come to. The one that was
+    /// is kept, with what is parked of it.
     ///
     /// # Errors
-    /// When another rebuild has begun, or Postgres fails.
-    pub async fn switch(mut self, transaction: &mut PgConnection) -> Result<(), AdvanceError> {
-        self.write_in(transaction).await?;
-        parked::replace(transaction, self.model.name(), self.model.replay_name()).await?;
-        checkpoint::switch(transaction, self.model.name(), self.at).await
+    /// When another rebuild has begun, or Postgres fails or refuses a row.
+    pub async fn switch(&mut self, transaction: &mut PgConnection) -> Result<(), AdvanceError> {
+        let to = self.write_in(transaction).await?;
+        parked::exchange(transaction, self.model.name(), self.model.replay_name()).await?;
+        checkpoint::switch(transaction, self.model.name(), to).await
     }
 
     /// Removes what was built.
     ///
     /// # Errors
     /// When Postgres fails.
-    pub async fn discard(self, pool: &PgPool) -> Result<(), sqlx::Error> {
+    pub async fn discard(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
         let mut transaction = pool.begin().await?;
         checkpoint::discard(&mut transaction, self.model.name(), self.at).await?;
         generation::empty(&mut transaction, self.model.name(), self.at.generation).await?;

@@ -11,7 +11,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures_util::{FutureExt, StreamExt};
 use projections::Delivered;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::{Log, Position, ReadError, RecordedEvent, Scan};
@@ -63,6 +63,8 @@ struct Buffer {
     last: watch::Sender<Position>,
     /// How often the log had to be asked because JetStream left something out, or was silent.
     gaps: AtomicU64,
+    /// What comes after the last event is not known to this build.
+    is_stuck: AtomicBool,
 }
 
 impl Buffer {
@@ -83,6 +85,7 @@ impl Buffer {
         let excess = events.len().saturating_sub(BUFFER);
         events.drain(..excess);
         drop(events);
+        self.is_stuck.store(false, Ordering::Relaxed);
         self.last.send_replace(last);
     }
 }
@@ -90,7 +93,12 @@ impl Buffer {
 impl Feed {
     /// A feed of what comes after position `after`.
     pub fn new(log: Log, jetstream: Context, after: Position) -> Self {
-        let buffer = Buffer { events: Mutex::default(), last: watch::Sender::new(after), gaps: AtomicU64::new(0) };
+        let buffer = Buffer {
+            events: Mutex::default(),
+            last: watch::Sender::new(after),
+            gaps: AtomicU64::new(0),
+            is_stuck: AtomicBool::new(false),
+        };
         Self { log, jetstream, buffer: Arc::new(buffer), messages: None, reading: None }
     }
 
@@ -182,27 +190,8 @@ impl Feed {
         }
         Ok(count)
     }
-}
 
-#[derive(Default)]
-struct Received {
-    events: Vec<Delivered>,
-    /// JetStream is there, and has nothing.
-    silent: bool,
-    /// It is not, left something out, or sent what is no event.
-    broken: bool,
-    error: Option<DecodeError>,
-}
-
-impl Step for Feed {
-    type Error = FeedError;
-
-    fn name(&self) -> &'static str {
-        "feed"
-    }
-
-    /// Waits for a message, for two seconds at most.
-    async fn step(&mut self) -> Result<Outcome, FeedError> {
+    async fn take_in(&mut self) -> Result<Outcome, FeedError> {
         let mut count = self.read_on().await?;
         if count > 0 {
             return Ok(Outcome::Worked(count));
@@ -227,6 +216,33 @@ impl Step for Feed {
         }
         Ok(if count > 0 { Outcome::Worked(count) } else { Outcome::Idle })
     }
+}
+
+#[derive(Default)]
+struct Received {
+    events: Vec<Delivered>,
+    /// JetStream is there, and has nothing.
+    silent: bool,
+    /// It is not, left something out, or sent what is no event.
+    broken: bool,
+    error: Option<DecodeError>,
+}
+
+impl Step for Feed {
+    type Error = FeedError;
+
+    fn name(&self) -> &'static str {
+        "feed"
+    }
+
+    /// Waits for a message, for two seconds at most.
+    async fn step(&mut self) -> Result<Outcome, FeedError> {
+        let taken_in = self.take_in().await;
+        if let Err(FeedError::Decode(_)) = taken_in {
+            self.buffer.is_stuck.store(true, Ordering::Relaxed);
+        }
+        taken_in
+    }
 
     async fn wait(&mut self) {}
 }
@@ -235,10 +251,13 @@ impl Reader {
     /// Up to `limit` events that follow position `after`, without a gap; none if there are none yet.
     ///
     /// # Errors
-    /// When it is further behind than the buffer reaches, and the log cannot be read.
+    /// When the next one is not known to this build. When it is further behind than the buffer reaches, and the log cannot
+    /// be read.
     pub async fn next(&mut self, after: Position, limit: usize) -> Result<Vec<Delivered>, FeedError> {
         if self.grown.borrow_and_update().le(&after) {
-            return Ok(vec![]);
+            // What it is that is not known, the log says.
+            let is_stuck = self.buffer.is_stuck.load(Ordering::Relaxed);
+            return if is_stuck { self.read_log(after, limit).await } else { Ok(vec![]) };
         }
         {
             let events = self.buffer.events();
@@ -273,6 +292,7 @@ fn decoded(page: Vec<RecordedEvent>) -> Result<Vec<Delivered>, FeedError> {
         match codec::deliver(record) {
             Ok(event) => events.push(event),
             Err(e) if events.is_empty() => return Err(e.into()),
+            // What is before it can be taken in.
             Err(_) => break,
         }
     }

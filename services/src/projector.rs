@@ -8,6 +8,7 @@ use projections::follow_up::storable;
 use sqlx::PgPool;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use store::Position;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
 use store::lease::{self, Lease};
 use tokio::sync::Notify;
@@ -39,6 +40,8 @@ pub struct Projector {
     held: Option<Held>,
     /// Whether the rows were found to be of another version.
     is_other: bool,
+    /// After which position there is an event that this build does not know.
+    stuck_at: Option<Position>,
     /// The sender is told that there are follow-ups.
     written: Arc<Notify>,
 }
@@ -53,7 +56,8 @@ struct Held {
 impl Projector {
     /// `owner` is this process; `written` is told when there may be follow-ups to send.
     pub fn new(pool: PgPool, projection: Projection, feed: Reader, owner: Uuid, written: Arc<Notify>) -> Self {
-        Self { pool, projection, applier: Applier::new(projection), feed, owner, held: None, is_other: false, written }
+        let applier = Applier::new(projection);
+        Self { pool, projection, applier, feed, owner, held: None, is_other: false, stuck_at: None, written }
     }
 
     /// Has the lease held and fresh; `false` if another process has it, or the rows are of another version.
@@ -88,16 +92,9 @@ impl Projector {
         self.held = Some(Held { lease, renewed, checkpoint });
         Ok(true)
     }
-}
 
-impl Step for Projector {
-    type Error = ProjectorError;
-
-    fn name(&self) -> &'static str {
-        self.projection.name()
-    }
-
-    async fn step(&mut self) -> Result<Outcome, ProjectorError> {
+    /// Takes in what the feed has.
+    async fn take_in(&mut self) -> Result<Outcome, ProjectorError> {
         if !self.hold().await? {
             return Ok(Outcome::Idle);
         }
@@ -136,6 +133,35 @@ impl Step for Projector {
                 Err(e.into())
             }
         }
+    }
+
+    /// Leaves the lease to processes that know what comes next.
+    async fn leave(&mut self, why: &ProjectorError) {
+        self.stuck_at = self.held.as_ref().map(|held| held.checkpoint.position);
+        _ = checkpoint::failed(&self.pool, self.projection.name(), &storable(&why.to_string())).await;
+        self.end().await;
+    }
+}
+
+impl Step for Projector {
+    type Error = ProjectorError;
+
+    fn name(&self) -> &'static str {
+        self.projection.name()
+    }
+
+    async fn step(&mut self) -> Result<Outcome, ProjectorError> {
+        if let Some(position) = self.stuck_at {
+            self.feed.next(position, 1).await?;
+            self.stuck_at = None;
+        }
+        let taken_in = self.take_in().await;
+        if self.held.is_some()
+            && let Err(e @ ProjectorError::Feed(FeedError::Decode(_))) = &taken_in
+        {
+            self.leave(e).await;
+        }
+        taken_in
     }
 
     async fn wait(&mut self) {

@@ -9,7 +9,7 @@ use projections::rebuild::Rebuild;
 use projections::{Comparison, Delivered, ReadModel};
 use serde::Serialize;
 use sqlx::{PgPool, Postgres, Transaction};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use store::checkpoint::{self, AdvanceError};
 use store::lease::{self, Lease};
 use store::{Log, Position, ReadError, RecordedEvent};
@@ -18,6 +18,8 @@ use uuid::Uuid;
 
 /// How far behind the live rows it may be when these are held for it to catch up.
 const NEAR: Position = 2000;
+/// How often what was built is written at least: a replay that is killed loses no more than that of its work.
+const WRITTEN: Duration = Duration::from_secs(1);
 /// How many rows that differ are told.
 const EXAMPLES: i64 = 20;
 
@@ -96,22 +98,15 @@ async fn run(
         Mode::Undo => Rebuild::of_kept(pool, model, fence).await?.ok_or(ReplayError::NothingKept(model.name()))?,
     };
     let from = rebuild.position();
-    let mut replay = Replay { log, owner, rebuild };
-    loop {
-        let target = live_position(pool, model).await?;
-        if target - replay.rebuild.position() < NEAR {
-            break;
+    let mut replay = Replay { log, owner, rebuild, written: Instant::now() };
+    let (compared, position) = match replay.finish(mode, progress).await {
+        Err(ReplayError::Advance(refused)) => {
+            replay.rebuild.look_closely(refused)?;
+            replay.finish(mode, progress).await?
         }
-        replay.build_to(target, progress).await?;
-    }
-    let compared = match mode {
-        Mode::Switch | Mode::DryRun => Some(replay.compare().await?),
-        Mode::Undo => None,
+        finished => finished?,
     };
-    let (position, switched) = match mode {
-        Mode::Switch | Mode::Undo => (replay.switch().await?, true),
-        Mode::DryRun => (replay.discard().await?, false),
-    };
+    let switched = mode != Mode::DryRun;
     let seconds = begun.elapsed().as_secs_f64();
     Ok(Replayed { projection: model.name(), switched, position, events: position - from, seconds, compared })
 }
@@ -160,6 +155,8 @@ struct Replay<'a, 'b> {
     log: &'a Log,
     owner: &'a mut Owner<'b>,
     rebuild: Rebuild,
+    /// When it was last seen to that what was built is written.
+    written: Instant,
 }
 
 /// A page of the log, with the events that matter decoded.
@@ -169,6 +166,30 @@ struct Page {
 }
 
 impl Replay<'_, '_> {
+    /// All that is left to do; what came of the comparison, and the position that it has come to.
+    async fn finish(
+        &mut self,
+        mode: Mode,
+        progress: &mut impl FnMut(Position, Position),
+    ) -> Result<(Option<Comparison>, Position), ReplayError> {
+        loop {
+            let target = live_position(self.owner.pool, self.owner.model).await?;
+            if target - self.rebuild.position() < NEAR {
+                break;
+            }
+            self.build_to(target, progress).await?;
+        }
+        let compared = match mode {
+            Mode::Switch | Mode::DryRun => Some(self.compare().await?),
+            Mode::Undo => None,
+        };
+        let position = match mode {
+            Mode::Switch | Mode::Undo => self.switch().await?,
+            Mode::DryRun => self.discard().await?,
+        };
+        Ok((compared, position))
+    }
+
     /// Takes in the log up to `target`: a page is read and another one decoded while one is folded.
     async fn build_to(
         &mut self,
@@ -181,6 +202,10 @@ impl Replay<'_, '_> {
             let position = last.position;
             self.owner.hold().await?;
             self.rebuild.take(self.owner.pool, &events, last).await?;
+            if self.written.elapsed() >= WRITTEN {
+                self.rebuild.write(self.owner.pool).await?;
+                self.written = Instant::now();
+            }
             progress(position, target);
         }
         Ok(())
@@ -230,14 +255,14 @@ impl Replay<'_, '_> {
         }
     }
 
-    async fn switch(mut self) -> Result<Position, ReplayError> {
+    async fn switch(&mut self) -> Result<Position, ReplayError> {
         let (mut held, live) = self.meet().await?;
         self.rebuild.switch(&mut held).await?;
         held.commit().await?;
         Ok(live.position)
     }
 
-    async fn discard(self) -> Result<Position, ReplayError> {
+    async fn discard(&self) -> Result<Position, ReplayError> {
         let position = self.rebuild.position();
         self.rebuild.discard(self.owner.pool).await?;
         Ok(position)

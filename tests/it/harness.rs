@@ -1,10 +1,12 @@
 //! What every story needs: servers of its own, a system to drive step by step, and orders to put into it.
 
+use crate::binary::until;
 use domain::id::{AddressId, CustomerId, OrderId, SellerId, ShipmentId, Sku};
 use domain::money::Amount;
 use domain::order::{PaymentMethod, PlaceLine, PlaceOrder, PlacePayment, Rounding, SellerShipping};
-use domain::{Command, order, shipment, stock};
+use domain::{Aggregate, Command, order, shipment, stock};
 use projections::Projection;
+use rustix::process::{Pid, Signal, kill_process};
 use services::api::Service;
 use services::codec::{self, CATEGORIES};
 use services::config::Urls;
@@ -21,9 +23,14 @@ use services::timers::Sweeper;
 use services::verify::{Report, verify};
 use services::{notifier, provider};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, query_scalar};
+use std::fs::{self, File};
+use std::future::poll_fn;
 use std::path::PathBuf;
+use std::pin::pin;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 use store::connect::{self, Role};
 use store::{
@@ -216,12 +223,17 @@ impl System {
 
     /// Hands all shipments of an order to the carrier, and has them delivered.
     pub(crate) async fn ship(&mut self, order: OrderId) {
+        self.ship_without_settling(order).await;
+        self.settle().await;
+    }
+
+    /// The same, and nothing that follows.
+    pub(crate) async fn ship_without_settling(&self, order: OrderId) {
         for id in self.shipments(order).await {
             self.execute(self.dispatch(id).await).await.unwrap();
             let deliver = shipment::Command::ConfirmDelivery;
             self.execute(Command::Shipment { id, command: deliver }).await.unwrap();
         }
-        self.settle().await;
     }
 
     /// Of what the shipment is by its last plan.
@@ -469,4 +481,81 @@ pub(crate) fn daybook_on(urls: &Urls) -> tokio::process::Command {
     let mut command = daybook();
     command.env("DATABASE_URL", &urls.database_url).env("NATS_URL", &urls.nats_url);
     command
+}
+
+/// A `daybook serve` of all services, in a process of its own.
+pub(crate) struct Serving {
+    child: tokio::process::Child,
+    messages: PathBuf,
+}
+
+impl Serving {
+    /// Returns once it is ready.
+    pub(crate) async fn start(urls: &Urls) -> Self {
+        let messages = folder("serve").await.with_extension("messages");
+        let child = daybook_on(urls).arg("serve").stderr(File::create(&messages).unwrap()).spawn().unwrap();
+        let serving = Self { child, messages };
+        until("it serves", async || serving.messages().contains("ready").then_some(())).await;
+        serving
+    }
+
+    /// What it has told so far.
+    pub(crate) fn messages(&self) -> String {
+        fs::read_to_string(&self.messages).unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.child.id().unwrap() as i32).unwrap(), signal).unwrap();
+    }
+
+    /// Kills it, and returns when it is gone.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Ends it in order.
+    pub(crate) async fn end(mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.child.wait().await.unwrap()
+    }
+}
+
+/// Appends the events of many orders at once: each is placed, and held and released `holds` times. Nothing follows from
+/// them if they are of `Origin::Import`.
+pub(crate) async fn append_orders(appender: &Appender, orders: usize, holds: usize, origin: Origin) -> Vec<OrderId> {
+    let ids: Vec<OrderId> = (0..orders).map(|_| new_order()).collect();
+    let hold = order::Command::PlaceHold { reason: order::HoldReason::Fraud };
+    let release = order::Command::ReleaseHold { reason: order::HoldReason::Fraud };
+    let mut commands = vec![order::Command::Place(order_of(&[("mug", 1, 1)]))];
+    commands.extend((0..holds).flat_map(|_| [hold.clone(), release.clone()]));
+    let appends = ids.iter().map(|order| {
+        let (mut state, mut events) = (order::Order::default(), Vec::new());
+        for command in &commands {
+            for event in state.decide(*order, command).unwrap() {
+                state.evolve(&event);
+                events.push(codec::encode(&order::Order::event(order.0, event)));
+            }
+        }
+        let stream = codec::stream::<order::Order>(order.0);
+        let mut append = append(vec![StreamAppend { stream, expected: ExpectedVersion::NoStream, events }]);
+        (append.metadata.correlation_id, append.metadata.origin) = (order.0, origin);
+        appender.append(append)
+    });
+    for appended in futures_util::future::join_all(appends).await {
+        appended.unwrap();
+    }
+    ids
+}
+
+/// Lets a future take so many turns, and no more.
+pub(crate) async fn cut_off<T>(future: impl Future<Output = T>, mut turns: usize) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        if turns == 0 {
+            return Poll::Ready(None);
+        }
+        turns -= 1;
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
 }

@@ -1,20 +1,20 @@
 //! An event that cannot be taken in: it is kept with its cause, what is about the same order waits, and all others go on.
 //! (Invariant 20.)
 
-use crate::harness::{System, daybook_on, order_of, run};
+use crate::harness::{System, append_orders, daybook_on, new_order, order_of, run};
 use domain::Command;
 use domain::id::OrderId;
 use domain::order::{self, HoldReason};
 use projections::parked::{self, KeyedBy, Parked};
-use projections::{Projection, ReadModel};
+use projections::{Projection, ReadModel, order_summary};
 use services::redrive::{RedriveError, redrive};
-use services::replay::{Mode, replay};
+use services::replay::{Mode, Replayed, replay};
 use services::step::{Outcome, Step};
 use services::verify::verify;
 use sqlx::{AssertSqlSafe, query_scalar};
+use std::collections::HashMap;
 use std::time::Duration;
-use store::checkpoint;
-use store::lease;
+use store::{Origin, checkpoint, lease};
 
 const SUMMARY: Projection = Projection::ReadModel(ReadModel::OrderSummary);
 
@@ -117,6 +117,97 @@ async fn invariant_20_of_many_orders_one_waits_and_the_others_go_on() {
     assert_folded(&system).await;
 }
 
+/// Invariant 20, in the size in which it matters: of a thousand orders one waits, with what comes later for it.
+#[tokio::test]
+async fn invariant_20_of_a_thousand_orders_999_are_current_and_one_waits() {
+    let mut system = System::start().await;
+    let orders = append_orders(&system.parts.appender, 1000, 1, Origin::Live).await;
+    let poisoned = orders[617];
+    let payload = rewrite(&system, poisoned, "HoldPlaced", r#"{"hold": "none"}"#).await;
+    system.project().await;
+    let head = system.parts.log.head().await.unwrap();
+    assert!(checkpoint::live(&system.parts.read).await.unwrap().iter().all(|(_, position)| *position == head));
+    let versions = async || {
+        let filter = order_summary::Filter { limit: 2000, ..order_summary::Filter::default() };
+        let rows = order_summary::list(&system.parts.read, &filter).await.unwrap();
+        rows.into_iter().map(|row| (row.order_id, row.version)).collect::<HashMap<_, _>>()
+    };
+    let version = |order: &OrderId| if *order == poisoned { 1 } else { 3 };
+    let expected: HashMap<_, _> = orders.iter().map(|order| (order.0, version(order))).collect();
+    assert_eq!(versions().await, expected);
+    let found = parked(&system).await;
+    let waits = |p: &Projection| [(p.name(), "HoldPlaced", false), (p.name(), "HoldReleased", true)];
+    assert_eq!(named(&found), by_order().iter().flat_map(waits).collect::<Vec<_>>());
+    assert!(found.iter().all(|p| p.key == poisoned.0));
+
+    rewrite(&system, poisoned, "HoldPlaced", &payload).await;
+    for projection in by_order() {
+        // By two at once, and once more: it is taken in once.
+        let (one, other) = tokio::join!(again(&system, projection, poisoned), again(&system, projection, poisoned));
+        assert_eq!(one.unwrap() + other.unwrap(), 2, "{}", projection.name());
+        assert_eq!(again(&system, projection, poisoned).await.unwrap(), 0);
+    }
+    assert_eq!(parked(&system).await, []);
+    assert!(versions().await.values().all(|version| *version == 3));
+    assert_folded(&system).await;
+}
+
+/// A read model whose rows are made of what stands beside the payload takes in what cannot be read. A row of it that
+/// cannot be written stops it alone, with the cause, until that is mended.
+#[tokio::test]
+async fn a_read_model_that_can_leave_nothing_out_stops_and_goes_on_when_it_is_mended() {
+    let mut system = System::start().await;
+    let index = Projection::ReadModel(ReadModel::EventIndex);
+    assert_eq!(index.keyed_by(), KeyedBy::Nothing);
+    system.receive("mug", 10).await;
+    let unreadable = system.place(order_of(&[("mug", 1, 1)])).await;
+    let payload = rewrite(&system, unreadable, "OrderPlaced", "{}").await;
+    system.project().await;
+    assert!(parked(&system).await.iter().all(|p| p.projection != index.name()));
+    let at = async |system: &System| {
+        let status = checkpoint::status(&system.parts.read).await.unwrap();
+        let of_index = status.iter().find(|status| status.projection == index.name()).unwrap().clone();
+        let others = status.into_iter().filter(|status| status.projection != index.name());
+        (of_index.position, of_index.last_error, others.map(|other| other.position).min().unwrap())
+    };
+    assert_eq!(at(&system).await, (2, None, 2));
+
+    let url = system.urls.database_url.clone();
+    let order = new_order();
+    let broken = format!("ALTER TABLE daybook.event_index ADD CONSTRAINT broken CHECK (key <> '{order}')");
+    run(&url, &broken).await;
+    system.receive("mug", 1).await;
+    let place = order::Command::Place(order_of(&[("mug", 1, 1)]));
+    system.execute(Command::Order { id: order, command: place }).await.unwrap();
+    system.receive("mug", 1).await;
+    system.relay().await;
+    while system.feed.position() < 5 {
+        system.feed.step().await.unwrap();
+    }
+    for (projector, projection) in system.projectors.iter_mut().zip(Projection::ALL) {
+        let last = loop {
+            match projector.step().await {
+                Ok(Outcome::Worked(_)) => {}
+                last => break last,
+            }
+        };
+        assert_eq!(last.is_err(), projection == index);
+    }
+    // What comes before is taken in.
+    let (position, error, others) = at(&system).await;
+    assert!(error.unwrap().contains("violates check constraint"));
+    assert_eq!((position, others), (3, 5));
+    assert!(parked(&system).await.iter().all(|p| p.projection != index.name()));
+    run(&url, "ALTER TABLE daybook.event_index DROP CONSTRAINT broken").await;
+    rewrite(&system, unreadable, "OrderPlaced", &payload).await;
+    system.project().await;
+    for projection in by_order() {
+        again(&system, projection, unreadable).await.unwrap();
+    }
+    assert_eq!(at(&system).await, (5, None, 5));
+    assert_folded(&system).await;
+}
+
 #[tokio::test]
 async fn what_comes_later_for_the_same_order_waits_in_order() {
     let mut system = System::start().await;
@@ -188,6 +279,90 @@ async fn a_row_that_cannot_be_written_is_found_in_its_batch() {
     assert_eq!(system.status(orders[2]).await, "confirmed");
     system.settle().await;
     system.assert_verified().await;
+}
+
+async fn replayed(system: &System, model: ReadModel, mode: Mode) -> Replayed {
+    replay(&system.parts.log, &system.parts.project, model, mode, |_, _| {}).await.unwrap()
+}
+
+/// What a replay meets that it cannot take in, it parks as live projecting does; and a row that Postgres would not have
+/// does not keep the others from being rebuilt.
+#[tokio::test]
+async fn a_rebuild_parks_what_it_cannot_take_in_and_goes_on() {
+    let mut system = System::start().await;
+    system.receive("mug", 100).await;
+    let mut orders = Vec::new();
+    for quantity in [1, 2, 3, 4] {
+        orders.push(system.place(order_of(&[("mug", quantity, 1)])).await);
+        system.settle().await;
+    }
+    let (unwanted, unreadable) = (orders[2], orders[3]);
+    // The row is there, and may not be written again.
+    let url = system.urls.database_url.clone();
+    run(&url, "ALTER TABLE daybook.order_summary ADD CONSTRAINT broken CHECK (total <> 3250) NOT VALID").await;
+    let payload = rewrite(&system, unreadable, "OrderConfirmed", "[]").await;
+    let replayed_once = replayed(&system, ReadModel::OrderSummary, Mode::Switch).await;
+    let compared = replayed_once.compared.unwrap();
+    assert_eq!((compared.missing, compared.surplus, compared.different), (0, 1, 1), "{compared:?}");
+    assert_eq!(
+        (system.status(orders[0]).await, system.status(orders[1]).await),
+        ("confirmed".into(), "confirmed".into())
+    );
+    assert!(projections::order_summary::get(&system.parts.read, unwanted.0).await.unwrap().is_none());
+    assert_eq!(system.status(unreadable).await, "placed");
+    let found = parked(&system).await;
+    assert!(found.iter().all(|p| p.projection == "order_summary"), "{found:?}");
+    let causes: Vec<_> = found.iter().filter_map(|p| Some((p.key, p.cause.as_deref()?))).collect();
+    assert_eq!(causes.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [unwanted.0, unreadable.0]);
+    assert!(causes[0].1.contains("violates check constraint"), "{causes:?}");
+    // Once more it comes to the same, and what is new is taken in.
+    let other = system.place(order_of(&[("mug", 5, 1)])).await;
+    system.settle().await;
+    let again = replayed(&system, ReadModel::OrderSummary, Mode::Switch).await;
+    assert_eq!(again.compared.unwrap().differences(), 0);
+    assert_eq!(parked(&system).await.len(), found.len());
+    assert_eq!(system.status(other).await, "confirmed");
+
+    run(&url, "ALTER TABLE daybook.order_summary DROP CONSTRAINT broken").await;
+    rewrite(&system, unreadable, "OrderConfirmed", &payload).await;
+    for order in [unwanted, unreadable] {
+        self::again(&system, SUMMARY, order).await.unwrap();
+    }
+    assert_folded(&system).await;
+}
+
+/// The rows from before a replay lack what was parked when they were live; when they are live again, it is parked again.
+#[tokio::test]
+async fn what_was_mended_since_is_parked_again_when_a_replay_is_undone() {
+    let mut system = System::start().await;
+    system.receive("mug", 100).await;
+    let (order, other) =
+        (system.place(order_of(&[("mug", 1, 1)])).await, system.place(order_of(&[("mug", 2, 1)])).await);
+    let payload = rewrite(&system, order, "OrderPlaced", "{}").await;
+    system.project().await;
+    let found = parked(&system).await;
+    replayed(&system, ReadModel::OrderSummary, Mode::Switch).await;
+    assert_eq!(named(&parked(&system).await), named(&found));
+    rewrite(&system, order, "OrderPlaced", &payload).await;
+    for projection in by_order() {
+        again(&system, projection, order).await.unwrap();
+    }
+    system.settle().await;
+    assert_folded(&system).await;
+
+    replayed(&system, ReadModel::OrderSummary, Mode::Undo).await;
+    assert_eq!(system.status(other).await, "confirmed");
+    let parked_again = parked(&system).await;
+    assert!(parked_again.iter().all(|p| p.key == order.0 && p.projection == "order_summary"), "{parked_again:?}");
+    let first = found.iter().find(|p| p.projection == "order_summary");
+    assert!(parked_again.len() > 1 && parked_again.first() == first, "{parked_again:?}");
+    again(&system, SUMMARY, order).await.unwrap();
+    assert_eq!(system.status(order).await, "confirmed");
+    assert_folded(&system).await;
+    // And back again, to rows that never lacked it.
+    replayed(&system, ReadModel::OrderSummary, Mode::Undo).await;
+    assert_eq!(parked(&system).await, []);
+    assert_folded(&system).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Read models and follow-ups keep up with the log, whatever is delivered, lost or taken over.
 
-use crate::harness::{System, append, id, order_of};
+use crate::harness::{System, append, id, order_of, stream};
 use domain::Event;
 use domain::id::{Sku, StockId};
 use domain::stock::{Stock, StockReceived};
@@ -14,7 +14,7 @@ use services::step::{Outcome, Step};
 use sqlx::{AssertSqlSafe, query_scalar};
 use std::sync::Arc;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
-use store::{Appender, ExpectedVersion, StreamAppend, lease};
+use store::{Appender, ExpectedVersion, NewEvent, StreamAppend, lease};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -217,4 +217,47 @@ async fn a_log_that_is_far_ahead_of_jetstream_is_read_in_one_go() {
         system.feed.step().await.unwrap();
     }
     assert_eq!((system.feed.position(), system.feed.gaps()), (2501, 1));
+}
+
+/// An event of a newer build: this one stops before it, and leaves the leases to instances that know it.
+#[tokio::test]
+async fn who_meets_an_event_that_it_does_not_know_keeps_the_lease_from_nobody() {
+    let mut system = System::start().await;
+    system.receive("mug", 1).await;
+    system.project().await;
+    system.receive("mug", 1).await;
+    let of_tomorrow = NewEvent { event_type: "OrderTeleported".into(), schema_version: 1, payload: "{}".into() };
+    let streams =
+        vec![StreamAppend { stream: stream(7), expected: ExpectedVersion::NoStream, events: vec![of_tomorrow] }];
+    system.parts.appender.append(append(streams)).await.unwrap();
+    system.receive("mug", 1).await;
+    system.relay().await;
+    let mut last = system.feed.step().await;
+    while last.is_ok() {
+        last = system.feed.step().await;
+    }
+    let unknown = last.unwrap_err().to_string();
+    assert!(unknown.contains("at position 3 is a OrderTeleported"), "{unknown}");
+    // One of them reads the log itself: its feed remembers nothing.
+    let behind = Feed::new(system.parts.log.clone(), jetstream(&system.parts.client), 4);
+    let (pool, model) = (system.parts.project.clone(), Projection::ReadModel(ReadModel::StockLevel));
+    system.projectors[1] = Projector::new(pool, model, behind.reader(), system.parts.owner, Arc::new(Notify::new()));
+    let newer = Uuid::now_v7();
+    for (projector, projection) in system.projectors.iter_mut().zip(Projection::ALL) {
+        // What comes before it is taken in.
+        while let Ok(Outcome::Worked(_)) = projector.step().await {}
+        let live = checkpoint::live(&system.parts.read).await.unwrap();
+        assert!(live.contains(&(projection.name().to_owned(), 2)), "{live:?}");
+        let status = checkpoint::status(&system.parts.read).await.unwrap();
+        let status = status.into_iter().find(|status| status.projection == projection.name()).unwrap();
+        assert_eq!((status.last_error.as_deref(), status.owned), (Some(&*unknown), false), "{projection:?}");
+        // It does not come back for the lease, whether somebody has that or not.
+        assert!(projector.step().await.is_err());
+        let lease = lease::acquire(&system.parts.project, projection.name(), newer).await.unwrap().unwrap();
+        checkpoint::take(&system.parts.project, projection.name(), projection.version(), &lease).await.unwrap();
+        assert!(projector.step().await.is_err());
+        lease::release(&system.parts.project, &lease).await.unwrap();
+        assert!(projector.step().await.is_err());
+        assert!(lease::acquire(&system.parts.project, projection.name(), newer).await.unwrap().is_some());
+    }
 }

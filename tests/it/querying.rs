@@ -11,9 +11,11 @@ use projections::fulfilment::{self, Fulfilment, Status};
 use projections::order_history::{self, Entry};
 use projections::revenue::{self, Revenue};
 use serde_json::{Value, json};
-use services::codec;
+use services::client::Client;
 use services::execute::Envelope;
+use services::{codec, query_api, subject};
 use sqlx::{query_as, query_scalar};
+use std::collections::BTreeMap;
 use store::ExpectedVersion::{Exact, NoStream};
 use store::{Append, Appender, Metadata, Origin, StreamAppend};
 use uuid::Uuid;
@@ -21,6 +23,76 @@ use uuid::Uuid;
 async fn tell(system: &mut System, id: OrderId, command: order::Command) {
     assert!(system.execute(Command::Order { id, command }).await.unwrap().recorded);
     system.settle().await;
+}
+
+/// Every query with which projection it is answered from, and what it asks for, of an order in a fresh system.
+fn queries(order: OrderId) -> Vec<(&'static str, &'static str, Value)> {
+    vec![
+        ("order_summary.get", "order_summary", json!({ "order_id": order })),
+        ("order_summary.list", "order_summary", json!({})),
+        ("stock_level.get", "stock_level", json!({ "sku": "mug" })),
+        ("stock_level.list", "stock_level", json!({})),
+        ("waiting.list", "waiting", json!({})),
+        ("order_history.list", "order_history", json!({ "order_id": order })),
+        ("fulfilment.get", "fulfilment", json!({ "shipment_id": ShipmentId::of_seller(order, SellerId(id(1))) })),
+        ("fulfilment.list", "fulfilment", json!({})),
+        ("revenue.by_day", "revenue", json!({})),
+        ("revenue.by_month", "revenue", json!({})),
+        ("dead_letters.list", "follow_ups", json!({})),
+    ]
+}
+
+/// Invariant 19: a query that names a position answers at or after it, or says that it cannot yet.
+#[tokio::test]
+async fn a_query_answers_at_the_position_that_it_names_or_says_that_it_cannot_yet() {
+    let mut system = System::start().await;
+    let service = query_api::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
+    system.parts.client.flush().await.unwrap();
+    let client = system.parts.client.clone();
+    let ask = async |verb: &str, body: Value| -> Value {
+        let subject = format!("{}.{verb}", subject::QUERIES);
+        let answer = client.request(subject, body.to_string().into()).await.unwrap();
+        serde_json::from_slice(&answer.payload).unwrap()
+    };
+    system.receive("mug", 10).await;
+    let order = system.place(order_of(&[("mug", 1, 1)])).await;
+    system.settle().await;
+    let before = system.parts.log.head().await.unwrap();
+    let all = Client::new(client.clone(), "test").query::<Value>("waiting.list", json!({}), None).await.unwrap();
+    assert!(all.position <= before);
+    // What comes then, no read model has.
+    system.ship_without_settling(order).await;
+    let head = system.parts.log.head().await.unwrap();
+    assert!(head > before);
+    for (verb, projection, data) in queries(order) {
+        for at_least in [before + 1, head, head + 1000] {
+            let refused = ask(verb, json!({ "at_least": at_least, "wait_ms": 0, "data": data })).await;
+            assert_eq!((&refused["code"], &refused["retry"]), (&json!("not_yet"), &json!(true)), "{verb}: {refused}");
+            assert_eq!(refused["detail"]["position"], before, "{verb}");
+            let message = format!("{projection} is at position {before}, not yet at {at_least}");
+            assert_eq!(refused["message"], message);
+        }
+        let old = ask(verb, json!({ "at_least": before, "wait_ms": 0, "data": data })).await;
+        assert_eq!(old["position"], before, "{verb}: {old}");
+    }
+    // Who waits is answered once it is there; each as of then, and not of what was there when it was asked.
+    let queries = queries(order);
+    let answers = futures_util::future::join_all(
+        queries.iter().map(|(verb, _, data)| ask(verb, json!({ "at_least": head, "wait_ms": 30_000, "data": data }))),
+    );
+    let (answers, ()) = tokio::join!(answers, system.project());
+    let shown: BTreeMap<&str, &Value> = queries.iter().map(|(verb, ..)| *verb).zip(&answers).collect();
+    for (verb, answer) in &shown {
+        assert!(answer["position"].as_i64() >= Some(head), "{verb}: {answer}");
+    }
+    let data = |verb| &shown[verb]["data"];
+    assert_eq!((&data("fulfilment.get")["status"], data("fulfilment.list")), (&json!("delivered"), &json!([])));
+    let last = data("order_history.list").as_array().unwrap().last().unwrap();
+    assert_eq!((&last["event_type"], &last["position"]), (&json!("ShipmentDelivered"), &json!(head)));
+    // Beyond the log nobody can be.
+    let beyond = ask("stock_level.list", json!({ "at_least": head + 1, "wait_ms": 0 })).await;
+    assert_eq!(beyond["code"], "not_yet");
+    service.stop().await;
 }
 
 /// An order that waits for stock, is held, shipped and in part returned.

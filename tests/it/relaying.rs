@@ -1,13 +1,20 @@
 //! The log in JetStream: at the sequence that is its position, whatever happens to either.
 
-use crate::harness::{System, envelope, order_of, run};
+use crate::binary::until;
+use crate::harness::{System, cut_off, envelope, folder, order_of, run};
 use async_nats::jetstream::stream::{Config, Stream};
+use proptest::prelude::*;
+use proptest::test_runner::{Config as Cases, TestRunner};
 use services::execute::Outcome as Executed;
 use services::process::jetstream;
 use services::relay::{Relay, RelayError};
 use services::step::{Outcome, Step};
 use services::subject;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 async fn stream(system: &System) -> Stream {
@@ -176,6 +183,144 @@ async fn a_nats_server_that_comes_back_empty_loses_nothing() {
     assert_eq!(window(&system).await, (6, 8, 3));
     system.project().await;
     system.assert_verified().await;
+}
+
+/// Kills NATS, and has what it stored be what was in `folder`.
+async fn come_back_with(system: &mut System, stored: &Path) {
+    system.nats.kill9().await;
+    let jetstream = system.nats.store_dir().join("jetstream");
+    fs::remove_dir_all(&jetstream).unwrap();
+    copy(stored, &jetstream);
+    system.nats.restart().await.unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name())),
+            false => _ = fs::copy(entry.path(), to.join(entry.file_name())).unwrap(),
+        }
+    }
+}
+
+/// What JetStream stores now, as a crash may leave it.
+async fn stored(system: &mut System) -> PathBuf {
+    system.nats.kill9().await;
+    let stored = folder("stored").await;
+    copy(&system.nats.store_dir().join("jetstream"), &stored);
+    system.nats.restart().await.unwrap();
+    stored
+}
+
+/// Has a relay publish all that there is, whatever it has to find out before.
+async fn relay_all(relay: &mut Relay) {
+    until("all is published", async || matches!(relay.step().await, Ok(Outcome::Idle)).then_some(())).await;
+}
+
+/// Invariant 15, its tail: JetStream had acknowledged it, and has forgotten it.
+#[tokio::test]
+async fn a_stream_that_has_lost_its_tail_is_completed() {
+    let mut system = System::start().await;
+    receive(&system, 5).await;
+    system.project().await;
+    let stored = stored(&mut system).await;
+    receive(&system, 3).await;
+    relay_all(&mut system.relay).await;
+    assert_eq!(window(&system).await, (1, 8, 8));
+    // The projections have taken them in, or not.
+    while system.feed.position() < 8 {
+        system.feed.step().await.unwrap();
+    }
+    while system.projectors[1].step().await.unwrap() != Outcome::Idle {}
+    come_back_with(&mut system, &stored).await;
+    assert_eq!(window(&system).await, (1, 5, 5));
+    receive(&system, 2).await;
+    relay_all(&mut system.relay).await;
+    assert_eq!(window(&system).await, (1, 10, 10));
+    system.project().await;
+    system.assert_verified().await;
+}
+
+/// What can become of JetStream, and of those that publish.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Append(usize),
+    /// One of two relays goes on.
+    Relay(bool),
+    /// Its process ends in the middle, after so many turns of its task; another one is started.
+    Crash(bool, usize),
+    /// All is taken into the read models: what JetStream is made anew with begins after that.
+    Project,
+    Wipe,
+    /// NATS is killed, and has lost what was published since it was `Kept`.
+    Keep,
+    LoseTail,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (1..30usize).prop_map(Act::Append),
+        4 => any::<bool>().prop_map(Act::Relay),
+        3 => (any::<bool>(), 0..30usize).prop_map(|(which, turns)| Act::Crash(which, turns)),
+        1 => Just(Act::Project),
+        1 => Just(Act::Wipe),
+        1 => Just(Act::Keep),
+        1 => Just(Act::LoseTail),
+    ]
+}
+
+/// Invariants 11, 12 and 15.
+#[test]
+fn whatever_becomes_of_relays_and_jetstream_every_event_is_at_its_position() {
+    let runtime = Runtime::new().unwrap();
+    let system = runtime.block_on(System::start());
+    // It goes on where the run before has left it.
+    let state = Mutex::new((system, None::<PathBuf>));
+    let cases = std::env::var("PROPTEST_CASES").map_or(12, |cases| cases.parse().unwrap());
+    let mut runner = TestRunner::new(Cases { cases, failure_persistence: None, ..Cases::default() });
+    let proved = runner.run(&prop::collection::vec(act(), 1..16), |acts| {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (system, kept) = &mut *state;
+        runtime.block_on(async {
+            let (mut one, _hint) = another_relay(system);
+            let (mut other, _hint) = another_relay(system);
+            for act in acts {
+                match act {
+                    Act::Append(events) => receive(system, events).await,
+                    // What it cannot do now it does later.
+                    Act::Relay(which) => _ = if which { &mut one } else { &mut other }.step().await,
+                    Act::Crash(which, turns) => {
+                        let relay = if which { &mut one } else { &mut other };
+                        _ = cut_off(relay.step(), turns).await;
+                        (*relay, _) = another_relay(system);
+                    }
+                    Act::Project => {
+                        relay_all(&mut system.relay).await;
+                        system.project().await;
+                    }
+                    Act::Wipe => _ = jetstream(&system.parts.client).delete_stream(subject::STREAM).await,
+                    Act::Keep => *kept = Some(stored(system).await),
+                    Act::LoseTail => {
+                        if let Some(kept) = kept.take() {
+                            come_back_with(system, &kept).await;
+                        }
+                    }
+                }
+            }
+            relay_all(&mut one).await;
+            system.relay().await;
+            system.project().await;
+            system.assert_verified().await;
+            let (first, last, messages) = window(system).await;
+            let head = system.parts.log.head().await.unwrap() as u64;
+            assert_eq!((last, messages), (head, head + 1 - first));
+        });
+        Ok(())
+    });
+    if let Err(e) = proved {
+        panic!("{e}");
+    }
 }
 
 /// Invariant 12: a stream that carries another log, or more than the log has, stops the relay.

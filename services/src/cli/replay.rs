@@ -63,28 +63,28 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     }
 }
 
-/// How far it is: a bar, or an object a second.
+/// How far it is: a bar, or an object at first and then one a second.
 struct Progress {
     projection: ReadModel,
     bar: indicatif::ProgressBar,
     json: bool,
     begun: Instant,
     from: Option<Position>,
-    told: Instant,
+    told: Option<Instant>,
 }
 
 impl Progress {
     fn new(projection: ReadModel, json: bool) -> Self {
         let bar = if json { indicatif::ProgressBar::hidden() } else { output::bar(0, projection.name()) };
-        Self { projection, bar, json, begun: Instant::now(), from: None, told: Instant::now() }
+        Self { projection, bar, json, begun: Instant::now(), from: None, told: None }
     }
 
     fn tell(&mut self, position: Position, target: Position) {
         self.bar.set_length(target.max(position) as u64);
         self.bar.set_position(position as u64);
         let from = *self.from.get_or_insert(position);
-        if self.json && self.told.elapsed() >= TOLD {
-            self.told = Instant::now();
+        if self.json && self.told.is_none_or(|told| told.elapsed() >= TOLD) {
+            self.told = Some(Instant::now());
             let rate = (position - from) as f64 / self.begun.elapsed().as_secs_f64();
             let left = (rate > 0.0).then(|| (target - position) as f64 / rate);
             output::say(
