@@ -77,6 +77,34 @@ pub(crate) async fn compare(
     Ok(Comparison { rows, missing, surplus, different, examples: differences })
 }
 
+/// Keeps the rows of a generation as a table of their own, `daybook_copies.{name}`, which whoever may read may read; tells
+/// how many they are. The name is one that needs no quotes.
+pub(crate) async fn copy(
+    connection: &mut PgConnection,
+    table: &'static str,
+    generation: i32,
+    name: &str,
+) -> Result<u64, sqlx::Error> {
+    let columns = sqlx::query_scalar::<_, Option<String>>(
+        "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+         WHERE attrelid = ('daybook.' || $1)::regclass AND attnum > 0 AND NOT attisdropped AND attname <> 'generation'",
+    );
+    let columns = columns.bind(table).fetch_one(&mut *connection).await?.unwrap_or_default();
+    let copy = format!(
+        "CREATE TABLE daybook_copies.{name} AS SELECT {columns} FROM daybook.{table} WHERE generation = {generation}"
+    );
+    let rows = sqlx::query(AssertSqlSafe(copy)).execute(&mut *connection).await?.rows_affected();
+    let readable = format!("GRANT SELECT ON daybook_copies.{name} TO daybook_read");
+    sqlx::raw_sql(AssertSqlSafe(readable)).execute(connection).await?;
+    Ok(rows)
+}
+
+/// Whether there is a copy of this name.
+pub(crate) async fn is_copied(connection: &mut PgConnection, name: &str) -> Result<bool, sqlx::Error> {
+    let copied = sqlx::query_scalar("SELECT to_regclass('daybook_copies.' || $1) IS NOT NULL");
+    copied.bind(name).fetch_one(connection).await
+}
+
 /// Removes all rows of a generation at once.
 pub(crate) async fn empty(
     connection: &mut PgConnection,

@@ -12,6 +12,9 @@ use uuid::Uuid;
 /// How many rows are folded before they are written.
 const MOST: usize = 20_000;
 
+/// The version of rows that are of a part of the log: of no code, so that no rebuild goes on with them.
+const OF_PART: i16 = 0;
+
 /// A generation in the making.
 pub struct Rebuild {
     model: ReadModel,
@@ -46,6 +49,20 @@ impl Rebuild {
         let parked = parked::keys(&mut transaction, model.replay_name()).await?;
         transaction.commit().await?;
         Ok(Self::at(model, fence, at, parked))
+    }
+
+    /// Begins anew what is to become a copy: of a part of the log, it may be, so that nobody goes on with it. The rows that
+    /// were kept for an undo make place for it.
+    ///
+    /// # Errors
+    /// When Postgres fails.
+    pub async fn of_part(pool: &PgPool, model: ReadModel, fence: i64) -> Result<Self, AdvanceError> {
+        let mut transaction = pool.begin().await?;
+        let at = checkpoint::begin(&mut transaction, model.name(), OF_PART, fence).await?;
+        generation::empty(&mut transaction, model.name(), at.generation).await?;
+        parked::forget(&mut transaction, model.replay_name()).await?;
+        transaction.commit().await?;
+        Ok(Self::at(model, fence, at, HashSet::new()))
     }
 
     /// Goes on with the generation that was kept when the live one took its place; `None` if none was.
@@ -159,6 +176,28 @@ impl Rebuild {
         let to = self.write_in(transaction).await?;
         parked::exchange(transaction, self.model.name(), self.model.replay_name()).await?;
         checkpoint::switch(transaction, self.model.name(), to).await
+    }
+
+    /// Keeps what was built as the table `daybook_copies.{name}` as well; tells how many rows it has, and how many keys have
+    /// events that could not be taken in. `None` if there is one of that name.
+    ///
+    /// # Errors
+    /// When Postgres fails.
+    pub async fn copy(&self, transaction: &mut PgConnection, name: &str) -> Result<Option<(u64, usize)>, sqlx::Error> {
+        if generation::is_copied(transaction, name).await? {
+            return Ok(None);
+        }
+        let rows = generation::copy(transaction, self.model.name(), self.at.generation, name).await?;
+        let parked = parked::keys(transaction, self.model.replay_name()).await?;
+        Ok(Some((rows, parked.len())))
+    }
+
+    /// Whether there is a copy of this name.
+    ///
+    /// # Errors
+    /// When Postgres fails.
+    pub async fn is_copied(pool: &PgPool, name: &str) -> Result<bool, sqlx::Error> {
+        generation::is_copied(&mut *pool.acquire().await?, name).await
     }
 
     /// Removes what was built.

@@ -3,6 +3,10 @@
 //! It reads the log and writes the generation that is not live; the live rows are served, and kept current, all the
 //! while. No follow-up can be reached from here: a [`ReadModel`] is all that it takes.
 
+mod copy;
+
+pub use copy::{Copied, CopyName, Part, copy};
+
 use crate::codec::{self, DecodeError};
 use crate::projector::RENEW;
 use projections::rebuild::Rebuild;
@@ -12,7 +16,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 use std::time::{Duration, Instant};
 use store::checkpoint::{self, AdvanceError};
 use store::lease::{self, Lease};
-use store::{Log, Position, ReadError, RecordedEvent};
+use store::{Filter, Log, Position, ReadError, RecordedEvent};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -37,6 +41,8 @@ pub enum ReplayError {
     Busy(&'static str),
     #[error("no earlier rows of {0} are kept that this build could go back to")]
     NothingKept(&'static str),
+    #[error("there is a copy daybook_copies.{0} already: take another name, or drop that table")]
+    NameTaken(String),
 }
 
 /// What a replay is to do.
@@ -98,7 +104,8 @@ async fn run(
         Mode::Undo => Rebuild::of_kept(pool, model, fence).await?.ok_or(ReplayError::NothingKept(model.name()))?,
     };
     let from = rebuild.position();
-    let mut replay = Replay { log, owner, rebuild, written: Instant::now() };
+    let filter = Filter::default();
+    let mut replay = Replay { log, owner, rebuild, written: Instant::now(), filter, after: 0 };
     let (compared, position) = match replay.finish(mode, progress).await {
         Err(ReplayError::Advance(refused)) => {
             replay.rebuild.look_closely(refused)?;
@@ -157,6 +164,9 @@ struct Replay<'a, 'b> {
     rebuild: Rebuild,
     /// When it was last seen to that what was built is written.
     written: Instant,
+    /// Of a part of the log: which events, after which position.
+    filter: Filter,
+    after: Position,
 }
 
 /// A page of the log, with the events that matter decoded.
@@ -190,6 +200,16 @@ impl Replay<'_, '_> {
         Ok((compared, position))
     }
 
+    /// Takes in what is to be of the log up to `target`, and writes it.
+    async fn build(
+        &mut self,
+        target: Position,
+        progress: &mut impl FnMut(Position, Position),
+    ) -> Result<(), ReplayError> {
+        self.build_to(target, progress).await?;
+        Ok(self.rebuild.write(self.owner.pool).await?)
+    }
+
     /// Takes in the log up to `target`: a page is read and another one decoded while one is folded.
     async fn build_to(
         &mut self,
@@ -213,11 +233,12 @@ impl Replay<'_, '_> {
 
     fn pages(&self, target: Position) -> mpsc::Receiver<Result<Page, ReplayError>> {
         let (sender, pages) = mpsc::channel(2);
-        let (mut scan, categories) = (self.log.scan(self.rebuild.position(), target), self.owner.model.categories());
+        let mut scan = self.log.scan(self.rebuild.position().max(self.after), target);
+        let (categories, filter) = (self.owner.model.categories(), self.filter.clone());
         tokio::spawn(async move {
             loop {
                 let page = match scan.next().await {
-                    Ok(Some(page)) => decoded(page, categories),
+                    Ok(Some(page)) => decoded(page, categories, &filter),
                     Ok(None) => return,
                     Err(e) => Err(e.into()),
                 };
@@ -269,10 +290,10 @@ impl Replay<'_, '_> {
     }
 }
 
-fn decoded(page: Vec<RecordedEvent>, categories: &[&str]) -> Result<Page, ReplayError> {
+fn decoded(page: Vec<RecordedEvent>, categories: &[&str], filter: &Filter) -> Result<Page, ReplayError> {
     let last = page.last().cloned().ok_or(ReplayError::Log(ReadError::Ended))?;
     let ours = page.into_iter().filter(|event| categories.contains(&event.stream.category.name));
-    let events = ours.map(codec::deliver).collect::<Result<_, _>>()?;
+    let events = ours.filter(|event| filter.matches(event)).map(codec::deliver).collect::<Result<_, _>>()?;
     Ok(Page { events, last })
 }
 

@@ -7,6 +7,7 @@ mod binary;
 mod buyers;
 mod changes;
 mod choreography;
+mod copying;
 mod crashing;
 mod dead_letters;
 mod event_types;

@@ -2,20 +2,23 @@
 
 use super::{Failure, output, target};
 use crate::config::Servers;
-use crate::replay::{Mode, ReplayError, Replayed, replay};
+use crate::replay::{Copied, CopyName, Mode, Part, ReplayError, Replayed, copy, replay};
 use crate::{codec, readable};
+use chrono::{DateTime, Utc};
+use domain::order::Order;
 use projections::{Comparison, Difference, ReadModel};
 use serde_json::{Value, json};
+use sqlx::PgPool;
 use std::time::{Duration, Instant};
 use store::connect::{self, Role};
-use store::{Log, Position};
+use store::{Filter, Log, Position};
 
 /// How often progress is told as JSON.
 const TOLD: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The read model: order_summary, stock_level, event_index, order_history, fulfilment or revenue.
+    /// The read model, as `daybook projections list` names it.
     #[arg(value_parser = parse)]
     projection: ReadModel,
     /// Only compare: build it, tell what differs, and leave the live rows.
@@ -24,11 +27,43 @@ pub(super) struct Args {
     /// Go back to the rows that were live before the last replay, brought up to date.
     #[arg(long)]
     undo: bool,
+    /// Make a copy of it instead, the table daybook_copies.NAME, and leave the live rows.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["dry_run", "undo"])]
+    into: Option<CopyName>,
+    /// The copy is as the read model was at this time, such as 2026-11-01T00:00:00Z.
+    #[arg(long, value_name = "TIME", requires = "into", conflicts_with = "to")]
+    as_of: Option<DateTime<Utc>>,
+    /// The copy is of this alone: an order (order-0199…, with all that belongs to it), another stream, or a category.
+    #[arg(long, value_name = "STREAM|CATEGORY", requires = "into", value_parser = parse_only)]
+    only: Option<Filter>,
+    /// The copy begins with the event at this position: of what began before it, there are no rows.
+    #[arg(long, value_name = "POSITION", requires = "into", value_parser = clap::value_parser!(i64).range(1..))]
+    from: Option<Position>,
+    /// The copy ends with the event at this position.
+    #[arg(long, value_name = "POSITION", requires = "into", value_parser = clap::value_parser!(i64).range(1..))]
+    to: Option<Position>,
 }
 
 fn parse(name: &str) -> Result<ReadModel, String> {
     let names = || ReadModel::ALL.map(ReadModel::name).join(", ");
     ReadModel::from_name(name).ok_or_else(|| format!("the read models are {}", names()))
+}
+
+/// Which events are meant by a stream or a category: of an order, also those of its payments, stock and shipments.
+fn parse_only(name: &str) -> Result<Filter, String> {
+    let stream = codec::parse_stream(name);
+    let category = codec::parse_category(name);
+    match stream {
+        Some(stream) if stream == codec::stream::<Order>(stream.id) => {
+            Ok(Filter { correlation_id: Some(stream.id), ..Filter::default() })
+        }
+        Some(_) => Ok(Filter { stream, ..Filter::default() }),
+        None if category.is_some() => Ok(Filter { category, ..Filter::default() }),
+        None => Err(format!(
+            "neither a stream, such as order-0199…, nor a category: these are {}",
+            codec::CATEGORIES.iter().map(|category| category.name).collect::<Vec<_>>().join(", ")
+        )),
+    }
 }
 
 pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<(), Failure> {
@@ -38,6 +73,9 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     log.identity().await?;
     readable::check(&read).await?;
     let pool = connect::pool(&urls.database_url, Role::Project, 4)?;
+    if let Some(name) = &args.into {
+        return run_copy(args, name, &log, &pool, json).await;
+    }
     let mode = match args {
         Args { dry_run: true, .. } => Mode::DryRun,
         Args { undo: true, .. } => Mode::Undo,
@@ -46,10 +84,7 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     let mut progress = Progress::new(args.projection, json);
     let replayed = replay(&log, &pool, args.projection, mode, |position, target| progress.tell(position, target)).await;
     progress.bar.finish_and_clear();
-    let replayed = replayed.map_err(|e| match e {
-        ReplayError::Busy(_) | ReplayError::NothingKept(_) => Failure::Refused(e.to_string()),
-        e => Failure::Unavailable(e.to_string()),
-    })?;
+    let replayed = replayed.map_err(failure)?;
     if json {
         output::line(&serde_json::to_string(&replayed)?);
     } else {
@@ -60,6 +95,42 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
             Err(Failure::Differs(format!("{} rows are not what the log says", compared.differences())))
         }
         _ => Ok(()),
+    }
+}
+
+async fn run_copy(args: &Args, name: &CopyName, log: &Log, pool: &PgPool, json: bool) -> Result<(), Failure> {
+    if let (Some(from), Some(to)) = (args.from, args.to)
+        && from > to
+    {
+        return Err(Failure::Usage(format!("--from {from} is behind --to {to}: nothing is in between")));
+    }
+    let part = Part { filter: args.only.clone().unwrap_or_default(), from: args.from, to: args.to, as_of: args.as_of };
+    let mut progress = Progress::new(args.projection, json);
+    let copied = copy(log, pool, args.projection, &part, name, |position, to| progress.tell(position, to)).await;
+    progress.bar.finish_and_clear();
+    let copied = copied.map_err(failure)?;
+    if json {
+        output::line(&serde_json::to_string(&copied)?);
+        return Ok(());
+    }
+    let Copied { projection, table, position, events, rows, left_out, seconds } = copied;
+    output::line(&format!(
+        "{projection}: {rows} rows of {events} events, up to position {position}, in {seconds:.1} s: SELECT * FROM {table}"
+    ));
+    if left_out > 0 {
+        output::line(&format!(
+            "{left_out} keys have events that could not be taken in: their rows are as before those"
+        ));
+    }
+    Ok(())
+}
+
+fn failure(error: ReplayError) -> Failure {
+    match error {
+        ReplayError::Busy(_) | ReplayError::NothingKept(_) | ReplayError::NameTaken(_) => {
+            Failure::Refused(error.to_string())
+        }
+        error => Failure::Unavailable(error.to_string()),
     }
 }
 
