@@ -20,6 +20,8 @@ pub struct Comparison {
 /// A key whose rows are not the same: as it was, and as it is rebuilt, each without its generation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
+    /// The columns of the key.
+    pub key: Value,
     pub before: Option<Value>,
     pub rebuilt: Option<Value>,
 }
@@ -68,11 +70,12 @@ pub(crate) async fn compare(
     let mut differences = Vec::new();
     if missing + surplus + different > 0_i64 {
         let some = format!(
-            "SELECT to_jsonb(a) - 'generation', to_jsonb(b) - 'generation' {differing} ORDER BY {key} LIMIT {examples}"
+            "SELECT (SELECT to_jsonb(k) FROM (SELECT {key}) AS k), to_jsonb(a) - 'generation', to_jsonb(b) - 'generation'
+             {differing} ORDER BY {key} LIMIT {examples}"
         );
-        let some = sqlx::query_as::<_, (Option<Value>, Option<Value>)>(AssertSqlSafe(some));
+        let some = sqlx::query_as::<_, (Value, Option<Value>, Option<Value>)>(AssertSqlSafe(some));
         let some = some.fetch_all(connection).await?;
-        differences = some.into_iter().map(|(before, rebuilt)| Difference { before, rebuilt }).collect();
+        differences = some.into_iter().map(|(key, before, rebuilt)| Difference { key, before, rebuilt }).collect();
     }
     Ok(Comparison { rows, missing, surplus, different, examples: differences })
 }

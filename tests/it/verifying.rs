@@ -819,6 +819,30 @@ async fn the_verb_says_by_its_exit_code_whether_all_agrees() {
     assert_eq!(stock["differences"], serde_json::json!(["mug: on_hand is 6, the log says 7"]));
 }
 
+/// Read models can be made right; what is to be done cannot.
+#[tokio::test]
+async fn what_differs_of_a_read_model_is_repaired() {
+    let at_rest = AtRest::start().await;
+    at_rest.sql("UPDATE daybook.stock_level SET on_hand = on_hand - 1 WHERE sku = 'mug'").await;
+    at_rest.sql("DELETE FROM daybook.order_summary WHERE status = 'completed'").await;
+    let repair = async || {
+        let mut command = daybook_on(&at_rest.system.urls);
+        let output = command.args(["verify", "--wait", "0", "--repair"]).output().await.unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, told) = repair().await;
+    assert_eq!(code, Some(0), "{told}");
+    assert_eq!(told.matches("they do not agree").count(), 1, "{told}");
+    assert_eq!(told.matches("the rebuilt rows are live").count(), 2, "{told}");
+    assert!(told.contains("  mug: on_hand was 6 and is 7\n"), "{told}");
+    assert!(told.trim_end().ends_with("all agree"), "{told}");
+    let (code, told) = repair().await;
+    assert_eq!((code, told.contains("rebuilt")), (Some(0), false), "{told}");
+    at_rest.sql("DELETE FROM daybook.follow_ups WHERE state = 'accepted'").await;
+    let (code, told) = repair().await;
+    assert_eq!((code, told.contains("rebuilt")), (Some(1), false), "{told}");
+}
+
 /// What is under way is waited for, not taken for a difference.
 #[tokio::test]
 async fn a_system_in_motion_is_given_time_to_come_to_the_end() {

@@ -85,11 +85,7 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     let replayed = replay(&log, &pool, args.projection, mode, |position, target| progress.tell(position, target)).await;
     progress.bar.finish_and_clear();
     let replayed = replayed.map_err(failure)?;
-    if json {
-        output::line(&serde_json::to_string(&replayed)?);
-    } else {
-        print(&replayed);
-    }
+    print(&replayed, json)?;
     match &replayed.compared {
         Some(compared) if !replayed.switched && compared.differences() > 0 => {
             Err(Failure::Differs(format!("{} rows are not what the log says", compared.differences())))
@@ -125,7 +121,7 @@ async fn run_copy(args: &Args, name: &CopyName, log: &Log, pool: &PgPool, json: 
     Ok(())
 }
 
-fn failure(error: ReplayError) -> Failure {
+pub(super) fn failure(error: ReplayError) -> Failure {
     match error {
         ReplayError::Busy(_) | ReplayError::NothingKept(_) | ReplayError::NameTaken(_) => {
             Failure::Refused(error.to_string())
@@ -172,7 +168,11 @@ impl Progress {
     }
 }
 
-fn print(replayed: &Replayed) {
+pub(super) fn print(replayed: &Replayed, json: bool) -> Result<(), Failure> {
+    if json {
+        output::line(&serde_json::to_string(&replayed)?);
+        return Ok(());
+    }
     let Replayed { projection, position, events, seconds, .. } = replayed;
     let rate = *events as f64 / seconds.max(0.001);
     output::line(&format!(
@@ -186,6 +186,7 @@ fn print(replayed: &Replayed) {
         (true, None) => "the rows from before the last replay are live again; the others are kept",
         (false, _) => "nothing was changed",
     });
+    Ok(())
 }
 
 fn print_comparison(compared: &Comparison) {
@@ -203,21 +204,21 @@ fn print_comparison(compared: &Comparison) {
     }
 }
 
-/// A difference in one line: the whole row if there is but one, else the columns that differ.
-fn told(Difference { before, rebuilt }: &Difference) -> String {
+/// A difference in one line: the key, and the columns that differ or the whole row if there is but one.
+fn told(Difference { key, before, rebuilt }: &Difference) -> String {
+    let values = key.as_object().into_iter().flat_map(|key| key.values());
+    let values = values.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    let key = values.collect::<Vec<_>>().join(", ");
     match (before, rebuilt) {
         (Some(Value::Object(before)), Some(Value::Object(rebuilt))) => {
-            let (same, other): (Vec<_>, Vec<_>) =
-                rebuilt.iter().partition(|(name, value)| before.get(*name) == Some(value));
-            let key = same.first().map_or(String::new(), |(name, value)| format!("{name} {value}: "));
             let null = Value::Null;
-            let changed = other
-                .iter()
-                .map(|(name, value)| format!("{name} was {} and is {value}", before.get(*name).unwrap_or(&null)));
-            format!("{key}{}", changed.collect::<Vec<_>>().join(", "))
+            let was = |name: &String| before.get(name).unwrap_or(&null);
+            let other = rebuilt.iter().filter(|(name, value)| was(name) != *value);
+            let changed = other.map(|(name, value)| format!("{name} was {} and is {value}", was(name)));
+            format!("{key}: {}", changed.collect::<Vec<_>>().join(", "))
         }
-        (None, Some(row)) => format!("missing: {row}"),
-        (Some(row), _) => format!("too many: {row}"),
-        (None, None) => String::new(),
+        (None, Some(row)) => format!("{key} was missing: {row}"),
+        (Some(row), _) => format!("{key} was too many: {row}"),
+        (None, None) => key,
     }
 }

@@ -3,9 +3,12 @@
 use super::{Failure, output, target};
 use crate::config::Servers;
 use crate::process::{connect_nats, jetstream};
-use crate::readable;
+use crate::replay::{Mode, replay};
 use crate::verify::{Report, verify};
+use crate::{codec, readable};
+use projections::ReadModel;
 use std::time::Duration;
+use store::Log;
 use store::connect::{self, Role};
 
 #[derive(clap::Args)]
@@ -13,6 +16,9 @@ pub(super) struct Args {
     /// How long to wait for JetStream and the read models to come to the end of the log, in seconds.
     #[arg(long, default_value_t = 10)]
     wait: u64,
+    /// Rebuild the read models that differ, as `daybook replay` does, and check again.
+    #[arg(long)]
+    repair: bool,
 }
 
 pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<(), Failure> {
@@ -20,15 +26,33 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     let pool = connect::pool(&urls.database_url, Role::Read, 2)?;
     readable::check(&pool).await?;
     let nats = connect_nats(&urls.nats_url, "daybook verify").await?;
-    let report = verify(&pool, Some(&jetstream(&nats)), Duration::from_secs(args.wait)).await;
-    print(&report.map_err(|e| Failure::Unavailable(e.to_string()))?, json)
+    let jetstream = jetstream(&nats);
+    let checked = async || {
+        let report = verify(&pool, Some(&jetstream), Duration::from_secs(args.wait)).await;
+        report.map_err(|e| Failure::Unavailable(e.to_string()))
+    };
+    let mut report = checked().await?;
+    print(&report, json)?;
+    let different: Vec<ReadModel> =
+        report.checks.iter().filter(|check| !check.agrees()).filter_map(|c| ReadModel::from_name(c.name)).collect();
+    if args.repair && !different.is_empty() {
+        let log = Log::new(pool.clone(), codec::CATEGORIES);
+        let project = connect::pool(&urls.database_url, Role::Project, 4)?;
+        for model in different {
+            let replayed =
+                replay(&log, &project, model, Mode::Switch, |_, _| ()).await.map_err(super::replay::failure)?;
+            super::replay::print(&replayed, json)?;
+        }
+        report = checked().await?;
+        print(&report, json)?;
+    }
+    if report.agrees() { Ok(()) } else { Err(Failure::Differs("what is stored is not what the log says".into())) }
 }
 
-/// Prints the report; it is a failure if anything differs.
 fn print(report: &Report, json: bool) -> Result<(), Failure> {
     match json {
         true => output::line(&serde_json::to_string(report)?),
         false => output::line(&report.to_string()),
     }
-    if report.agrees() { Ok(()) } else { Err(Failure::Differs("what is stored is not what the log says".into())) }
+    Ok(())
 }
