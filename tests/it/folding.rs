@@ -269,7 +269,9 @@ fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60)
 }
 
-/// Invariants 13, 14, 16, 17 and 18.
+/// Invariants 13 (each event has its effect once), 14 (per stream in version order, whatever is redelivered), 16 (after any
+/// crash the rows are the fold of the log, byte for byte), 17 (those that are rebuilt, too) and 18 (they move with the
+/// checkpoint: they are the fold up to just there, at every moment).
 #[test]
 fn rows_are_the_fold_of_the_log_whatever_becomes_of_events_processes_and_replays() {
     let runtime = Runtime::new().unwrap();
