@@ -16,6 +16,7 @@ use sqlx::{AssertSqlSafe, PgPool, query_scalar};
 use std::collections::HashMap;
 use store::Position;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
+use store::connect::{self, Role};
 use store::lease::{self, Lease};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -214,9 +215,13 @@ impl<'a> Run<'a> {
             (Act::TakeAgain(again, limit), _) => self.take_from(again, limit).await,
             (Act::Crash(limit, turns), _) => {
                 let events = self.after(self.at.position, limit);
-                let applied = self.applier.apply(self.pool(), self.at, self.lease.fence, events);
+                // Its connection dies with it. (One that is left in the middle of a BEGIN must not be used again: sqlx does
+                // not know that a transaction is open.)
+                let dying = connect::pool(&self.world.system.urls.database_url, Role::Project, 1).unwrap();
+                drop(dying.acquire().await.unwrap());
                 // Whether it was written, nobody has heard.
-                _ = cut_off(applied, turns).await;
+                _ = cut_off(self.applier.apply(&dying, self.at, self.lease.fence, events), turns).await;
+                dying.close().await;
                 self.taken_over().await;
             }
             (Act::TakeOver(limit), _) => {
@@ -266,10 +271,12 @@ async fn taken(world: &World, projection: Projection) -> (Lease, Checkpoint) {
 
 /// How many runs there are: `PROPTEST_CASES`, if that is set.
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60)
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(40)
 }
 
-/// Invariants 13, 14, 16, 17 and 18.
+/// Invariants 13 (each event has its effect once), 14 (per stream in version order, whatever is redelivered), 16 (after any
+/// crash the rows are the fold of the log, byte for byte), 17 (those that are rebuilt, too) and 18 (they move with the
+/// checkpoint: they are the fold up to just there, at every moment).
 #[test]
 fn rows_are_the_fold_of_the_log_whatever_becomes_of_events_processes_and_replays() {
     let runtime = Runtime::new().unwrap();

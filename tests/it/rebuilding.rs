@@ -205,7 +205,8 @@ async fn fill(url: &str) -> Vec<OrderId> {
     orders
 }
 
-/// Invariants 16 and 17.
+/// Invariants 16 and 17: what is rebuilt equals the fold of the log, and what was live, whatever is killed meanwhile; and 19:
+/// whoever asks for an order as of its reply is never told that there is none.
 #[tokio::test]
 async fn whoever_looks_sees_whole_rows_whatever_is_killed_while_they_are_rebuilt() {
     let (mut postgres, nats) = tokio::join!(start_postgres(), start_nats());

@@ -4,10 +4,11 @@
 use crate::binary::until;
 use crate::harness::{Serving, database, envelope, executor, new_order, order_of, receive, start_nats};
 use domain::{Command, order};
-use projections::{Projection, order_summary};
+use projections::{Projection, order_summary, stock_level};
 use rustix::process::Signal;
 use services::config::Urls;
 use services::process::{connect_nats, jetstream};
+use services::provider;
 use services::verify::verify;
 use sqlx::{PgPool, query_as, query_scalar};
 use std::collections::BTreeMap;
@@ -52,6 +53,7 @@ async fn whatever_becomes_of_the_owner_another_process_goes_on() {
     receive(&executor, "mug", 1_000_000).await;
     let is_over = AtomicBool::new(false);
     let placing = async {
+        let mut placed = Vec::new();
         while !is_over.load(Ordering::Relaxed) {
             let orders = [new_order(), new_order(), new_order()];
             for id in orders {
@@ -64,8 +66,10 @@ async fn whatever_becomes_of_the_owner_another_process_goes_on() {
                     row.is_some_and(|row| row.status == "confirmed").then_some(())
                 })
                 .await;
+                placed.push(id.0);
             }
         }
+        placed
     };
     let faults = async {
         let first = Serving::start(&urls).await;
@@ -103,11 +107,17 @@ async fn whatever_becomes_of_the_owner_another_process_goes_on() {
         is_over.store(true, Ordering::Relaxed);
         (second, owner_2, kept(owner_2).await)
     };
-    let ((second, owner_2, held), ()) = tokio::join!(faults, placing);
+    let ((second, owner_2, held), placed) = tokio::join!(faults, placing);
     assert!(held > 0);
     let client = connect_nats(&urls.nats_url, "test").await.unwrap();
     let report = verify(&superuser, Some(&jetstream(&client)), Duration::from_secs(60)).await.unwrap();
     assert!(report.agrees(), "{report}");
+    // What follows from an order was done once: by the provider's books, and by what is reserved.
+    let books = provider::moved(&superuser, &placed).await.unwrap();
+    assert_eq!(books.len(), placed.len());
+    assert!(books.iter().all(|book| (book.held, book.captured) == (1250, 0)), "{books:?}");
+    let mugs = stock_level::get(&superuser, "mug").await.unwrap().unwrap();
+    assert_eq!(mugs.reserved, placed.len() as i64);
     assert_eq!(second.end().await.code(), Some(0));
     let free = "SELECT bool_and(expires_at = '-infinity') FROM daybook.leases WHERE owner = $1";
     assert!(query_scalar::<_, bool>(free).bind(owner_2).fetch_one(&superuser).await.unwrap());
