@@ -1,17 +1,13 @@
 //! Rows and checkpoint, in one transaction.
 
-use crate::parked::{self, ToPark};
-use crate::{Delivered, Projection, ReadModel, Rows, follow_up, timer};
+use crate::parked::Parked;
+use crate::{Delivered, Projection, Rows, follow_up, timer};
 use sqlx::{PgConnection, PgPool};
-use std::collections::HashSet;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
-use uuid::Uuid;
 
 /// Takes events into a projection's rows, and keeps those of a read model in memory from one batch to the next.
 pub struct Applier {
     projection: Projection,
-    /// The name under which is parked what cannot be taken in.
-    parked_under: &'static str,
     known: Option<Known>,
 }
 
@@ -20,18 +16,12 @@ struct Known {
     generation: i32,
     /// Of a read model.
     rows: Option<Rows>,
-    /// The keys of which something is parked.
-    parked: HashSet<Uuid>,
+    parked: Parked,
 }
 
 impl Applier {
     pub fn new(projection: Projection) -> Self {
-        Self { projection, parked_under: projection.name(), known: None }
-    }
-
-    /// Of a generation in the making.
-    pub(crate) fn of_rebuild(model: ReadModel) -> Self {
-        Self { projection: Projection::ReadModel(model), parked_under: model.replay_name(), known: None }
+        Self { projection, known: None }
     }
 
     /// Takes in `delivered`, which follows the checkpoint without a gap, or the first part of it; what is at or below the
@@ -80,18 +70,13 @@ impl Applier {
             Some(known) => known,
             None => self.begin(&mut transaction, from).await?,
         };
-        let mut to_park = ToPark::default();
-        let events = match (refused, self.projection.keyed_by().key(last)) {
-            (None, _) => parked::split(self.projection, batch, &mut known.parked, &mut to_park),
-            (Some(refused), Some(key)) => {
-                to_park.push(last, key, Some(&refused.to_string()));
-                known.parked.insert(key);
-                vec![]
-            }
-            (Some(refused), None) => return Err(refused.into()),
+        let events = match refused {
+            None => known.parked.split(batch),
+            Some(refused) if known.parked.park(last, &refused.to_string()) => vec![],
+            Some(refused) => return Err(refused.into()),
         };
         self.write(&mut transaction, &mut known, &events).await?;
-        to_park.insert(&mut transaction, self.parked_under).await?;
+        known.parked.write(&mut transaction).await?;
         transaction.commit().await?;
         self.known = Some(known);
         Ok(to)
@@ -102,7 +87,7 @@ impl Applier {
             Projection::ReadModel(model) => Some(model.rows(from.generation, from.position == 0)),
             Projection::FollowUps | Projection::Timers => None,
         };
-        let parked = parked::keys(connection, self.parked_under).await?;
+        let parked = Parked::read(connection, self.projection, from.generation).await?;
         Ok(Known { generation: from.generation, rows, parked })
     }
 

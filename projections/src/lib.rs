@@ -160,6 +160,10 @@ impl Projection {
     /// Those whose rows are acts to come: nothing of them may be done a second time, elsewhere.
     pub const ACTS: [&'static str; 2] = [Self::FollowUps.name(), Self::Timers.name()];
 
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|projection| projection.name() == name)
+    }
+
     /// The name of its checkpoint, and of its lease.
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,14 +1,14 @@
-//! Events that cannot be taken into a projection. They are parked with their cause; what comes later for the same key waits
-//! behind them, and all other keys go on.
+//! Events that cannot be taken into a projection. They are parked with their cause, and are dead letters; what comes later
+//! for the same key waits behind them, and all other keys go on.
 
+use crate::apply::is_about_data;
+use crate::dead_letter::Decision;
 use crate::follow_up::storable;
-use crate::{Delivered, Projection, ReadModel, follow_up, timer};
-use chrono::{DateTime, Utc};
-use serde::Serialize;
-use sqlx::{PgConnection, PgPool};
+use crate::{Delivered, Projection, follow_up, timer};
+use sqlx::{Connection, PgConnection};
 use std::collections::HashSet;
 use store::checkpoint::{self, Checkpoint};
-use store::{Position, RecordedEvent};
+use store::{Position, RecordedEvent, derive_id};
 use uuid::Uuid;
 
 /// What waits together with an event that cannot be taken in.
@@ -33,58 +33,99 @@ impl KeyedBy {
     }
 }
 
-/// An event that is parked, or waits.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Parked {
-    pub projection: String,
-    pub position: Position,
-    pub key: Uuid,
-    pub correlation_id: Uuid,
-    pub event_type: String,
-    /// Why it cannot be taken in; `None` if it waits for one before it.
-    pub cause: Option<String>,
-    pub parked_at: DateTime<Utc>,
+/// The id of the dead letter that an event is which a projection cannot take in.
+pub fn letter_id(event_id: Uuid, projection: &str) -> Uuid {
+    derive_id(event_id, &[b"parked", projection.as_bytes()])
 }
 
-/// The keys of which something is parked.
-pub(crate) async fn keys(connection: &mut PgConnection, projection: &str) -> Result<HashSet<Uuid>, sqlx::Error> {
-    let keys = sqlx::query_scalar!("SELECT DISTINCT key FROM daybook.parked_events WHERE projection = $1", projection);
-    Ok(keys.fetch_all(connection).await?.into_iter().collect())
+/// What a generation of a projection's rows goes on without.
+pub(crate) struct Parked {
+    projection: Projection,
+    generation: i32,
+    /// The keys of which something is parked.
+    keys: HashSet<Uuid>,
+    /// The events that somebody has given up.
+    discarded: HashSet<Position>,
+    /// What is not written yet.
+    new: Rows,
 }
 
 /// Events to be parked, as columns.
 #[derive(Default)]
-pub(crate) struct ToPark {
+struct Rows {
+    id: Vec<Uuid>,
     position: Vec<Position>,
     key: Vec<Uuid>,
-    correlation_id: Vec<Uuid>,
-    event_type: Vec<String>,
     cause: Vec<Option<String>>,
 }
 
-impl ToPark {
-    pub(crate) fn push(&mut self, record: &RecordedEvent, key: Uuid, cause: Option<&str>) {
-        self.position.push(record.position);
-        self.key.push(key);
-        self.correlation_id.push(record.metadata.correlation_id);
-        self.event_type.push(record.event_type.to_string());
-        self.cause.push(cause.map(storable));
+impl Parked {
+    pub(crate) async fn read(
+        connection: &mut PgConnection,
+        projection: Projection,
+        generation: i32,
+    ) -> Result<Self, sqlx::Error> {
+        let keys = keys(connection, projection.name(), generation).await?;
+        let discarded = discarded(connection, projection).await?;
+        Ok(Self { projection, generation, keys, discarded, new: Rows::default() })
     }
 
-    pub(crate) async fn insert(self, connection: &mut PgConnection, projection: &str) -> Result<(), sqlx::Error> {
-        if self.position.is_empty() {
+    /// What of `delivered` is taken in. What cannot be read is parked, and what waits behind it with it.
+    pub(crate) fn split(&mut self, delivered: &[Delivered]) -> Vec<Delivered> {
+        let mut events = Vec::with_capacity(delivered.len());
+        let projection = self.projection;
+        for one in delivered.iter().filter(|one| projection.concerns(one.record())) {
+            let record = one.record();
+            let key = projection.keyed_by().key(record);
+            if self.discarded.contains(&record.position) {
+                continue;
+            }
+            match (one, key) {
+                (_, Some(key)) if self.keys.contains(&key) => self.push(record, key, None),
+                (Delivered::Unreadable { cause, .. }, Some(key)) => self.push(record, key, Some(cause)),
+                (Delivered::Event(_), _) | (Delivered::Unreadable { .. }, None) => events.push(one.clone()),
+            }
+        }
+        events
+    }
+
+    /// Parks an event; `false`, if nothing goes on without it.
+    pub(crate) fn park(&mut self, record: &RecordedEvent, cause: &str) -> bool {
+        let key = self.projection.keyed_by().key(record);
+        if let Some(key) = key {
+            self.push(record, key, Some(cause));
+        }
+        key.is_some()
+    }
+
+    fn push(&mut self, record: &RecordedEvent, key: Uuid, cause: Option<&str>) {
+        self.keys.insert(key);
+        self.new.id.push(letter_id(record.event_id, self.projection.name()));
+        self.new.position.push(record.position);
+        self.new.key.push(key);
+        self.new.cause.push(cause.map(storable));
+    }
+
+    /// Goes back to what is written.
+    pub(crate) fn forget_unwritten(&mut self) {
+        self.new = Rows::default();
+    }
+
+    pub(crate) async fn write(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let Rows { id, position, key, cause } = std::mem::take(&mut self.new);
+        if position.is_empty() {
             return Ok(());
         }
         sqlx::query!(
-            "INSERT INTO daybook.parked_events (projection, position, key, correlation_id, event_type, cause)
-             SELECT $1, * FROM unnest($2::bigint[], $3::uuid[], $4::uuid[], $5::text[], $6::text[])
+            "INSERT INTO daybook.parked_events (projection, generation, id, position, key, cause)
+             SELECT $1, $2, * FROM unnest($3::uuid[], $4::bigint[], $5::uuid[], $6::text[])
              ON CONFLICT ON CONSTRAINT parked_events_position DO NOTHING",
-            projection,
-            &self.position,
-            &self.key,
-            &self.correlation_id,
-            &self.event_type,
-            &self.cause as &[Option<String>]
+            self.projection.name(),
+            self.generation,
+            &id,
+            &position,
+            &key,
+            &cause as &[Option<String>]
         )
         .execute(connection)
         .await?;
@@ -92,75 +133,81 @@ impl ToPark {
     }
 }
 
-/// What of `delivered` is taken in. What cannot be read is parked, and what waits behind it with it.
-pub(crate) fn split(
-    projection: Projection,
-    delivered: &[Delivered],
-    parked: &mut HashSet<Uuid>,
-    to_park: &mut ToPark,
-) -> Vec<Delivered> {
-    let mut events = Vec::with_capacity(delivered.len());
-    for one in delivered.iter().filter(|one| projection.concerns(one.record())) {
-        let (record, key) = (one.record(), projection.keyed_by().key(one.record()));
-        match (one, key) {
-            (_, Some(key)) if parked.contains(&key) => to_park.push(record, key, None),
-            (Delivered::Unreadable { cause, .. }, Some(key)) => {
-                parked.insert(key);
-                to_park.push(record, key, Some(cause));
-            }
-            (Delivered::Event(_), _) | (Delivered::Unreadable { .. }, None) => events.push(one.clone()),
-        }
-    }
-    events
+/// The keys of which something is parked.
+pub(crate) async fn keys(
+    connection: &mut PgConnection,
+    projection: &str,
+    generation: i32,
+) -> Result<HashSet<Uuid>, sqlx::Error> {
+    let keys = sqlx::query_scalar!(
+        "SELECT DISTINCT key FROM daybook.parked_events WHERE projection = $1 AND generation = $2",
+        projection,
+        generation
+    );
+    Ok(keys.fetch_all(connection).await?.into_iter().collect())
 }
 
-/// Forgets all that is parked under a name.
-pub(crate) async fn forget(connection: &mut PgConnection, projection: &str) -> Result<(), sqlx::Error> {
-    sqlx::query!("DELETE FROM daybook.parked_events WHERE projection = $1", projection).execute(connection).await?;
+/// Forgets all that is parked of a generation, for its rows are removed.
+pub(crate) async fn forget(
+    connection: &mut PgConnection,
+    projection: &str,
+    generation: i32,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!("DELETE FROM daybook.parked_events WHERE projection = $1 AND generation = $2", projection, generation)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
-/// Has what is parked under one name be parked under another as well, and nothing else there.
-async fn copy(connection: &mut PgConnection, from: &str, to: &str) -> Result<(), sqlx::Error> {
-    forget(connection, to).await?;
-    sqlx::query!(
-        "INSERT INTO daybook.parked_events (projection, position, key, correlation_id, event_type, cause, parked_at)
-         SELECT $2, position, key, correlation_id, event_type, cause, parked_at
-         FROM daybook.parked_events WHERE projection = $1",
-        from,
-        to
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Has what is parked under each of two names be parked under the other one.
-pub(crate) async fn exchange(connection: &mut PgConnection, one: &str, other: &str) -> Result<(), sqlx::Error> {
-    let apart = format!("{one} and {other}");
-    copy(connection, one, &apart).await?;
-    copy(connection, other, one).await?;
-    copy(connection, &apart, other).await?;
-    forget(connection, &apart).await
-}
-
-/// What is parked of the projections' live rows, and waits, in order of projection and position, from after `after`.
+/// The events that a projection is to go on without, as somebody has decided.
 ///
 /// # Errors
 /// When Postgres fails.
-pub async fn list(pool: &PgPool, after: Option<(&str, Position)>, limit: i64) -> Result<Vec<Parked>, sqlx::Error> {
-    let (projection, position) = after.unzip();
+pub async fn discarded(
+    connection: &mut PgConnection,
+    projection: Projection,
+) -> Result<HashSet<Position>, sqlx::Error> {
+    let positions = sqlx::query_scalar!(
+        r#"SELECT position AS "position!" FROM daybook.resolutions WHERE projection = $1 AND outcome = 'discarded'"#,
+        projection.name()
+    );
+    Ok(positions.fetch_all(connection).await?.into_iter().collect())
+}
+
+/// An event that cannot be taken in, and what waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct First {
+    pub position: Position,
+    pub key: Uuid,
+}
+
+/// Writes down what was decided of a dead letter that is an event, in the transaction that holds the live checkpoint;
+/// `None` if it does not wait (any more).
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn decide(
+    transaction: &mut PgConnection,
+    projection: Projection,
+    live: Checkpoint,
+    id: Uuid,
+    decision: &Decision<'_>,
+) -> Result<Option<First>, sqlx::Error> {
     sqlx::query_as!(
-        Parked,
-        "SELECT projection, position, key, correlation_id, event_type, cause, parked_at FROM daybook.parked_events
-         WHERE ($1::text IS NULL OR (projection, position) > ($1, $2::bigint))
-           AND projection IN (SELECT projection FROM daybook.checkpoints)
-         ORDER BY projection, position LIMIT $3",
-        projection,
-        position,
-        limit
+        First,
+        r#"INSERT INTO daybook.resolutions
+               (dead_letter, outcome, parked_at, reason, resolved_by, why, projection, position, key)
+           SELECT id, $4, parked_at, cause, $5, $6, projection, position, key FROM daybook.parked_events
+           WHERE projection = $1 AND generation = $2 AND id = $3 AND cause IS NOT NULL
+           RETURNING position AS "position!", key AS "key!""#,
+        projection.name(),
+        live.generation,
+        id,
+        decision.outcome(),
+        storable(decision.by()),
+        decision.why().map(storable)
     )
-    .fetch_all(pool)
+    .fetch_optional(transaction)
     .await
 }
 
@@ -171,48 +218,120 @@ pub async fn list(pool: &PgPool, after: Option<(&str, Position)>, limit: i64) ->
 pub async fn of_key(
     connection: &mut PgConnection,
     projection: Projection,
+    live: Checkpoint,
     key: Uuid,
 ) -> Result<Vec<Position>, sqlx::Error> {
     sqlx::query_scalar!(
-        "SELECT position FROM daybook.parked_events WHERE projection = $1 AND key = $2 ORDER BY position",
+        "SELECT position FROM daybook.parked_events WHERE projection = $1 AND generation = $2 AND key = $3
+         ORDER BY position",
         projection.name(),
+        live.generation,
         key
     )
     .fetch_all(connection)
     .await
 }
 
-/// Takes in what was parked of a key, in the transaction that holds the live checkpoint: of a read model its rows, folded
-/// from all `events` of the key up to that checkpoint; of the others, the `events` that were parked.
+/// Takes in what was parked of a key, in the transaction that holds the live checkpoint, up to the next event that cannot
+/// be taken in, which the others then wait for. `events` are those of the key up to that checkpoint, of follow-ups and
+/// timers only those that are parked; without those that were discarded.
+///
+/// Returns why it comes not even so far as to `first`, or not beyond it if that was not discarded: then nothing that is in
+/// the transaction may be committed.
 ///
 /// # Errors
-/// When Postgres fails, also because the rows still cannot be written.
-pub async fn redrive(
+/// When Postgres fails.
+pub async fn retake(
     transaction: &mut PgConnection,
     projection: Projection,
     live: Checkpoint,
-    key: Uuid,
+    first: First,
+    decision: &Decision<'_>,
     events: &[Delivered],
-) -> Result<(), sqlx::Error> {
-    match projection {
-        Projection::ReadModel(model) => rebuilt(transaction, model, live, events).await?,
-        Projection::FollowUps => follow_up::record(transaction, events).await?,
-        Projection::Timers => timer::record(transaction, events).await?,
+) -> Result<Option<String>, sqlx::Error> {
+    let (taken, cause) = take_in(transaction, projection, live, events).await?;
+    let before = events.partition_point(|event| event.record().position < first.position);
+    let least = match decision {
+        Decision::Redrive { .. } => before + 1,
+        Decision::Discard { .. } => before,
+    };
+    if taken < least {
+        return Ok(cause);
     }
-    sqlx::query!("DELETE FROM daybook.parked_events WHERE projection = $1 AND key = $2", projection.name(), key)
-        .execute(&mut *transaction)
-        .await?;
-    checkpoint::edited(transaction, projection.name()).await
+    let next = events.get(taken).map(|event| event.record().position);
+    sqlx::query!(
+        "DELETE FROM daybook.parked_events
+         WHERE projection = $1 AND generation = $2 AND key = $3 AND ($4::bigint IS NULL OR position < $4)",
+        projection.name(),
+        live.generation,
+        first.key,
+        next
+    )
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query!(
+        "UPDATE daybook.parked_events SET cause = $4 WHERE projection = $1 AND generation = $2 AND position = $3",
+        projection.name(),
+        live.generation,
+        next,
+        cause.as_deref().map(storable)
+    )
+    .execute(&mut *transaction)
+    .await?;
+    checkpoint::edited(transaction, projection.name()).await?;
+    if matches!(decision, Decision::Discard { .. }) {
+        checkpoint::void_other(transaction, projection.name()).await?;
+    }
+    Ok(None)
 }
 
-async fn rebuilt(
+/// Writes as many of `events` as can be taken in one after the other, and returns how many these are, and why not one more.
+async fn take_in(
     transaction: &mut PgConnection,
-    model: ReadModel,
+    projection: Projection,
+    live: Checkpoint,
+    events: &[Delivered],
+) -> Result<(usize, Option<String>), sqlx::Error> {
+    let unreadable = events.iter().enumerate().find_map(|(n, event)| match event {
+        Delivered::Unreadable { cause, .. } => Some((n, cause.clone())),
+        Delivered::Event(_) => None,
+    });
+    let readable = unreadable.as_ref().map_or(events.len(), |(n, _)| *n);
+    let mut cause = unreadable.map(|(_, cause)| cause);
+    // So many are written, and so many are too many. All that can be read are tried first.
+    let (mut written, mut too_many, mut attempt) = (0, readable + 1, readable);
+    while written + 1 < too_many {
+        let mut part = transaction.begin().await?;
+        match write(&mut part, projection, live, &events[..attempt]).await {
+            Ok(()) => {
+                part.commit().await?;
+                written = attempt;
+            }
+            Err(e) if is_about_data(&e) => {
+                part.rollback().await?;
+                (too_many, cause) = (attempt, Some(e.to_string()));
+            }
+            Err(e) => return Err(e),
+        }
+        attempt = written.midpoint(too_many);
+    }
+    Ok((written, cause))
+}
+
+/// Of a read model from nothing: the rows that are stored are without what was parked.
+async fn write(
+    transaction: &mut PgConnection,
+    projection: Projection,
     live: Checkpoint,
     events: &[Delivered],
 ) -> Result<(), sqlx::Error> {
-    // From nothing: the rows that are stored are without what was parked.
-    let mut rows = model.rows(live.generation, true);
-    rows.take(transaction, events).await?;
-    rows.flush(transaction).await
+    match projection {
+        Projection::ReadModel(model) => {
+            let mut rows = model.rows(live.generation, true);
+            rows.take(transaction, events).await?;
+            rows.flush(transaction).await
+        }
+        Projection::FollowUps => follow_up::record(transaction, events).await,
+        Projection::Timers => timer::record(transaction, events).await,
+    }
 }

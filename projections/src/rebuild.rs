@@ -1,13 +1,11 @@
 //! A read model's rows, built a second time beside the live ones. Follow-ups and timers cannot be named here.
 
 use crate::apply::{Applier, is_about_data};
-use crate::parked::{self, ToPark};
+use crate::parked::{self, Parked};
 use crate::{Comparison, Delivered, Projection, ReadModel, Rows, generation};
 use sqlx::{PgConnection, PgPool};
-use std::collections::HashSet;
 use store::RecordedEvent;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
-use uuid::Uuid;
 
 /// How many rows are folded before they are written.
 const MOST: usize = 20_000;
@@ -21,9 +19,7 @@ pub struct Rebuild {
     fence: i64,
     at: Checkpoint,
     rows: Rows,
-    /// The keys of which something cannot be taken in, and what is to be written down of them.
-    parked: HashSet<Uuid>,
-    to_park: ToPark,
+    parked: Parked,
     /// The last event that was taken in and is not written.
     unwritten: Option<RecordedEvent>,
     /// Postgres has refused a row: what is to blame is looked for.
@@ -42,11 +38,11 @@ impl Rebuild {
             None => {
                 let at = checkpoint::begin(&mut transaction, model.name(), model.version(), fence).await?;
                 generation::empty(&mut transaction, model.name(), at.generation).await?;
-                parked::forget(&mut transaction, model.replay_name()).await?;
+                parked::forget(&mut transaction, model.name(), at.generation).await?;
                 at
             }
         };
-        let parked = parked::keys(&mut transaction, model.replay_name()).await?;
+        let parked = Parked::read(&mut transaction, Projection::ReadModel(model), at.generation).await?;
         transaction.commit().await?;
         Ok(Self::at(model, fence, at, parked))
     }
@@ -60,9 +56,10 @@ impl Rebuild {
         let mut transaction = pool.begin().await?;
         let at = checkpoint::begin(&mut transaction, model.name(), OF_PART, fence).await?;
         generation::empty(&mut transaction, model.name(), at.generation).await?;
-        parked::forget(&mut transaction, model.replay_name()).await?;
+        parked::forget(&mut transaction, model.name(), at.generation).await?;
+        let parked = Parked::read(&mut transaction, Projection::ReadModel(model), at.generation).await?;
         transaction.commit().await?;
-        Ok(Self::at(model, fence, at, HashSet::new()))
+        Ok(Self::at(model, fence, at, parked))
     }
 
     /// Goes on with the generation that was kept when the live one took its place; `None` if none was.
@@ -72,14 +69,15 @@ impl Rebuild {
     pub async fn of_kept(pool: &PgPool, model: ReadModel, fence: i64) -> Result<Option<Self>, AdvanceError> {
         let mut transaction = pool.begin().await?;
         let kept = checkpoint::take_kept(&mut transaction, model.name(), model.version(), fence).await?;
-        let parked = parked::keys(&mut transaction, model.replay_name()).await?;
+        let Some(at) = kept else { return Ok(None) };
+        let parked = Parked::read(&mut transaction, Projection::ReadModel(model), at.generation).await?;
         transaction.commit().await?;
-        Ok(kept.map(|at| Self::at(model, fence, at, parked)))
+        Ok(Some(Self::at(model, fence, at, parked)))
     }
 
-    fn at(model: ReadModel, fence: i64, at: Checkpoint, parked: HashSet<Uuid>) -> Self {
+    fn at(model: ReadModel, fence: i64, at: Checkpoint, parked: Parked) -> Self {
         let rows = model.rows(at.generation, at.position == 0);
-        Self { model, fence, at, rows, parked, to_park: ToPark::default(), unwritten: None, closely: None }
+        Self { model, fence, at, rows, parked, unwritten: None, closely: None }
     }
 
     /// Goes back to what is written, if it is for its rows that Postgres would not have them. What follows is then taken in
@@ -91,8 +89,9 @@ impl Rebuild {
         match error {
             AdvanceError::Database(e) if is_about_data(&e) && self.closely.is_none() => {
                 self.rows = self.model.rows(self.at.generation, self.at.position == 0);
-                (self.to_park, self.unwritten) = (ToPark::default(), None);
-                self.closely = Some(Applier::of_rebuild(self.model));
+                self.parked.forget_unwritten();
+                self.unwritten = None;
+                self.closely = Some(Applier::new(Projection::ReadModel(self.model)));
                 Ok(())
             }
             error => Err(error),
@@ -126,7 +125,7 @@ impl Rebuild {
             self.unwritten = Some(last).filter(|last| last.position > self.at.position);
             return Ok(());
         }
-        let events = parked::split(Projection::ReadModel(self.model), delivered, &mut self.parked, &mut self.to_park);
+        let events = self.parked.split(delivered);
         // Rows that are not in memory are read outside of the transaction that writes: nobody else writes them.
         self.rows.take(&mut *pool.acquire().await?, &events).await?;
         self.unwritten = Some(last);
@@ -148,7 +147,7 @@ impl Rebuild {
     async fn write_in(&mut self, transaction: &mut PgConnection) -> Result<Checkpoint, AdvanceError> {
         let Some(last) = self.unwritten.take() else { return Ok(self.at) };
         let to = checkpoint::advance(transaction, self.model.name(), self.at, &last, self.fence).await?;
-        std::mem::take(&mut self.to_park).insert(transaction, self.model.replay_name()).await?;
+        self.parked.write(transaction).await?;
         self.rows.flush(transaction).await?;
         Ok(to)
     }
@@ -174,7 +173,6 @@ impl Rebuild {
     /// When another rebuild has begun, or Postgres fails or refuses a row.
     pub async fn switch(&mut self, transaction: &mut PgConnection) -> Result<(), AdvanceError> {
         let to = self.write_in(transaction).await?;
-        parked::exchange(transaction, self.model.name(), self.model.replay_name()).await?;
         checkpoint::switch(transaction, self.model.name(), to).await
     }
 
@@ -188,7 +186,7 @@ impl Rebuild {
             return Ok(None);
         }
         let rows = generation::copy(transaction, self.model.name(), self.at.generation, name).await?;
-        let parked = parked::keys(transaction, self.model.replay_name()).await?;
+        let parked = parked::keys(transaction, self.model.name(), self.at.generation).await?;
         Ok(Some((rows, parked.len())))
     }
 
@@ -208,7 +206,7 @@ impl Rebuild {
         let mut transaction = pool.begin().await?;
         checkpoint::discard(&mut transaction, self.model.name(), self.at).await?;
         generation::empty(&mut transaction, self.model.name(), self.at.generation).await?;
-        parked::forget(&mut transaction, self.model.replay_name()).await?;
+        parked::forget(&mut transaction, self.model.name(), self.at.generation).await?;
         transaction.commit().await
     }
 }

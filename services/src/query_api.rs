@@ -1,7 +1,8 @@
-//! Queries over NATS request/reply, answered from the read models and the follow-ups. A query may name a position to be
-//! at.
+//! Queries over NATS request/reply, answered from the read models, the dead letters and what is known of the projections. A
+//! query may name a position to be at.
 
 use crate::api::{Service, respond};
+use crate::health;
 use crate::subject;
 use crate::wire::{Code, ErrorBody, QueryReply, parse, parse_field};
 use async_nats::Client;
@@ -11,7 +12,7 @@ use domain::id::Sku;
 use domain::money::Currency;
 use domain::order::{Life, Status};
 use projections::order_summary::{self, Filter};
-use projections::{Projection, ReadModel, dead_letter, fulfilment, order_history, revenue, stock_level, waiting};
+use projections::{ReadModel, dead_letter, fulfilment, order_history, revenue, stock_level, waiting};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -132,7 +133,7 @@ struct GetDeadLetter {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AfterDeadLetter {
-    parked_at: DateTime<Utc>,
+    since: DateTime<Utc>,
     id: Uuid,
 }
 
@@ -148,7 +149,10 @@ struct ListWaiting {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListDeadLetters {
+    #[serde(default)]
+    discarded: bool,
     reaction: Option<String>,
+    projection: Option<String>,
     correlation_id: Option<Uuid>,
     matching: Option<String>,
     since: Option<DateTime<Utc>>,
@@ -156,6 +160,10 @@ struct ListDeadLetters {
     after: Option<AfterDeadLetter>,
     limit: Option<i64>,
 }
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListProjections {}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -214,20 +222,29 @@ impl From<ListRevenue> for revenue::Filter {
     }
 }
 
-/// The verbs: the end of the subject, and the projection whose rows answer.
-const VERBS: [(&str, Projection); 12] = [
-    ("order_summary.get", Projection::ReadModel(ReadModel::OrderSummary)),
-    ("order_summary.list", Projection::ReadModel(ReadModel::OrderSummary)),
-    ("stock_level.get", Projection::ReadModel(ReadModel::StockLevel)),
-    ("stock_level.list", Projection::ReadModel(ReadModel::StockLevel)),
-    ("waiting.list", Projection::ReadModel(ReadModel::Waiting)),
-    ("order_history.list", Projection::ReadModel(ReadModel::OrderHistory)),
-    ("fulfilment.get", Projection::ReadModel(ReadModel::Fulfilment)),
-    ("fulfilment.list", Projection::ReadModel(ReadModel::Fulfilment)),
-    ("revenue.by_day", Projection::ReadModel(ReadModel::Revenue)),
-    ("revenue.by_month", Projection::ReadModel(ReadModel::Revenue)),
-    ("dead_letters.get", Projection::FollowUps),
-    ("dead_letters.list", Projection::FollowUps),
+/// Which projections answer.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    One(ReadModel),
+    /// All of them: they are where the one is that is furthest behind.
+    All,
+}
+
+/// The verbs: the end of the subject, and who answers.
+const VERBS: [(&str, Source); 13] = [
+    ("order_summary.get", Source::One(ReadModel::OrderSummary)),
+    ("order_summary.list", Source::One(ReadModel::OrderSummary)),
+    ("stock_level.get", Source::One(ReadModel::StockLevel)),
+    ("stock_level.list", Source::One(ReadModel::StockLevel)),
+    ("waiting.list", Source::One(ReadModel::Waiting)),
+    ("order_history.list", Source::One(ReadModel::OrderHistory)),
+    ("fulfilment.get", Source::One(ReadModel::Fulfilment)),
+    ("fulfilment.list", Source::One(ReadModel::Fulfilment)),
+    ("revenue.by_day", Source::One(ReadModel::Revenue)),
+    ("revenue.by_month", Source::One(ReadModel::Revenue)),
+    ("dead_letters.get", Source::All),
+    ("dead_letters.list", Source::All),
+    ("projections.list", Source::All),
 ];
 
 const PAGE: i64 = 50;
@@ -244,12 +261,12 @@ const LAST_LOOK: Duration = Duration::from_millis(50);
 /// When NATS cannot be reached.
 pub async fn start(client: &Client, pool: PgPool) -> Result<Service, async_nats::Error> {
     let mut service = Service::new(client, "daybook-queries", "Daybook's query API").await?;
-    for (verb, projection) in VERBS {
+    for (verb, source) in VERBS {
         let pool = pool.clone();
         let handle = move |request: Request| {
             let pool = pool.clone();
             async move {
-                let answer = answer(&pool, verb, projection, &request.message.payload);
+                let answer = answer(&pool, verb, source, &request.message.payload);
                 let late = |_| Err(ErrorBody::new(Code::Unavailable, "the read models do not answer in time"));
                 let answer = tokio::time::timeout(MAX_WAIT + WAIT, answer).await.unwrap_or_else(late);
                 respond(&request, answer).await;
@@ -260,15 +277,10 @@ pub async fn start(client: &Client, pool: PgPool) -> Result<Service, async_nats:
     Ok(service)
 }
 
-async fn answer(
-    pool: &PgPool,
-    verb: &str,
-    projection: Projection,
-    body: &[u8],
-) -> Result<QueryReply<Value>, ErrorBody> {
+async fn answer(pool: &PgPool, verb: &str, source: Source, body: &[u8]) -> Result<QueryReply<Value>, ErrorBody> {
     let body: QueryBody = if body.is_empty() { QueryBody::default() } else { parse(body)? };
     let wait = body.wait_ms.map_or(WAIT, Duration::from_millis).min(MAX_WAIT);
-    let position = wait_for(pool, projection, body.at_least.unwrap_or(0), wait).await?;
+    let position = wait_for(pool, source, body.at_least.unwrap_or(0), wait).await?;
     let data = match verb {
         "order_summary.get" => {
             let GetOrder { order_id } = data(body.data)?;
@@ -299,10 +311,16 @@ async fn answer(
         }
         "dead_letters.list" => {
             let list: ListDeadLetters = data(body.data)?;
-            let after = list.after.map(|a| (a.parked_at, a.id));
-            let ListDeadLetters { reaction, correlation_id, matching, since, until, limit, .. } = list;
-            let filter = dead_letter::Filter { ids: None, reaction, correlation_id, matching, since, until };
-            json!(dead_letter::list(pool, &filter, after, page(limit)).await.map_err(unavailable)?)
+            let after = list.after.map(|a| (a.since, a.id));
+            let ListDeadLetters { discarded, reaction, projection, correlation_id, matching, since, until, .. } = list;
+            let ids = None;
+            let filter =
+                dead_letter::Filter { discarded, ids, reaction, projection, correlation_id, matching, since, until };
+            json!(dead_letter::list(pool, &filter, after, page(list.limit)).await.map_err(unavailable)?)
+        }
+        "projections.list" => {
+            let ListProjections {} = data(body.data)?;
+            json!(health::projections(pool, health::SAMPLE).await.map_err(unavailable)?)
         }
         "order_history.list" => {
             let ListHistory { order_id, after, limit } = data(body.data)?;
@@ -335,23 +353,22 @@ async fn answer(
     Ok(QueryReply { position, data })
 }
 
-/// The position that the projection is at, once it is `at_least` there.
-async fn wait_for(
-    pool: &PgPool,
-    projection: Projection,
-    at_least: Position,
-    wait: Duration,
-) -> Result<Position, ErrorBody> {
+/// The position that who answers is at, once it is `at_least` there.
+async fn wait_for(pool: &PgPool, source: Source, at_least: Position, wait: Duration) -> Result<Position, ErrorBody> {
     let deadline = Instant::now() + wait;
     let mut look = FIRST_LOOK;
     loop {
-        let live = checkpoint::live(pool).await.map_err(unavailable)?;
-        let position = live.into_iter().find(|(name, _)| name == projection.name()).map_or(0, |(_, position)| position);
+        let mut live = checkpoint::live(pool).await.map_err(unavailable)?;
+        live.retain(|(name, _)| match source {
+            Source::One(model) => name == model.name(),
+            Source::All => true,
+        });
+        let (name, position) = live.into_iter().min_by_key(|(_, position)| *position).unwrap_or_default();
         if position >= at_least {
             return Ok(position);
         }
         if Instant::now() + look > deadline {
-            let message = format!("{} is at position {position}, not yet at {at_least}", projection.name());
+            let message = format!("{name} is at position {position}, not yet at {at_least}");
             let detail = Some(json!({ "position": position }));
             return Err(ErrorBody { detail, ..ErrorBody::new(Code::NotYet, message) });
         }

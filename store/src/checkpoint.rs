@@ -1,8 +1,8 @@
 //! How far a projection has come. A checkpoint moves in the transaction that writes the rows, and for its owner alone.
 
-use crate::lease::Lease;
+use crate::lease::{self, Lease};
 use crate::{Position, RecordedEvent};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 /// A projection's place in the log, in one generation of its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -284,9 +284,9 @@ pub struct Live {
 ///
 /// # Errors
 /// When Postgres cannot be asked.
-pub async fn live_rows(pool: &PgPool, projection: &str) -> Result<Option<Live>, sqlx::Error> {
+pub async fn live_rows(on: impl PgExecutor<'_>, projection: &str) -> Result<Option<Live>, sqlx::Error> {
     sqlx::query_as!(Live, "SELECT version, paused FROM daybook.checkpoints WHERE projection = $1 AND live", projection)
-        .fetch_optional(pool)
+        .fetch_optional(on)
         .await
 }
 
@@ -326,6 +326,21 @@ pub async fn edited(transaction: &mut PgConnection, projection: &str) -> Result<
     Ok(())
 }
 
+/// Makes the generation that is not live void: nobody goes on with it, or back to it.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn void_other(transaction: &mut PgConnection, projection: &str) -> Result<(), sqlx::Error> {
+    // No code has version 0, and a replay that runs finds it is not where it left it.
+    let void = sqlx::query!(
+        "UPDATE daybook.checkpoints SET position = 0, version = 0, kept = false, edits = edits + 1
+         WHERE projection = $1 AND NOT live",
+        projection
+    );
+    void.execute(transaction).await?;
+    Ok(())
+}
+
 /// Where a projection is, and what keeps it from being further.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
@@ -339,8 +354,9 @@ pub struct Status {
     pub lag_seconds: f64,
     /// How long ago it moved, in seconds.
     pub moved_seconds_ago: f64,
-    /// Whether a process has its lease, which it renews every second for as long as it is not frozen.
-    pub owned: bool,
+    /// How long ago its owner renewed the lease, in seconds, which it does every second; `None` if nobody has it, because
+    /// nobody ever had, or the last owner gave it back.
+    pub heartbeat_seconds_ago: Option<f64>,
     /// What the last try failed with, if none has succeeded since.
     pub last_error: Option<String>,
     /// How many events are parked, or wait behind one.
@@ -364,16 +380,19 @@ pub async fn status(pool: &PgPool) -> Result<Vec<Status>, sqlx::Error> {
                       SELECT recorded_at FROM daybook.events AS e WHERE e.position = c.position + 1)), 0)::float8
                       AS "lag_seconds!",
                   extract(epoch FROM clock_timestamp() - c.moved_at)::float8 AS "moved_seconds_ago!",
-                  coalesce(l.expires_at > clock_timestamp(), false) AS "owned!",
-                  (SELECT count(*) FROM daybook.parked_events AS p WHERE p.projection = c.projection) AS "parked!",
+                  extract(epoch FROM clock_timestamp() - (l.expires_at - make_interval(secs => $1)))::float8
+                      AS heartbeat_seconds_ago,
+                  (SELECT count(*) FROM daybook.parked_events AS p
+                   WHERE (p.projection, p.generation) = (c.projection, c.generation)) AS "parked!",
                   (SELECT o.position FROM daybook.checkpoints AS o
-                   WHERE o.projection = c.projection AND NOT o.live AND NOT o.kept) AS rebuilt_to,
+                   WHERE o.projection = c.projection AND NOT o.live AND NOT o.kept AND o.position > 0) AS rebuilt_to,
                   EXISTS (SELECT FROM daybook.checkpoints AS o
                           WHERE o.projection = c.projection AND o.kept) AS "kept!"
            FROM daybook.checkpoints AS c
            CROSS JOIN (SELECT coalesce(max(position), 0) AS position FROM daybook.events) AS head
-           LEFT JOIN daybook.leases AS l ON l.name = c.projection
-           WHERE c.live ORDER BY c.projection"#
+           LEFT JOIN daybook.leases AS l ON l.name = c.projection AND isfinite(l.expires_at)
+           WHERE c.live ORDER BY c.projection"#,
+        lease::DURATION.as_secs_f64()
     )
     .fetch_all(pool)
     .await

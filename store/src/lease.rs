@@ -6,7 +6,6 @@ use uuid::Uuid;
 
 /// How long a lease holds without being renewed: what a take-over waits for after a kill -9.
 pub const DURATION: Duration = Duration::from_secs(3);
-const SECONDS: f64 = DURATION.as_secs() as f64;
 
 /// A lease that was held when it was acquired or renewed. Guarded transactions check its fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +32,7 @@ pub async fn acquire(pool: &PgPool, name: &'static str, owner: Uuid) -> Result<O
          RETURNING fence",
         name,
         owner,
-        SECONDS
+        DURATION.as_secs_f64()
     );
     Ok(fence.fetch_optional(pool).await?.map(|fence| Lease { name, owner, fence }))
 }

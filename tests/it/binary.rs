@@ -459,18 +459,22 @@ async fn the_verbs_find_the_dev_that_runs() {
     let kept = "the ones before are kept: --undo goes back to them\n";
     assert!(text(&replayed.stdout).ends_with(kept), "{replayed:?}");
     let states = async || {
-        let listed = lines(&dev.run("projections --json").await);
+        let listed = lines(&dev.run("projections list --json").await);
         let state = |p: &Value| (p["projection"].as_str().unwrap().to_owned(), p["state"].as_str().unwrap().to_owned());
         listed.iter().map(state).collect::<Vec<_>>()
     };
-    let mut all = Projection::ALL.map(|projection| (projection.name().to_owned(), "idle".to_owned()));
+    let mut all = Projection::ALL.map(|projection| (projection.name().to_owned(), "current".to_owned()));
     all.sort();
     assert_eq!(states().await, all);
     assert_eq!(line(&dev.run("projections pause timers --json").await)["paused"], true);
     assert!(states().await.contains(&("timers".to_owned(), "paused".to_owned())));
+    assert_eq!(code(&dev.run("projections list").await), 0);
+    let checked = dev.run("projections list --check").await;
+    assert_eq!((code(&checked), text(&checked.stderr)), (1, "daybook: timers is paused\n"));
     let resumed = dev.run("projections resume timers").await;
     assert_eq!(text(&resumed.stdout), "timers goes on\n");
     until("it runs again", async || (states().await == all).then_some(())).await;
+    assert_eq!(code(&dev.run("projections list --check --json").await), 0);
     let verified = line(&dev.run("verify --json").await);
     assert_eq!(verified["events"], log.len());
 

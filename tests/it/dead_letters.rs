@@ -4,9 +4,10 @@ use crate::harness::{System, daybook_on, order_of};
 use domain::Command;
 use domain::id::{OrderId, PaymentId};
 use domain::payment;
-use projections::dead_letter::{self, DeadLetter, Detail, Filter};
+use projections::dead_letter::{self, DeadLetter, Decision, Detail, Filter};
 use serde_json::{Value, json};
 use services::client::{Client, ClientError};
+use services::dead_letters::resolve;
 use services::policy::Pace;
 use services::wire::Code;
 use services::{provider, query_api};
@@ -79,11 +80,13 @@ fn this(id: Uuid) -> Filter {
 }
 
 async fn redrive(system: &System, filter: &Filter) -> Vec<Uuid> {
-    dead_letter::redrive(&system.parts.project, filter, "ann", Some("it is back")).await.unwrap()
+    let decision = Decision::Redrive { by: "ann", why: Some("it is back") };
+    resolve(&system.parts.read, &system.parts.project, filter, &decision).await.unwrap().done
 }
 
 async fn discard(system: &System, filter: &Filter) -> Vec<Uuid> {
-    dead_letter::discard(&system.parts.project, filter, "ben", "paid in cash").await.unwrap()
+    let decision = Decision::Discard { by: "ben", why: "paid in cash" };
+    resolve(&system.parts.read, &system.parts.project, filter, &decision).await.unwrap().done
 }
 
 async fn count(system: &System, sql: &'static str) -> i64 {
@@ -109,27 +112,30 @@ async fn what_could_not_be_done_is_listed_with_its_cause_the_longest_waiting_fir
     let (system, [declined, unanswered]) = two_dead_letters().await;
     let both = list(&system, &Filter::default()).await;
     let [first, second] = both.as_slice() else { panic!("{both:?}") };
-    assert_eq!((first.source.as_str(), first.correlation_id), ("follow_up", declined.0));
-    assert_eq!((first.reaction.as_str(), first.attempts), ("call_capture", 1));
+    assert_eq!((first.kind.as_str(), first.correlation_id), ("follow_up", declined.0));
+    assert_eq!((first.reaction.as_deref(), first.attempts), (Some("call_capture"), Some(1)));
+    assert_eq!((first.event_type.as_str(), first.projection.as_deref()), ("CaptureRequested", None));
     assert_eq!(first.reason, "the provider declined: capture declined");
-    assert_eq!((second.source.as_str(), second.correlation_id), ("follow_up", unanswered.0));
-    assert_eq!((second.reaction.as_str(), second.attempts), ("call_authorise", 60));
+    assert_eq!((second.kind.as_str(), second.correlation_id), ("follow_up", unanswered.0));
+    assert_eq!((second.reaction.as_deref(), second.attempts), (Some("call_authorise"), Some(60)));
     assert_eq!(second.target, PaymentId::of_order(unanswered, 0).0);
     assert!(second.reason.starts_with("given up after 60 attempts: no responders"), "{second:?}");
-    assert!(first.parked_at < second.parked_at);
+    assert!(first.since < second.since);
 
     let any = Filter::default;
     let moment = chrono::Duration::microseconds(1);
     for (filter, found) in [
         (Filter { reaction: Some("call_capture".into()), ..any() }, vec![first.id]),
         (Filter { reaction: Some("call".into()), ..any() }, vec![]),
+        (Filter { projection: Some("follow_ups".into()), ..any() }, vec![]),
+        (Filter { discarded: true, ..any() }, vec![]),
         (Filter { correlation_id: Some(unanswered.0), ..any() }, vec![second.id]),
         (Filter { matching: Some("capture declined".into()), ..any() }, vec![first.id]),
         (Filter { matching: Some("%".into()), ..any() }, vec![]),
-        (Filter { since: Some(first.parked_at), ..any() }, vec![first.id, second.id]),
-        (Filter { since: Some(first.parked_at + moment), ..any() }, vec![second.id]),
-        (Filter { until: Some(second.parked_at), ..any() }, vec![first.id, second.id]),
-        (Filter { until: Some(second.parked_at - moment), ..any() }, vec![first.id]),
+        (Filter { since: Some(first.since), ..any() }, vec![first.id, second.id]),
+        (Filter { since: Some(first.since + moment), ..any() }, vec![second.id]),
+        (Filter { until: Some(second.since), ..any() }, vec![first.id, second.id]),
+        (Filter { until: Some(second.since - moment), ..any() }, vec![first.id]),
         (Filter { ids: Some(vec![second.id, declined.0]), ..any() }, vec![second.id]),
         (Filter { ids: Some(vec![]), ..any() }, vec![]),
         (Filter { reaction: Some("call_capture".into()), correlation_id: Some(unanswered.0), ..any() }, vec![]),
@@ -143,7 +149,7 @@ async fn what_could_not_be_done_is_listed_with_its_cause_the_longest_waiting_fir
     loop {
         let page = dead_letter::list(&system.parts.read, &Filter::default(), after, 1).await.unwrap();
         let [letter] = page.as_slice() else { break assert_eq!(page, []) };
-        after = Some((letter.parked_at, letter.id));
+        after = Some((letter.since, letter.id));
         paged.push(letter.id);
     }
     let mut in_order = [first.id, second.id];
@@ -163,11 +169,11 @@ async fn dead_letters_can_be_asked_for_and_show_no_token() {
     let listed = client.query::<Vec<DeadLetter>>("dead_letters.list", Value::Null, None).await.unwrap();
     assert_eq!(listed.data, all);
     assert_eq!(listed.position, system.parts.log.head().await.unwrap());
-    let next = json!({ "after": { "parked_at": all[0].parked_at, "id": all[0].id }, "limit": 1 });
+    let next = json!({ "after": { "since": all[0].since, "id": all[0].id }, "limit": 1 });
     assert_eq!(client.query::<Vec<DeadLetter>>("dead_letters.list", next, None).await.unwrap().data, all[1..]);
     let filtered = json!({
         "reaction": "call_authorise", "correlation_id": unanswered, "matching": "60",
-        "since": all[1].parked_at, "until": all[1].parked_at,
+        "since": all[1].since, "until": all[1].since,
     });
     assert_eq!(client.query::<Vec<DeadLetter>>("dead_letters.list", filtered, None).await.unwrap().data, all[1..]);
 
@@ -209,9 +215,9 @@ async fn a_capture_that_had_succeeded_in_truth_is_redriven_and_not_done_twice() 
     stop_the_provider(&mut system).await;
     dispatch(&mut system, order).await;
     let letter = of_order(&system, order).await;
-    assert_eq!((letter.reaction.as_str(), letter.attempts), ("call_capture", 60));
+    assert_eq!((letter.reaction.as_deref(), letter.attempts), (Some("call_capture"), Some(60)));
     start_the_provider(&mut system).await;
-    let call = get(&system, letter.id).await.act["provider"].to_string();
+    let call = get(&system, letter.id).await.act.unwrap()["provider"].to_string();
     system.parts.client.request("daybook.provider.v1.capture", call.into()).await.unwrap();
     assert_eq!(system.moved(order).await, (0, TOTAL, 0));
     assert!(!system.events_of(order).await.iter().any(|e| e == "PaymentCaptured"));
@@ -222,12 +228,12 @@ async fn a_capture_that_had_succeeded_in_truth_is_redriven_and_not_done_twice() 
     assert_eq!([one, other].concat(), [letter.id]);
     assert_eq!(list(&system, &Filter::default()).await, []);
     let redriven = get(&system, letter.id).await;
-    assert_eq!((redriven.state.as_str(), redriven.attempts, redriven.settled_at), ("due", 0, None));
+    assert_eq!((redriven.letter.state.as_str(), redriven.letter.attempts), ("due", Some(0)));
     let [resolution] = redriven.resolutions.as_slice() else { panic!("{redriven:?}") };
     assert_eq!((resolution.outcome.as_str(), resolution.resolved_by.as_str()), ("redriven", "ann"));
     assert_eq!(resolution.why.as_deref(), Some("it is back"));
-    assert_eq!((&resolution.reason, resolution.parked_at), (&Some(letter.reason), Some(letter.parked_at)));
-    assert!(resolution.resolved_at > letter.parked_at);
+    assert_eq!((&resolution.reason, resolution.parked_at), (&Some(letter.reason), Some(letter.since)));
+    assert!(resolution.resolved_at > letter.since && resolution.resolved_at == redriven.letter.since);
 
     system.settle().await;
     assert_eq!(system.moved(order).await, (0, TOTAL, 0));
@@ -236,7 +242,7 @@ async fn a_capture_that_had_succeeded_in_truth_is_redriven_and_not_done_twice() 
     assert!(redrive(&system, &by_id).await.is_empty());
     system.settle().await;
     let done = get(&system, letter.id).await;
-    assert_eq!((done.state.as_str(), done.attempts, done.resolutions.len()), ("accepted", 1, 1));
+    assert_eq!((done.letter.state.as_str(), done.letter.attempts, done.resolutions.len()), ("accepted", Some(1), 1));
     assert_eq!(count(&system, "SELECT count(*) FROM daybook.provider_ledger WHERE operation = 'capture'").await, 1);
     system.assert_verified().await;
 }
@@ -294,10 +300,16 @@ async fn what_is_discarded_is_kept_and_never_sent() {
         assert_eq!((system.status(given_up).await.as_str(), system.moved(given_up).await), ("placed", (0, 0, 0)));
         assert_eq!(list(&system, &Filter::default()).await, []);
         let kept = get(&system, letter.id).await;
-        assert_eq!((kept.state.as_str(), kept.attempts, &kept.reason), ("discarded", 60, &Some(letter.reason.clone())));
+        let DeadLetter { state, attempts, reason, since, .. } = &kept.letter;
+        assert_eq!((state.as_str(), *attempts, reason), ("discarded", Some(60), &letter.reason));
+        assert!(*since > letter.since);
+        assert_eq!(
+            list(&system, &Filter { discarded: true, ..Filter::default() }).await,
+            std::slice::from_ref(&kept.letter)
+        );
         let [resolution] = kept.resolutions.as_slice() else { panic!("{kept:?}") };
         assert_eq!((resolution.outcome.as_str(), resolution.resolved_by.as_str()), ("discarded", "ben"));
-        assert_eq!((resolution.why.as_deref(), resolution.parked_at), (Some("paid in cash"), Some(letter.parked_at)));
+        assert_eq!((resolution.why.as_deref(), resolution.parked_at), (Some("paid in cash"), Some(letter.since)));
         // Once given up it is neither given up again nor taken up.
         assert!(discard(&system, &this(letter.id)).await.is_empty());
         assert!(redrive(&system, &this(letter.id)).await.is_empty());
@@ -321,14 +333,14 @@ async fn what_is_redriven_too_early_is_parked_again() {
     assert_eq!(redrive(&system, &this(before.id)).await, [before.id]);
     system.settle().await;
     let again = of_order(&system, order).await;
-    assert!(again.parked_at > before.parked_at);
+    assert!(again.since > before.since);
     assert!(again.reason.ends_with("is not authorised: it is voided"), "{again:?}");
-    let (parked_at, reason) = (again.parked_at, again.reason.clone());
-    assert_eq!(again, DeadLetter { parked_at, reason, ..before.clone() });
+    let (since, reason) = (again.since, again.reason.clone());
+    assert_eq!(again, DeadLetter { since, reason, ..before.clone() });
     assert_eq!(discard(&system, &this(before.id)).await, [before.id]);
     let kept = get(&system, before.id).await;
     let told = kept.resolutions.into_iter().map(|r| (r.outcome, r.parked_at, r.reason)).collect::<Vec<_>>();
-    let waited = |outcome: &str, letter: DeadLetter| (outcome.to_owned(), Some(letter.parked_at), Some(letter.reason));
+    let waited = |outcome: &str, letter: DeadLetter| (outcome.to_owned(), Some(letter.since), Some(letter.reason));
     assert_eq!(told, [waited("redriven", before), waited("discarded", again)]);
     system.assert_verified().await;
     // No service can take back what somebody has decided.
@@ -375,7 +387,7 @@ async fn the_verbs_list_show_redrive_and_discard() {
     assert_eq!(listed(&format!("--order {}", wanted.0)).await, both[1..]);
     assert_eq!(listed("--reaction call_authorise --matching responders").await.len(), 2);
     assert_eq!(listed("--reaction call_capture").await, []);
-    let since = second.parked_at.to_rfc3339();
+    let since = second.since.to_rfc3339();
     assert_eq!(listed(&format!("--since {since} --until {since}")).await, both[1..]);
 
     // All of it, but the token.

@@ -15,6 +15,7 @@ mod evolution;
 mod folding;
 mod follow_ups;
 mod harness;
+mod health;
 mod holding;
 mod hot;
 mod linearizable;

@@ -250,7 +250,11 @@ async fn who_meets_an_event_that_it_does_not_know_keeps_the_lease_from_nobody() 
         assert!(live.contains(&(projection.name().to_owned(), 2)), "{live:?}");
         let status = checkpoint::status(&system.parts.read).await.unwrap();
         let status = status.into_iter().find(|status| status.projection == projection.name()).unwrap();
-        assert_eq!((status.last_error.as_deref(), status.owned), (Some(&*unknown), false), "{projection:?}");
+        assert_eq!(
+            (status.last_error.as_deref(), status.heartbeat_seconds_ago),
+            (Some(&*unknown), None),
+            "{projection:?}"
+        );
         // It does not come back for the lease, whether somebody has that or not.
         assert!(projector.step().await.is_err());
         let lease = lease::acquire(&system.parts.project, projection.name(), newer).await.unwrap().unwrap();

@@ -38,7 +38,9 @@ fn queries(order: OrderId) -> Vec<(&'static str, &'static str, Value)> {
         ("fulfilment.list", "fulfilment", json!({})),
         ("revenue.by_day", "revenue", json!({})),
         ("revenue.by_month", "revenue", json!({})),
-        ("dead_letters.list", "follow_ups", json!({})),
+        // These are from all of them, and of those that are furthest behind one is named.
+        ("dead_letters.list", "event_index", json!({})),
+        ("projections.list", "event_index", json!({})),
     ]
 }
 

@@ -11,7 +11,8 @@ use domain::id::OrderId;
 use domain::money::Amount;
 use domain::order::{CancelReason, PlacePayment};
 use projections::Projection;
-use projections::dead_letter::{self, Filter};
+use projections::dead_letter::{Decision, Filter};
+use services::dead_letters::resolve;
 use services::process::jetstream;
 use services::subject::STREAM;
 use services::verify::{Report, verify};
@@ -465,16 +466,41 @@ async fn a_follow_up_that_nobody_has_given_up_is_found() {
     at_rest.sql(park).await;
     at_rest.system.assert_verified().await;
     let captures = Filter { reaction: Some("capture_payment".into()), ..Filter::default() };
-    assert!(
-        !dead_letter::discard(&at_rest.system.parts.project, &captures, "ann", "paid in cash")
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    let (read, project) = (&at_rest.system.parts.read, &at_rest.system.parts.project);
+    let decision = Decision::Discard { by: "ann", why: "paid in cash" };
+    assert!(!resolve(read, project, &captures, &decision).await.unwrap().done.is_empty());
     at_rest.system.assert_verified().await;
     // To have it sent again is not to give it up.
     at_rest.sql("UPDATE daybook.resolutions SET outcome = 'redriven'").await;
     at_rest.assert_only("nobody's discard", &[("follow_ups", "(capture_payment) is discarded, but nobody")]).await;
+}
+
+/// What somebody has given up must not be there all the same.
+#[tokio::test]
+async fn what_is_made_of_an_event_that_was_given_up_is_found() {
+    let at_rest = AtRest::start().await;
+    let placed = at_rest.completed;
+    for (projection, event_type, words) in [
+        ("order_summary", "OrderPlaced", "has a row, but no events"),
+        ("order_history", "OrderPlaced", "has a row, but no events"),
+        ("follow_ups", "OrderPlaced", "from which it does not follow"),
+        ("fulfilment", "ShipmentDispatched", "tracking is"),
+        ("revenue", "PaymentCaptured", "captured is"),
+        ("waiting", "PaymentsSecured", "but no row"),
+        ("stock_level", "StockReceived", "on_hand is"),
+    ] {
+        at_rest
+            .sql(format!(
+                "INSERT INTO daybook.resolutions (dead_letter, outcome, resolved_by, why, projection, position, key)
+                 SELECT event_id, 'discarded', 'ann', 'to see', '{projection}', position, stream_id
+                 FROM daybook.events
+                 WHERE event_type = '{event_type}' AND (correlation_id = '{placed}' OR event_type = 'StockReceived')
+                 ORDER BY position LIMIT 1"
+            ))
+            .await;
+        at_rest.assert_only(projection, &[(projection, words)]).await;
+        at_rest.sql("DELETE FROM daybook.resolutions").await;
+    }
 }
 
 /// The reason of a refusal names SKUs, not lines: which line of a SKU was short is left to the follow-up.

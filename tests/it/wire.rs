@@ -1,11 +1,12 @@
 //! What is stored, sent and answered, as it is: these snapshots are the contract of `docs/wire.md`. What differs from run
 //! to run is replaced by its meaning, after it was checked to have that meaning.
 
-use crate::harness::{System, id, order_of};
+use crate::harness::{System, id, order_of, run};
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use domain::id::{OrderId, PaymentId, SellerId, ShipmentId};
 use domain::timer::Timer;
 use futures_util::StreamExt;
+use projections::Projection;
 use serde_json::{Value, json};
 use services::api::Service;
 use services::process::jetstream;
@@ -399,6 +400,61 @@ async fn replies_to_every_verb() {
     insta::assert_snapshot!(shown.join("\n\n"));
 }
 
+/// What an operator asks for: the dead letters of both kinds, and how the projections do.
+#[tokio::test]
+async fn replies_to_an_operator() {
+    let mut apis = Apis::start().await;
+    apis.command("order.place", 3, place()).await;
+    apis.command("stock.receive", 4, json!({ "sku": "mug", "quantity": 5 })).await;
+    // Nobody could read the order in the history, and nobody could do what follows from it.
+    let url = apis.system.urls.database_url.clone();
+    run(&url, "UPDATE daybook.checkpoints SET position = 1 WHERE projection <> 'order_history'").await;
+    let payload = "ALTER TABLE daybook.events DISABLE TRIGGER ALL;
+                   UPDATE daybook.events SET payload = '{}' WHERE position = 1;
+                   ALTER TABLE daybook.events ENABLE TRIGGER ALL";
+    run(&url, payload).await;
+    apis.system.project().await;
+    let follow_up = "INSERT INTO daybook.follow_ups
+                         (id, event_id, position, correlation_id, reaction, target, act, state, attempts, reason, settled_at)
+                     SELECT '00000000-0000-0000-0000-000000000001', event_id, 1, correlation_id, 'take_payment', stream_id,
+                            '{\"command\": {\"token\": \"tok_secret\"}}', 'parked', 60, 'nobody answers', clock_timestamp()
+                     FROM daybook.events WHERE position = 1";
+    run(&url, follow_up).await;
+    run(&url, "UPDATE daybook.leases SET expires_at = clock_timestamp() + interval '1 h'").await;
+
+    let mut shown = Vec::new();
+    let mut show =
+        |what: &str, answer: &Value| shown.push(format!("{what}\n{}", serde_json::to_string_pretty(answer).unwrap()));
+    let mut listed = apis.query("dead_letters.list", json!({ "at_least": 2 })).await;
+    let letters = listed["body"]["data"].as_array().unwrap().clone();
+    assert!(letters[0]["since"].as_str() < letters[1]["since"].as_str());
+    let hide_time = |of: &mut Value| {
+        chrono::DateTime::parse_from_rfc3339(of["since"].as_str().unwrap()).unwrap();
+        of["since"] = "<RFC 3339>".into();
+    };
+    listed["body"]["data"].as_array_mut().unwrap().iter_mut().for_each(hide_time);
+    show("dead letters, the longest waiting first", &listed);
+    for letter in &letters {
+        let mut found = apis.query("dead_letters.get", json!({ "data": { "id": letter["id"] } })).await;
+        assert_eq!(found["body"]["data"]["since"], letter["since"]);
+        hide_time(&mut found["body"]["data"]);
+        show("a dead letter", &found);
+    }
+    let after = json!({ "after": { "since": letters[0]["since"], "id": letters[0]["id"] } });
+    let next = apis.query("dead_letters.list", json!({ "data": after })).await;
+    assert_eq!(next["body"]["data"], json!(letters[1..]));
+    show("none was given up", &apis.query("dead_letters.list", json!({ "data": { "discarded": true } })).await);
+
+    let mut projections = apis.query("projections.list", json!({})).await;
+    let data = projections["body"]["data"].as_array_mut().unwrap();
+    assert_eq!(data.len(), Projection::ALL.len());
+    data.retain(|one| one["projection"] == "order_history");
+    assert!(data[0]["heartbeat_seconds_ago"].is_f64());
+    data[0]["heartbeat_seconds_ago"] = "<seconds>".into();
+    show("projections: one of them", &projections);
+    insta::assert_snapshot!(shown.join("\n\n"));
+}
+
 /// The services can be found and described by NATS' own means.
 #[tokio::test]
 async fn discovery() {
@@ -433,5 +489,7 @@ fn derived_ids_never_change() {
     let timer = Timer { kind: "expire_reservation", target: id(5), key: "1".into() };
     let timer = projections::timer::timer_id(event, &timer);
     assert_eq!(timer, derive_id(event, &[b"timer", b"expire_reservation", id(5).as_bytes(), b"1"]));
-    insta::assert_snapshot!(format!("{event}\n{follow_up}\n{timer}"));
+    let letter = projections::parked::letter_id(event, "stock_level");
+    assert_eq!(letter, derive_id(event, &[b"parked", b"stock_level"]));
+    insta::assert_snapshot!(format!("{event}\n{follow_up}\n{timer}\n{letter}"));
 }

@@ -1,12 +1,14 @@
-//! `daybook dead-letters list|show|redrive|discard`: what could not be done, and waits for somebody. It takes no service
-//! but Postgres.
+//! `daybook dead-letters list|show|redrive|discard`: what could not be done, or not taken in, and waits for somebody. It
+//! takes no service but Postgres.
 
 use super::{Failure, output, target};
 use crate::config::Servers;
+use crate::dead_letters::{ResolveError, Resolved, resolve};
 use chrono::{DateTime, Utc};
 use clap::builder::NonEmptyStringValueParser;
-use projections::dead_letter::{self, DeadLetter, Detail, Filter, Resolution};
+use projections::dead_letter::{self, DeadLetter, Decision, Detail, Filter, Resolution};
 use serde_json::json;
+use sqlx::PgPool;
 use store::connect::{self, Role};
 use uuid::Uuid;
 
@@ -14,14 +16,14 @@ use uuid::Uuid;
 pub(super) enum Verb {
     /// List what waits, the longest first.
     List(List),
-    /// Show all that is known of one: what it is to do, why it waits or waited, and what was decided.
+    /// Show all that is known of one: what it is, why it waits or waited, and what was decided.
     Show {
         /// As `list` names it.
         id: Uuid,
     },
-    /// Have it sent again, its cause being gone. What was done in truth is not done a second time.
+    /// Have it sent again, or taken in, its cause being gone. What was done in truth is not done a second time.
     Redrive(Redrive),
-    /// Give it up: it is kept, and never sent.
+    /// Give it up: a follow-up is kept and never sent, an event is left out by the projection that cannot take it in.
     Discard(Discard),
 }
 
@@ -29,6 +31,9 @@ pub(super) enum Verb {
 pub(super) struct List {
     #[command(flatten)]
     which: Which,
+    /// What was given up, instead of what waits.
+    #[arg(long)]
+    discarded: bool,
     /// How many at most.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..))]
     limit: i64,
@@ -55,9 +60,12 @@ pub(super) struct Discard {
 /// Which are listed, or chosen.
 #[derive(clap::Args)]
 struct Which {
-    /// Only those of this reaction, such as call_capture.
+    /// Only follow-ups of this reaction, such as call_capture.
     #[arg(long)]
     reaction: Option<String>,
+    /// Only events that this projection cannot take in.
+    #[arg(long)]
+    projection: Option<String>,
     /// Only those of this order.
     #[arg(long, value_name = "ID")]
     order: Option<Uuid>,
@@ -90,8 +98,8 @@ struct Chosen {
 
 impl Which {
     fn filter(self) -> Filter {
-        let Self { reaction, order, matching, since, until } = self;
-        Filter { ids: None, reaction, correlation_id: order, matching, since, until }
+        let Self { reaction, projection, order, matching, since, until } = self;
+        Filter { reaction, projection, correlation_id: order, matching, since, until, ..Filter::default() }
     }
 }
 
@@ -104,28 +112,24 @@ impl Chosen {
 
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
     let url = target::database_url(servers)?;
-    let role = match verb {
-        Verb::List(_) | Verb::Show { .. } => Role::Read,
-        Verb::Redrive(_) | Verb::Discard(_) => Role::Project,
-    };
-    let pool = connect::pool(&url, role, 1)?;
+    let read = connect::pool(&url, Role::Read, 2)?;
     match verb {
-        Verb::List(List { which, limit }) => list(&dead_letter::list(&pool, &which.filter(), None, limit).await?, json),
+        Verb::List(List { which, discarded, limit }) => {
+            let filter = Filter { discarded, ..which.filter() };
+            list(&dead_letter::list(&read, &filter, None, limit).await?, json)
+        }
         Verb::Show { id } => {
-            let found = dead_letter::get(&pool, id).await?;
+            let found = dead_letter::get(&read, id).await?;
             show(&found.ok_or_else(|| Failure::Refused(format!("{id} is no dead letter, and was none")))?, json)
         }
         Verb::Redrive(Redrive { chosen, reason }) => {
             let by = chosen.by.clone();
-            let filter = chosen.filter();
-            let redriven = dead_letter::redrive(&pool, &filter, &by, reason.as_deref()).await?;
-            seen_to("redriven", &filter, &redriven, json)
+            let decision = Decision::Redrive { by: &by, why: reason.as_deref() };
+            decide(&read, &url, &chosen.filter(), &decision, json).await
         }
         Verb::Discard(Discard { chosen, reason }) => {
             let by = chosen.by.clone();
-            let filter = chosen.filter();
-            let discarded = dead_letter::discard(&pool, &filter, &by, &reason).await?;
-            seen_to("discarded", &filter, &discarded, json)
+            decide(&read, &url, &chosen.filter(), &Decision::Discard { by: &by, why: &reason }, json).await
         }
     }
 }
@@ -138,19 +142,24 @@ fn list(letters: &[DeadLetter], json: bool) -> Result<(), Failure> {
         return Ok(());
     }
     let rows: Vec<Vec<String>> = letters.iter().map(row).collect();
-    output::line(&output::table(&["dead letter", "reaction", "order", "attempts", "since", "reason"], &rows));
+    output::line(&output::table(&["dead letter", "kind", "of", "order", "since", "reason"], &rows));
     Ok(())
 }
 
 fn row(letter: &DeadLetter) -> Vec<String> {
     vec![
         letter.id.to_string(),
-        letter.reaction.clone(),
+        letter.kind.clone(),
+        of(letter).to_owned(),
         letter.correlation_id.to_string(),
-        letter.attempts.to_string(),
-        letter.parked_at.format("%Y-%m-%d %H:%M:%S").to_string(),
+        letter.since.format("%Y-%m-%d %H:%M:%S").to_string(),
         letter.reason.clone(),
     ]
+}
+
+/// The reaction of a follow-up, the projection that cannot take an event in.
+fn of(letter: &DeadLetter) -> &str {
+    letter.reaction.as_deref().or(letter.projection.as_deref()).unwrap_or_default()
 }
 
 fn show(detail: &Detail, json: bool) -> Result<(), Failure> {
@@ -158,18 +167,27 @@ fn show(detail: &Detail, json: bool) -> Result<(), Failure> {
         output::line(&serde_json::to_string(detail)?);
         return Ok(());
     }
-    let since = detail.settled_at.map(|at| format!(" since {at}")).unwrap_or_default();
+    let letter = &detail.letter;
+    let DeadLetter { id, kind, state, since, reason, correlation_id, target, event_id, .. } = letter;
+    let event = format!("position {}, {} {event_id}", letter.position, letter.event_type);
     let mut lines = vec![
-        format!("dead letter  {}", detail.id),
-        format!("source       {}", detail.source),
-        format!("state        {}{since}", detail.state),
-        format!("reason       {}", detail.reason.as_deref().unwrap_or("none")),
-        format!("attempts     {}", detail.attempts),
-        format!("order        {}", detail.correlation_id),
-        format!("follows      from position {}, event {}", detail.position, detail.event_id),
-        format!("reaction     {} of {}", detail.reaction, detail.target),
-        format!("act          {}", detail.act),
+        format!("dead letter  {id}"),
+        format!("kind         {kind}"),
+        format!("state        {state} since {since}"),
+        format!("reason       {}", if reason.is_empty() { "none" } else { reason }),
+        format!("order        {correlation_id}"),
     ];
+    if let Some(reaction) = &letter.reaction {
+        lines.push(format!("follows      from {event}"));
+        lines.push(format!("reaction     {reaction} of {target}"));
+    }
+    if let Some(projection) = &letter.projection {
+        lines.push(format!("event        {event}"));
+        lines.push(format!("projection   {projection}, of {target}"));
+    }
+    lines.extend(letter.attempts.map(|attempts| format!("attempts     {attempts}")));
+    lines.extend(letter.waiting.map(|waiting| format!("waiting      {waiting} events behind it")));
+    lines.extend(detail.act.as_ref().map(|act| format!("act          {act}")));
     lines.extend(detail.resolutions.iter().map(resolution));
     output::line(&lines.join("\n"));
     Ok(())
@@ -182,17 +200,31 @@ fn resolution(resolution: &Resolution) -> String {
     format!("{outcome:<12} {resolved_at} by {resolved_by}{why}{waited}")
 }
 
-/// Tells what was seen to. That something asked for by its id does not wait is a refusal: it is told after the rest was
-/// seen to, and does no harm.
-fn seen_to(outcome: &str, filter: &Filter, ids: &[Uuid], json: bool) -> Result<(), Failure> {
+/// Carries it out, and tells for which of them. That it cannot be for one, or that one that was asked for by its id does
+/// not wait, is a refusal: it is told after the rest was seen to, and does no harm.
+async fn decide(
+    read: &PgPool,
+    database_url: &str,
+    filter: &Filter,
+    decision: &Decision<'_>,
+    json: bool,
+) -> Result<(), Failure> {
+    let project = connect::pool(database_url, Role::Project, 1)?;
+    let resolved = resolve(read, &project, filter, decision).await.map_err(|e| match e {
+        ResolveError::Log(e) => Failure::from(e),
+        ResolveError::Database(e) => Failure::from(e),
+    })?;
+    let (outcome, Resolved { done, left }) = (decision.outcome(), resolved);
     output::line(&match json {
-        true => json!({ outcome: ids }).to_string(),
-        false => format!("{} {outcome}", ids.len()),
+        true => json!({ outcome: done }).to_string(),
+        false => format!("{} {outcome}", done.len()),
     });
     let asked = filter.ids.as_deref().unwrap_or_default();
-    let missing: Vec<String> = asked.iter().filter(|id| !ids.contains(id)).map(Uuid::to_string).collect();
-    match missing.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::Refused(format!("not parked, so left as it is: {}", missing.join(", ")))),
+    let is_told = |id: &Uuid| done.contains(id) || left.iter().any(|(left, _)| left == id);
+    let missing: Vec<String> = asked.iter().filter(|id| !is_told(id)).map(Uuid::to_string).collect();
+    let mut refused: Vec<String> = left.iter().map(|(id, reason)| format!("{id} waits on: {reason}")).collect();
+    if !missing.is_empty() {
+        refused.push(format!("not parked, so left as it is: {}", missing.join(", ")));
     }
+    if refused.is_empty() { Ok(()) } else { Err(Failure::Refused(refused.join("\n"))) }
 }

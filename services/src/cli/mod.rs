@@ -76,7 +76,7 @@ enum Verb {
     /// Say what warehouse and carrier have done with a shipment, or show it.
     #[command(subcommand)]
     Shipment(shipment::Verb),
-    /// See to what could not be done: have it sent again, or give it up.
+    /// See to what could not be done or taken in: have it tried again, or give it up.
     #[command(subcommand)]
     DeadLetters(dead_letters::Verb),
     /// List shipments, oldest first: those that are still to be shipped, if not told otherwise.
@@ -93,8 +93,9 @@ enum Verb {
     Import(import::Verb),
     /// Rebuild a read model from the log beside the live one, compare them, and switch.
     Replay(replay::Args),
-    /// Show how far each projection is, pause one, or have it go on.
-    Projections(projections::Args),
+    /// See how the projections do, pause one, or have it go on.
+    #[command(subcommand)]
+    Projections(projections::Verb),
     /// Put JetStream right after the database was restored to an older state. Stop every service first.
     Reconcile,
     /// Measure what the log does on this machine, beside a bound taken in the same run.
@@ -236,7 +237,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Export(args) => export::run(&args, &servers, json).await,
         Verb::Import(verb) => import::run(verb, &servers, json).await,
         Verb::Replay(args) => replay::run(&args, &servers, json).await,
-        Verb::Projections(args) => projections::run(args, &servers, json).await,
+        Verb::Projections(verb) => projections::run(verb, &servers, json).await,
         Verb::Reconcile => reconcile::run(&servers, json).await,
         Verb::Bench(args) => bench::run(args, json).await,
         Verb::Verify(args) => verify::run(&args, &servers, json).await,

@@ -51,25 +51,25 @@ impl FollowUps {
         snapshot: &mut PgConnection,
         events: Vec<Result<Recorded, Undecodable>>,
     ) -> Result<(), sqlx::Error> {
-        let [reacted, timed] = [self.live, self.timers].map(|live| live.map_or(0, |live| live.position));
+        let has = |live: &Option<Live>, position| live.as_ref().is_some_and(|live| live.has(position));
         let (mut expected, mut fired) = (Vec::new(), Vec::new());
         for event in events {
             let event = match event {
                 Ok(event) => event,
                 Err(Undecodable { position, why }) => {
-                    if position <= reacted {
+                    if has(&self.live, position) {
                         self.check.differs(|| why);
                     }
                     continue;
                 }
             };
-            if event.record.position <= reacted {
+            if has(&self.live, event.record.position) {
                 match reactions(&event) {
                     Ok(reactions) => expected.extend(reactions),
                     Err(why) => self.check.differs(|| why),
                 }
             }
-            if event.record.position <= timed {
+            if has(&self.timers, event.record.position) {
                 fired.extend(timed_acts(&event));
             }
         }
@@ -134,11 +134,11 @@ impl FollowUps {
 
     /// Looks for rows without a cause, for what nobody has given up, and for what follows from refusals.
     pub(super) async fn finish(mut self, snapshot: &mut PgConnection, head: Position) -> Result<Check, sqlx::Error> {
-        let Some(live) = self.live else {
+        let Some(live) = &self.live else {
             self.check.differs(|| "it has no live generation".to_owned());
             return Ok(self.check);
         };
-        live.beyond(head, &mut self.check);
+        live.report(head, &mut self.check);
         let mut after_refusals = after_refusals(snapshot).await?;
         let mut rows = sqlx::query!(
             r#"SELECT id, event_id, position, correlation_id, reaction, target, act, state,

@@ -29,6 +29,7 @@ use read_models::Fold;
 use revenue::PaymentDay;
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
+use std::collections::HashSet;
 use std::time::Duration;
 use stock_level::Stock;
 use store::Position;
@@ -79,7 +80,7 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
     let imported_to = sqlx::query_scalar!("SELECT imported_to FROM daybook.log").fetch_optional(&mut *snapshot).await?;
     let imported_to = imported_to.unwrap_or(0);
     let (acts, timed) = (live(&mut snapshot, "follow_ups").await?, live(&mut snapshot, "timers").await?);
-    let (mut follow_ups, mut timers) = (FollowUps::new(acts, timed), Timers::new(timed));
+    let (mut follow_ups, mut timers) = (FollowUps::new(acts, timed.clone()), Timers::new(timed));
     let mut head = 0;
     loop {
         let page = log::page(&mut snapshot, head).await?;
@@ -118,15 +119,23 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
     Ok((events, checks))
 }
 
-/// A projection's live generation, and how far that has come.
-#[derive(Debug, Clone, Copy)]
+/// A projection's live generation, how far that has come, and which events it goes on without, for somebody has said so.
+#[derive(Debug, Clone)]
 struct Live {
     generation: i32,
     position: Position,
+    discarded: HashSet<Position>,
 }
 
 impl Live {
-    fn beyond(self, head: Position, check: &mut Check) {
+    /// Whether it is to have taken in the event there.
+    fn has(&self, position: Position) -> bool {
+        position <= self.position && !self.discarded.contains(&position)
+    }
+
+    /// Whether it ends where the log does, at most; and what was given up of it.
+    fn report(&self, head: Position, check: &mut Check) {
+        check.discarded = self.discarded.len() as u64;
         if self.position > head {
             check.differs(|| format!("the checkpoint is at {}, but the log ends at {head}", self.position));
         }
@@ -134,10 +143,16 @@ impl Live {
 }
 
 async fn live(snapshot: &mut PgConnection, projection: &str) -> Result<Option<Live>, sqlx::Error> {
-    let live = sqlx::query_as!(
-        Live,
-        "SELECT generation, position FROM daybook.checkpoints WHERE projection = $1 AND live",
+    let live = sqlx::query!(
+        r#"SELECT generation, position,
+                  ARRAY(SELECT position FROM daybook.resolutions AS r
+                        WHERE r.projection = c.projection AND outcome = 'discarded') AS "discarded!"
+           FROM daybook.checkpoints AS c WHERE projection = $1 AND live"#,
         projection
     );
-    live.fetch_optional(snapshot).await
+    let live = live.fetch_optional(snapshot).await?;
+    Ok(live.map(|live| {
+        let discarded = live.discarded.into_iter().collect();
+        Live { generation: live.generation, position: live.position, discarded }
+    }))
 }

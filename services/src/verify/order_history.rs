@@ -76,7 +76,11 @@ impl ReadModel for Entry {
                            AND r.position <= (
                                SELECT position FROM daybook.checkpoints WHERE projection = 'order_history' AND live)
                            AND r.order_id::text
-                               = CASE e.category WHEN 1 THEN e.stream_id::text ELSE e.payload ->> 'order_id' END)
+                               = CASE e.category WHEN 1 THEN e.stream_id::text ELSE e.payload ->> 'order_id' END
+                           AND NOT EXISTS (
+                               SELECT FROM daybook.resolutions d
+                               WHERE d.projection = 'order_history' AND d.position = e.position
+                                     AND d.outcome = 'discarded'))
                   OR generation NOT IN (SELECT generation FROM daybook.checkpoints WHERE projection = 'order_history')"#,
             generation
         )
@@ -87,7 +91,7 @@ impl ReadModel for Entry {
 impl Fold<Entry> {
     /// Compares the rows of the events that were taken in last.
     pub(super) async fn compare_page(&mut self, snapshot: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let Some(live) = self.live else { return Ok(()) };
+        let Some(live) = &self.live else { return Ok(()) };
         let (orders, positions): (Vec<Uuid>, Vec<i64>) = self.rows.values().map(|r| (r.order_id, r.position)).unzip();
         let stored = sqlx::query_as!(
             StoredRow,

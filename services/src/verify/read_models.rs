@@ -47,7 +47,7 @@ impl<M: ReadModel> Fold<M> {
     /// Takes the next event, if the read model has.
     pub(super) fn take(&mut self, event: &Row, payload: &Value) {
         let ours = event.category_name.as_deref().is_some_and(|name| M::CATEGORIES.contains(&name));
-        if !ours || self.live.is_none_or(|live| event.position > live.position) {
+        if !ours || !self.live.as_ref().is_some_and(|live| live.has(event.position)) {
             return;
         }
         let Row { position, schema_version, event_type, .. } = event;
@@ -86,11 +86,11 @@ impl<M: ReadModel> Fold<M> {
 
     /// Compares them with the rows that there are.
     pub(super) async fn compare(mut self, snapshot: &mut PgConnection, head: Position) -> Result<Check, sqlx::Error> {
-        match self.live {
-            Some(live) => live.beyond(head, &mut self.check),
+        match &self.live {
+            Some(live) => live.report(head, &mut self.check),
             None => self.check.differs(|| "it has no live generation".to_owned()),
         }
-        let generation = self.live.map(|live| live.generation);
+        let generation = self.live.as_ref().map(|live| live.generation);
         let mut stored = M::stored(snapshot, generation);
         while let Some(row) = stored.try_next().await? {
             self.check.checked += 1;

@@ -23,6 +23,8 @@ pub struct Check {
     /// The first of them, a sentence each: what is where, and what should be.
     pub differences: Vec<String>,
     pub difference_count: u64,
+    /// How many events it is folded without, for somebody has given them up.
+    pub discarded: u64,
     /// Whether it was asked for. What was not asked for agrees.
     pub asked: bool,
 }
@@ -36,7 +38,7 @@ impl Report {
 
 impl Check {
     pub(super) fn new(name: &'static str) -> Self {
-        Self { name, checked: 0, differences: vec![], difference_count: 0, asked: true }
+        Self { name, checked: 0, differences: vec![], difference_count: 0, discarded: 0, asked: true }
     }
 
     pub(super) fn not_asked(name: &'static str) -> Self {
@@ -56,11 +58,15 @@ impl Check {
     }
 
     fn verdict(&self) -> String {
-        match (self.asked, self.difference_count) {
+        let verdict = match (self.asked, self.difference_count) {
             (false, _) => "not asked".to_owned(),
             (true, 0) => "agrees".to_owned(),
             (true, 1) => "1 difference".to_owned(),
             (true, n) => format!("{n} differences"),
+        };
+        match self.discarded {
+            0 => verdict,
+            n => format!("{verdict}, without {n} discarded"),
         }
     }
 }

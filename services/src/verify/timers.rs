@@ -26,7 +26,7 @@ impl Timers {
 
     /// Takes the next event that is no history, if the timers have.
     pub(super) fn take(&mut self, Recorded { record, event }: &Recorded) {
-        if self.live.is_none_or(|live| record.position > live.position) {
+        if !self.live.as_ref().is_some_and(|live| live.has(record.position)) {
             return;
         }
         for change in timers(event) {
@@ -51,11 +51,11 @@ impl Timers {
     }
 
     pub(super) async fn finish(mut self, snapshot: &mut PgConnection, head: Position) -> Result<Check, sqlx::Error> {
-        let Some(live) = self.live else {
+        let Some(live) = &self.live else {
             self.check.differs(|| "it has no live generation".to_owned());
             return Ok(self.check);
         };
-        live.beyond(head, &mut self.check);
+        live.report(head, &mut self.check);
         let stored = sqlx::query!(
             "SELECT kind, target, key, id, event_id, position, correlation_id, act, fires_at FROM daybook.timers
              ORDER BY kind, target, key"

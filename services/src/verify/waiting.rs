@@ -68,9 +68,12 @@ impl ReadModel for Waiting {
             }
             "ReturnApproved" => {
                 let no = field("return_no")?;
+                // None, if the request was discarded.
                 let asked = waits.iter().position(|wait| wait["for"] == "return_approval" && wait["return_no"] == no);
-                let pieces = waits.remove(asked?)["pieces"].clone();
-                waits.push(json!({ "for": "return", "return_no": no, "pieces": pieces, "since": event.recorded_at }));
+                if let Some(pieces) = asked.map(|asked| waits.remove(asked)["pieces"].clone()) {
+                    let (at, what) = (event.recorded_at, "return");
+                    waits.push(json!({ "for": what, "return_no": no, "pieces": pieces, "since": at }));
+                }
             }
             "ReturnReceived" => {
                 let (no, came) = (field("return_no")?, numbers("lines", "quantity")?.iter().sum::<u64>());
