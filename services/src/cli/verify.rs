@@ -4,7 +4,7 @@ use super::{Failure, output, target};
 use crate::config::Servers;
 use crate::process::{connect_nats, jetstream};
 use crate::replay::{Mode, replay};
-use crate::verify::{Report, verify};
+use crate::verify::{Report, verify, verify_sample};
 use crate::{codec, readable};
 use projections::ReadModel;
 use std::time::Duration;
@@ -16,6 +16,9 @@ pub(super) struct Args {
     /// How long to wait for JetStream and the read models to come to the end of the log, in seconds.
     #[arg(long, default_value_t = 10)]
     wait: u64,
+    /// Look at so many orders only, drawn at random, whatever the log's length.
+    #[arg(long, value_name = "ORDERS", conflicts_with = "wait", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    sample: Option<u32>,
     /// Rebuild the read models that differ, as `daybook replay` does, and check again.
     #[arg(long)]
     repair: bool,
@@ -26,9 +29,12 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     let pool = connect::pool(&urls.database_url, Role::Read, 2)?;
     readable::check(&pool).await?;
     let nats = connect_nats(&urls.nats_url, "daybook verify").await?;
-    let jetstream = jetstream(&nats);
+    let (log, jetstream) = (Log::new(pool.clone(), codec::CATEGORIES), jetstream(&nats));
     let checked = async || {
-        let report = verify(&pool, Some(&jetstream), Duration::from_secs(args.wait)).await;
+        let report = match args.sample {
+            Some(orders) => verify_sample(&pool, &log, orders).await,
+            None => verify(&pool, Some(&jetstream), Duration::from_secs(args.wait)).await,
+        };
         report.map_err(|e| Failure::Unavailable(e.to_string()))
     };
     let mut report = checked().await?;
@@ -36,7 +42,6 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     let different: Vec<ReadModel> =
         report.checks.iter().filter(|check| !check.agrees()).filter_map(|c| ReadModel::from_name(c.name)).collect();
     if args.repair && !different.is_empty() {
-        let log = Log::new(pool.clone(), codec::CATEGORIES);
         let project = connect::pool(&urls.database_url, Role::Project, 4)?;
         for model in different {
             let replayed =

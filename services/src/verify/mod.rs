@@ -11,12 +11,14 @@ mod order_summary;
 mod read_models;
 mod report;
 mod revenue;
+mod sample;
 mod stock_level;
 mod timers;
 mod waiting;
 mod window;
 
 pub use report::{Check, Report};
+pub use sample::verify_sample;
 
 use async_nats::jetstream;
 use event_index::Positions;
@@ -41,6 +43,8 @@ use waiting::Waiting;
 pub enum VerifyError {
     #[error("the database cannot be read: {0}")]
     Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Log(#[from] store::ReadError),
     #[error("the window cannot be read: {0}")]
     JetStream(#[source] async_nats::Error),
 }

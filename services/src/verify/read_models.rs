@@ -85,13 +85,22 @@ impl<M: ReadModel> Fold<M> {
     }
 
     /// Compares them with the rows that there are.
-    pub(super) async fn compare(mut self, snapshot: &mut PgConnection, head: Position) -> Result<Check, sqlx::Error> {
+    pub(super) async fn compare(self, snapshot: &mut PgConnection, head: Position) -> Result<Check, sqlx::Error> {
+        let stored = M::stored(snapshot, self.live.as_ref().map(|live| live.generation));
+        self.compare_with(stored, head).await
+    }
+
+    /// Compares them with these rows.
+    pub(super) async fn compare_with(
+        mut self,
+        mut stored: BoxStream<'_, Result<StoredRow, sqlx::Error>>,
+        head: Position,
+    ) -> Result<Check, sqlx::Error> {
         match &self.live {
             Some(live) => live.report(head, &mut self.check),
             None => self.check.differs(|| "it has no live generation".to_owned()),
         }
         let generation = self.live.as_ref().map(|live| live.generation);
-        let mut stored = M::stored(snapshot, generation);
         while let Some(row) = stored.try_next().await? {
             self.check.checked += 1;
             let key = &row.key;
@@ -103,7 +112,6 @@ impl<M: ReadModel> Fold<M> {
                 self.check.differs(|| format!("{key} has a row, but no events"));
             }
         }
-        drop(stored);
         self.missing();
         Ok(self.check)
     }
