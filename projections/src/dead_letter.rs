@@ -205,8 +205,9 @@ pub async fn get(pool: &PgPool, id: Uuid) -> Result<Option<Detail>, sqlx::Error>
     Ok(Some(Detail { letter, act, resolutions: resolutions.fetch_all(pool).await? }))
 }
 
-/// A payment token is a secret. It has this name wherever it is: [`domain::order::PaymentMethod`].
-fn hide_tokens(json: &mut Value) {
+/// Puts `…` in place of payment tokens, which are secrets. One has this name wherever it is:
+/// [`domain::order::PaymentMethod`].
+pub fn hide_tokens(json: &mut Value) {
     match json {
         Value::Object(fields) => fields.iter_mut().for_each(|(name, value)| match name.as_str() {
             "token" => *value = "…".into(),

@@ -1,12 +1,16 @@
-//! Read model: an order as it stands. Its row, its fold, its queries.
+//! Read model: an order as it stands. Its row and its fold; orders are found in `find.rs`.
+
+mod find;
+
+pub use find::{Filter, has_skus, list};
 
 use crate::Delivered;
 use crate::parked::KeyedBy;
 use crate::row::Row;
 use chrono::{DateTime, Utc};
-use domain::id::{OrderId, PaymentId};
+use domain::id::{LineNo, OrderId, PaymentId, Sku};
 use domain::money::Amount;
-use domain::order::{Life, OrderPlaced, Status};
+use domain::order::{EditProposed, Life, OrderPlaced, Status};
 use domain::{Event, order, payment};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
@@ -35,6 +39,27 @@ pub struct OrderSummary {
     pub changed_at: DateTime<Utc>,
     /// Of the order's stream.
     pub version: i64,
+    /// Of each line that it has now, in the order of the lines. An order that ended keeps its lines.
+    #[serde(default)]
+    pub skus: Vec<String>,
+    /// The numbers of these lines.
+    #[serde(skip)]
+    line_nos: Vec<i64>,
+    #[serde(skip)]
+    edit: Option<Json<OpenEdit>>,
+}
+
+/// What the edit that is open does to the lines, once it is confirmed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct OpenEdit {
+    remove: Vec<LineNo>,
+    add: Vec<Line>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Line {
+    line: LineNo,
+    sku: Sku,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,9 +93,12 @@ impl PaymentSummary {
     }
 }
 
+/// The first version of the rows that has the SKUs.
+const HAS_SKUS: i16 = 2;
+
 impl Row for OrderSummary {
     const NAME: &'static str = "order_summary";
-    const VERSION: i16 = 1;
+    const VERSION: i16 = HAS_SKUS;
     const KEYED_BY: KeyedBy = KeyedBy::Order;
     const CATEGORIES: &'static [&'static str] = &["order", "payment"];
     type Key = Uuid;
@@ -104,7 +132,8 @@ impl Row for OrderSummary {
         let stored = sqlx::query_as!(
             OrderSummary,
             r#"SELECT order_id, customer_id, status, reason, currency, total, authorised, captured, lines, delivered,
-                      payments AS "payments: Json<Vec<PaymentSummary>>", placed_at, changed_at, version
+                      payments AS "payments: Json<Vec<PaymentSummary>>", placed_at, changed_at, version, skus, line_nos,
+                      edit AS "edit: Json<OpenEdit>"
                FROM daybook.order_summary WHERE generation = $1 AND order_id = ANY($2)"#,
             generation,
             &keys
@@ -119,22 +148,30 @@ impl Row for OrderSummary {
         let times = |of: fn(&OrderSummary) -> DateTime<Utc>| rows.iter().map(|(_, row)| of(row)).collect::<Vec<_>>();
         let reasons: Vec<Option<String>> = rows.iter().map(|(_, row)| row.reason.clone()).collect();
         let payments: Vec<Json<&Vec<PaymentSummary>>> = rows.iter().map(|(_, row)| Json(&row.payments.0)).collect();
+        let edits: Vec<Option<Json<&OpenEdit>>> =
+            rows.iter().map(|(_, row)| row.edit.as_ref().map(|edit| Json(&edit.0))).collect();
+        // There is no array of arrays of different lengths; and no blank in a SKU.
+        let skus: Vec<String> = rows.iter().map(|(_, row)| row.skus.join(" ")).collect();
+        let numbered = |row: &Self| row.line_nos.iter().map(i64::to_string).collect::<Vec<_>>().join(" ");
+        let line_nos: Vec<String> = rows.iter().map(|(_, row)| numbered(row)).collect();
         sqlx::query!(
             r#"INSERT INTO daybook.order_summary
                    (generation, order_id, customer_id, status, reason, currency, total, authorised, captured, lines,
-                    delivered, payments, placed_at, changed_at, version)
+                    delivered, payments, placed_at, changed_at, version, skus, line_nos, edit)
                SELECT $1, order_id, customer_id, status, reason, currency, total, authorised, captured, lines,
-                      delivered, payments, placed_at, changed_at, version
+                      delivered, payments, placed_at, changed_at, version, string_to_array(skus, ' '),
+                      string_to_array(line_nos, ' ')::bigint[], edit
                FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
                            $9::bigint[], $10::bigint[], $11::bigint[], $12::jsonb[], $13::timestamptz[],
-                           $14::timestamptz[], $15::bigint[])
+                           $14::timestamptz[], $15::bigint[], $16::text[], $17::text[], $18::jsonb[])
                  AS r (order_id, customer_id, status, reason, currency, total, authorised, captured, lines,
-                       delivered, payments, placed_at, changed_at, version)
+                       delivered, payments, placed_at, changed_at, version, skus, line_nos, edit)
                ON CONFLICT ON CONSTRAINT order_summary_order DO UPDATE
                SET status = excluded.status, reason = excluded.reason, total = excluded.total,
                    authorised = excluded.authorised, captured = excluded.captured, lines = excluded.lines,
                    delivered = excluded.delivered, payments = excluded.payments, changed_at = excluded.changed_at,
-                   version = excluded.version"#,
+                   version = excluded.version, skus = excluded.skus, line_nos = excluded.line_nos,
+                   edit = excluded.edit"#,
             generation,
             &column(|r| r.order_id),
             &column(|r| r.customer_id),
@@ -150,10 +187,20 @@ impl Row for OrderSummary {
             &times(|r| r.placed_at),
             &times(|r| r.changed_at),
             &numbers(|r| r.version),
+            &skus,
+            &line_nos,
+            &edits as &[Option<Json<&OpenEdit>>],
         )
         .execute(connection)
         .await?;
         Ok(())
+    }
+}
+
+impl OpenEdit {
+    fn proposed(edit: &EditProposed) -> Self {
+        let add = edit.add.iter().map(|l| Line { line: l.line, sku: l.sku.clone() }).collect();
+        Self { remove: edit.remove.clone(), add }
     }
 }
 
@@ -209,6 +256,9 @@ impl OrderSummary {
             },
             changed_at: record.recorded_at,
             version: 1,
+            skus: placed.lines.iter().map(|l| l.sku.to_string()).collect(),
+            line_nos: placed.lines.iter().map(|l| l.line.into()).collect(),
+            edit: None,
         }
     }
 
@@ -218,7 +268,10 @@ impl OrderSummary {
             E::OrderConfirmed(_) => self.status = Status::Confirmed.as_str().to_owned(),
             E::PaymentRefused(e) => self.reason = Some(e.reason.clone()),
             // Only the edit has ended.
-            E::EditDiscarded(_) => self.reason = None,
+            E::EditDiscarded(_) => {
+                self.reason = None;
+                self.edit = None;
+            }
             E::OrderRejected(_) => self.status = Status::Rejected.as_str().to_owned(),
             E::OrderCancelled(e) => {
                 self.status = Status::Cancelled.as_str().to_owned();
@@ -236,11 +289,20 @@ impl OrderSummary {
             E::LinesCancelled(e) => {
                 self.lines -= e.lines.len() as i32;
                 self.total = e.totals.total.0;
+                self.remove_lines(&e.lines);
             }
-            E::EditProposed(e) => self.payments.extend(e.payments.iter().map(PaymentSummary::asked)),
+            E::EditProposed(e) => {
+                self.payments.extend(e.payments.iter().map(PaymentSummary::asked));
+                self.edit = Some(Json(OpenEdit::proposed(e)));
+            }
             E::EditConfirmed(e) => {
                 self.lines = e.lines as i32;
                 self.total = e.totals.total.0;
+                if let Some(Json(edit)) = self.edit.take() {
+                    self.remove_lines(&edit.remove);
+                    self.skus.extend(edit.add.iter().map(|l| l.sku.to_string()));
+                    self.line_nos.extend(edit.add.iter().map(|l| i64::from(l.line)));
+                }
             }
             E::LinesDelivered(e) => self.delivered += e.lines.len() as i32,
             E::OrderCompleted(_) => self.status = Status::Completed.as_str().to_owned(),
@@ -266,6 +328,12 @@ impl OrderSummary {
             | E::LinesReturnedToSender(_)
             | E::HistoryRecorded(_) => {}
         }
+    }
+
+    fn remove_lines(&mut self, gone: &[LineNo]) {
+        let kept = |line: &i64| !gone.iter().any(|gone| i64::from(*gone) == *line);
+        let lines = std::mem::take(&mut self.line_nos).into_iter().zip(std::mem::take(&mut self.skus));
+        (self.line_nos, self.skus) = lines.filter(|(line, _)| kept(line)).unzip();
     }
 
     fn payment_event(&mut self, id: PaymentId, event: &payment::Event) {
@@ -317,46 +385,13 @@ pub async fn get(pool: &PgPool, order_id: Uuid) -> Result<Option<OrderSummary>, 
     sqlx::query_as!(
         OrderSummary,
         r#"SELECT order_id, customer_id, status, reason, currency, total, authorised, captured, lines, delivered,
-                  payments AS "payments: Json<Vec<PaymentSummary>>", placed_at, changed_at, version
+                  payments AS "payments: Json<Vec<PaymentSummary>>", placed_at, changed_at, version, skus, line_nos,
+                  edit AS "edit: Json<OpenEdit>"
            FROM daybook.order_summary
            WHERE order_id = $1
              AND generation = (SELECT generation FROM daybook.checkpoints WHERE projection = 'order_summary' AND live)"#,
         order_id
     )
     .fetch_optional(pool)
-    .await
-}
-
-/// Which orders to list, newest first. The last row of a page is where the next one goes on: `(placed_at, order_id)`.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    pub status: Option<String>,
-    pub customer_id: Option<Uuid>,
-    pub after: Option<(DateTime<Utc>, Uuid)>,
-    pub limit: i64,
-}
-
-/// A page of orders, in the live generation.
-///
-/// # Errors
-/// When Postgres fails.
-pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<OrderSummary>, sqlx::Error> {
-    sqlx::query_as!(
-        OrderSummary,
-        r#"SELECT order_id, customer_id, status, reason, currency, total, authorised, captured, lines, delivered,
-                  payments AS "payments: Json<Vec<PaymentSummary>>", placed_at, changed_at, version
-           FROM daybook.order_summary
-           WHERE generation = (SELECT generation FROM daybook.checkpoints WHERE projection = 'order_summary' AND live)
-             AND ($1::text IS NULL OR status = $1)
-             AND ($2::uuid IS NULL OR customer_id = $2)
-             AND ($3::timestamptz IS NULL OR placed_at < $3 OR placed_at = $3 AND order_id > $4)
-           ORDER BY placed_at DESC, order_id LIMIT $5"#,
-        filter.status.as_deref(),
-        filter.customer_id,
-        filter.after.map(|(placed_at, _)| placed_at),
-        filter.after.map(|(_, order_id)| order_id),
-        filter.limit
-    )
-    .fetch_all(pool)
     .await
 }

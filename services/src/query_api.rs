@@ -81,10 +81,46 @@ impl Shown {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListOrders {
-    status: Option<Shown>,
     customer_id: Option<Uuid>,
+    status: Option<Shown>,
+    sku: Option<Sku>,
+    placed_from: Option<DateTime<Utc>>,
+    placed_before: Option<DateTime<Utc>>,
+    currency: Option<Currency>,
+    total_at_least: Option<i64>,
+    total_at_most: Option<i64>,
     after: Option<AfterOrder>,
     limit: Option<i64>,
+}
+
+impl ListOrders {
+    /// # Errors
+    /// `invalid`, when no order can be all of this, or it means nothing.
+    fn filter(self) -> Result<Filter, ErrorBody> {
+        let Self { placed_from, placed_before, currency, total_at_least, total_at_most, .. } = self;
+        if currency.is_none() && (total_at_least.is_some() || total_at_most.is_some()) {
+            let expected = "the currency of total_at_least and total_at_most: amounts of two currencies do not compare";
+            return Err(ErrorBody::invalid("data.currency", expected));
+        }
+        if total_at_most.is_some_and(|most| total_at_least.is_some_and(|least| most < least)) {
+            return Err(ErrorBody::invalid("data.total_at_most", "total_at_least or more"));
+        }
+        if placed_before.is_some_and(|before| placed_from.is_some_and(|from| before < from)) {
+            return Err(ErrorBody::invalid("data.placed_before", "placed_from or later"));
+        }
+        Ok(Filter {
+            customer_id: self.customer_id,
+            status: self.status.map(|status| status.as_str().to_owned()),
+            sku: self.sku,
+            placed_from,
+            placed_before,
+            currency,
+            total_at_least,
+            total_at_most,
+            after: self.after.map(|a| (a.placed_at, a.order_id)),
+            limit: page(self.limit),
+        })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -295,10 +331,12 @@ async fn answer(pool: &PgPool, verb: &str, source: Source, body: &[u8]) -> Resul
             json!(waiting::list(pool, &filter).await.map_err(unavailable)?)
         }
         "order_summary.list" => {
-            let ListOrders { status, customer_id, after, limit } = data(body.data)?;
-            let after = after.map(|a| (a.placed_at, a.order_id));
-            let status = status.map(|status| status.as_str().to_owned());
-            let filter = Filter { status, customer_id, after, limit: page(limit) };
+            let filter = data::<ListOrders>(body.data)?.filter()?;
+            if filter.sku.is_some() && !order_summary::has_skus(pool).await.map_err(unavailable)? {
+                let message =
+                    "the rows of order_summary are of a version without SKUs: run `daybook replay order_summary`";
+                return Err(ErrorBody::new(Code::Unavailable, message));
+            }
             json!(order_summary::list(pool, &filter).await.map_err(unavailable)?)
         }
         "stock_level.get" => {

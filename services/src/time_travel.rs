@@ -1,9 +1,13 @@
-//! An aggregate as it was: folded from its stream up to a version, or up to a moment.
+//! An aggregate as it was: folded from its stream up to a version, or up to a moment; and what is different between two
+//! of these.
 
 use crate::codec::{self, DecodeError};
 use chrono::{DateTime, Utc};
 use domain::Aggregate;
+use projections::dead_letter::hide_tokens;
 use serde::Serialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use store::{Log, ReadError, StreamId, Version};
 use uuid::Uuid;
 
@@ -84,5 +88,105 @@ pub async fn state_at<A: Aggregate>(log: &Log, id: Uuid, at: At) -> Result<State
             Err(StateAtError::NoVersion { stream, version, actual: found.version })
         }
         At::Version(_) | At::Time(_) => Ok(found),
+    }
+}
+
+/// A field that is not the same in two states.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Its path, such as `added[0].sku`.
+    pub field: String,
+    /// Null if it was not there.
+    pub before: Value,
+    pub after: Value,
+}
+
+/// The fields that are not the same, payment tokens hidden.
+///
+/// # Errors
+/// When a state cannot be written as JSON.
+pub fn differences<A: Serialize>(
+    before: &StateAt<A>,
+    after: &StateAt<A>,
+) -> Result<Vec<Difference>, serde_json::Error> {
+    let (mut before, mut after) = (serde_json::to_value(&before.state)?, serde_json::to_value(&after.state)?);
+    hide_tokens(&mut before);
+    hide_tokens(&mut after);
+    let mut differences = Vec::new();
+    differ(String::new(), &before, &after, &mut differences);
+    Ok(differences)
+}
+
+/// What has come or gone is told field by field as well.
+fn differ(path: String, before: &Value, after: &Value, differences: &mut Vec<Difference>) {
+    if before == after {
+        return;
+    }
+    if let (Some(before), Some(after)) = (fields(before), fields(after))
+        && !(before.is_empty() && after.is_empty())
+    {
+        let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        for name in names {
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            let of = |fields: &Map<String, Value>| fields.get(name).cloned().unwrap_or_default();
+            differ(path, &of(&before), &of(&after), differences);
+        }
+    } else if let (Some(before), Some(after)) = (items(before), items(after))
+        && before.iter().chain(&after).any(Value::is_object)
+    {
+        for i in 0..before.len().max(after.len()) {
+            let of = |items: &[Value]| items.get(i).cloned().unwrap_or_default();
+            differ(format!("{path}[{i}]"), &of(&before), &of(&after), differences);
+        }
+    } else {
+        differences.push(Difference { field: path, before: before.clone(), after: after.clone() });
+    }
+}
+
+/// Of an object, or of one that is not there.
+fn fields(value: &Value) -> Option<Map<String, Value>> {
+    match value {
+        Value::Object(fields) => Some(fields.clone()),
+        Value::Null => Some(Map::new()),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => None,
+    }
+}
+
+/// Of a list, or of one that is not there.
+fn items(value: &Value) -> Option<Vec<Value>> {
+    match value {
+        Value::Array(items) => Some(items.clone()),
+        Value::Null => Some(vec![]),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_different_is_told_by_its_path_down_to_the_field() {
+        let before = json!({
+            "same": [{ "a": 1 }], "word": { "pending": 5 }, "list": [1, 2], "gone": [{ "a": 1, "b": [] }], "none": {},
+        });
+        let after = json!({
+            "same": [{ "a": 1 }], "word": "granted", "list": [], "gone": [], "none": null,
+            "new": { "x": [{ "sku": "mug" }], "y": {} },
+        });
+        let mut differences = Vec::new();
+        differ(String::new(), &before, &after, &mut differences);
+        let told: Vec<_> = differences.into_iter().map(|d| (d.field, d.before, d.after)).collect();
+        let expected = [
+            ("gone[0].a", json!(1), json!(null)),
+            ("gone[0].b", json!([]), json!(null)),
+            ("list", json!([1, 2]), json!([])),
+            ("new.x[0].sku", json!(null), json!("mug")),
+            ("new.y", json!(null), json!({})),
+            ("none", json!({}), json!(null)),
+            ("word", json!({ "pending": 5 }), json!("granted")),
+        ];
+        assert_eq!(told, expected.map(|(field, before, after)| (field.to_owned(), before, after)));
     }
 }

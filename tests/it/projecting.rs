@@ -54,7 +54,8 @@ async fn events_that_are_delivered_again_change_nothing() {
         // The same owner, with the checkpoint that it has: all of it is below.
         let owner = system.parts.owner;
         let lease = lease::acquire(&system.parts.project, projection.name(), owner).await.unwrap().unwrap();
-        let at = checkpoint::take(&system.parts.project, projection.name(), 1, &lease).await.unwrap();
+        let at =
+            checkpoint::take(&system.parts.project, projection.name(), projection.version(), &lease).await.unwrap();
         assert_eq!(at.position, head);
         let mut applier = Applier::new(projection);
         for _ in 0..3 {

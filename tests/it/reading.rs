@@ -1,16 +1,18 @@
 //! What is asked of the log: from either end, by time, by what events are about; and what was, before what is.
 
-use crate::harness::{System, database, daybook_on, id, order_of, run};
+use crate::harness::{System, card, database, daybook_on, id, order_of, run};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::id::{OrderId, PaymentId, ShipmentId, Sku, StockId};
-use domain::order::{Order, PaymentAuthorisedRecorded, StockSecured};
+use domain::money::Amount;
+use domain::order::{self, Order, PaymentAuthorisedRecorded, PlacePayment, ProposeEdit, StockSecured};
 use domain::payment::VoidDeferred;
 use domain::shipment::ShipmentCancelled;
 use domain::stock::{Stock, StockReceived};
-use domain::{Aggregate, Event};
+use domain::{Aggregate, Command, Event};
 use projections::apply::Applier;
 use projections::event_index::{self, Key};
 use projections::{Delivered, Projection, ReadModel, Recorded};
+use serde_json::json;
 use services::codec::{self, CATEGORIES};
 use services::replay::{Mode, replay};
 use services::search::{Direction, Query, Search};
@@ -616,6 +618,96 @@ async fn the_verb_shows_an_order_as_it_was() {
         assert!(stderr.starts_with(&says), "{arguments}: {stderr}");
     }
     let nobody = daybook(&system, &format!("order show {} --version 1", id(7))).await;
+    assert_eq!(nobody.status.code(), Some(3));
+    assert_eq!(String::from_utf8(nobody.stderr).unwrap(), format!("daybook: there is no order-{}\n", id(7)));
+}
+
+#[tokio::test]
+async fn the_verb_tells_two_versions_of_an_order_apart() {
+    let mut system = System::start().await;
+    system.receive("mug", 5).await;
+    let order = system.place(order_of(&[("mug", 1, 1)])).await;
+    system.settle().await;
+    let edit = order::Command::ProposeEdit(ProposeEdit {
+        remove: vec![1],
+        add: order_of(&[("mug", 2, 1)]).lines,
+        shipping: vec![],
+        payments: vec![PlacePayment { method: card("tok_approve_more"), amount: Amount(750) }],
+    });
+    system.execute(Command::Order { id: order, command: edit }).await.unwrap();
+    system.settle().await;
+    let events = system.parts.log.read_stream(codec::stream::<Order>(order.0), 0, 100).await.unwrap();
+    let (stream, end) = (format!("order-{}", order.0), events.last().unwrap());
+    let proposed = events.iter().find(|e| e.event_type == "EditProposed").unwrap();
+    let diff = async |arguments: &str| daybook(&system, &format!("order diff {} {arguments}", order.0)).await;
+    let told = async |arguments: &str| -> serde_json::Value {
+        let output = diff(arguments).await;
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let changes = |told: &serde_json::Value| -> Vec<(String, serde_json::Value, serde_json::Value)> {
+        let change =
+            |c: &serde_json::Value| (c["field"].as_str().unwrap().to_owned(), c["before"].clone(), c["after"].clone());
+        told["changes"].as_array().unwrap().iter().map(change).collect()
+    };
+
+    let one = told("--from 1 --to 2 --json").await;
+    assert_eq!(
+        (&one["stream"], &one["from"]["version"], &one["to"]["version"]),
+        (&stream.clone().into(), &1.into(), &2.into())
+    );
+    assert_eq!(one["to"]["recorded_at"], serde_json::to_value(events[1].recorded_at).unwrap());
+    let payment = PaymentId::of_order(order, 0);
+    assert_eq!(changes(&one), [("authorised".to_owned(), json!([]), json!([payment]))]);
+    // Backwards it is the same, the other way round.
+    assert_eq!(
+        changes(&told("--from 2 --to 1 --json").await),
+        [("authorised".to_owned(), json!([payment]), json!([]))]
+    );
+    // Up to now, and by time; a payment's token is not told.
+    let all = told("--from 1 --json").await;
+    assert_eq!(all["to"]["version"], end.version);
+    assert_eq!(told(&format!("--from {} --json", events[0].recorded_at.to_rfc3339())).await, all);
+    let all = changes(&all);
+    let of = |field: &str| all.iter().find(|c| c.0 == field).map(|c| (c.1.clone(), c.2.clone()));
+    assert_eq!(of("status"), Some((json!("placed"), json!("confirmed"))));
+    assert_eq!(of("edit.proposed.add[0].quantity"), Some((json!(null), json!(2))));
+    assert_eq!(of("edit.proposed.payments[0].method.token"), Some((json!(null), json!("…"))));
+    assert!(all.iter().all(|c| !c.0.starts_with("placed")), "{all:?}");
+    // For people.
+    let output = diff(&format!("--from 1 --to {}", proposed.version)).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    let first = format!(
+        "{stream}: version 1 ({}) → version {} ({})\n",
+        events[0].recorded_at, proposed.version, proposed.recorded_at
+    );
+    assert!(text.starts_with(&first), "{text}");
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert!(lines.contains(&vec!["status", "placed", "→", "confirmed"]), "{text}");
+    assert!(lines.contains(&vec!["edit.proposed.add[0].sku", "none", "→", "mug"]), "{text}");
+    assert!(!text.contains("tok_"), "{text}");
+    let same = String::from_utf8(diff("--from 3 --to 3").await.stdout).unwrap();
+    assert!(same.ends_with("\nnothing is different\n"), "{same}");
+
+    let last = end.version;
+    for (arguments, code, says) in [
+        ("--from 99", 3, format!("daybook: {stream} has no version 99: it ends with version {last}\n")),
+        ("--from 1 --to 99", 3, format!("daybook: {stream} has no version 99: it ends with version {last}\n")),
+        (
+            "--from 2001-01-01T00:00:00Z",
+            3,
+            format!("daybook: {stream} had no events at 2001-01-01 00:00:00 UTC: its first"),
+        ),
+        ("--from 0", 2, "error: invalid value '0' for '--from <VERSION|TIME>': a version from 1, or a time".into()),
+        ("--from now", 2, "error: invalid value 'now' for '--from <VERSION|TIME>': a version from 1, or a time".into()),
+        ("--to 2", 2, "error: the following required arguments were not provided:\n  --from".into()),
+    ] {
+        let output = diff(arguments).await;
+        assert_eq!((output.status.code(), &*output.stdout), (Some(code), &b""[..]), "{arguments}: {output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.starts_with(&says), "{arguments}: {stderr}");
+    }
+    let nobody = daybook(&system, &format!("order diff {} --from 1", id(7))).await;
     assert_eq!(nobody.status.code(), Some(3));
     assert_eq!(String::from_utf8(nobody.stderr).unwrap(), format!("daybook: there is no order-{}\n", id(7)));
 }

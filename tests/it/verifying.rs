@@ -177,7 +177,8 @@ fn changed(column: &str, data_type: &str) -> String {
         "timestamp with time zone" => format!("{column} + interval '1 microsecond'"),
         "date" => format!("{column} + 1"),
         "boolean" => format!("NOT {column}"),
-        "jsonb" => format!("{column} || '[null]'"),
+        "jsonb" => format!("coalesce({column}, '[]') || '[null]'"),
+        "ARRAY" => format!("array_append({column}, NULL)"),
         // The same to a parser, not to a reader of bytes.
         "json" => format!("({column}::text || ' ')::json"),
         "bytea" => format!("set_byte({column}, 0, get_byte({column}, 0) # 1)"),

@@ -210,6 +210,10 @@ async fn replies() {
         "a query with a wrong field",
         apis.query("order_summary.list", json!({ "data": { "state": "placed" } })).await,
     );
+    let amount = json!({ "data": { "total_at_least": 1000 } });
+    show("an amount without its currency", apis.query("order_summary.list", amount).await);
+    let never = json!({ "placed_from": "2026-11-22T00:00:00Z", "placed_before": "2026-11-21T00:00:00Z" });
+    show("an end before its beginning", apis.query("order_summary.list", json!({ "data": never })).await);
     insta::assert_snapshot!(shown.join("\n\n"));
 }
 

@@ -6,6 +6,7 @@ mod bench;
 mod dead_letters;
 mod demo;
 mod dev;
+mod diff;
 mod events;
 mod export;
 mod history;

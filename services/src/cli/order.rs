@@ -1,6 +1,6 @@
 //! `daybook order …`: every command about one order, a verb each, and how it stands.
 
-use super::{Failure, history, output, target};
+use super::{Failure, diff, history, output, target};
 use crate::codec;
 use crate::command_api::{
     self, ApproveReturn, Cancel, CancelLines, ChangeAddress, ConfirmEdit, DenyApproval, DiscardEdit, GrantApproval,
@@ -56,6 +56,17 @@ pub(super) enum Verb {
         /// How many events at most.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..=500))]
         limit: i64,
+    },
+    /// Show what is different between an order as it was and as it is, or as it was later: field by field.
+    Diff {
+        /// The order's id.
+        id: Uuid,
+        /// A version of its stream, or a time such as 2026-11-22T08:39:56Z.
+        #[arg(long, value_name = "VERSION|TIME", value_parser = diff::moment)]
+        from: At,
+        /// The same; its newest version, if not given.
+        #[arg(long, value_name = "VERSION|TIME", value_parser = diff::moment)]
+        to: Option<At>,
     },
     /// Cancel an order; refused once anything of it is dispatched.
     Cancel {
@@ -218,6 +229,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
             Ok(())
         }
         Verb::History { id, after, limit } => history::run(id, after, limit, servers, json).await,
+        Verb::Diff { id, from, to } => diff::run(id, from, to, servers, json).await,
         Verb::Cancel { id, reason } => ask.about(id, Cancel { order_id: id, reason }).await,
         Verb::CancelLines { id, lines, reason } => ask.about(id, CancelLines { order_id: id, lines, reason }).await,
         Verb::ChangeAddress { id, address } => ask.about(id, ChangeAddress { order_id: id, address_id: address }).await,

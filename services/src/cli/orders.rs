@@ -1,37 +1,89 @@
-//! `daybook orders`: a page of the order summaries.
+//! `daybook orders`: the orders that are asked for, newest first.
 
 use super::{Failure, output, target};
 use crate::config::Servers;
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use domain::id::Sku;
 use domain::money::{Amount, Currency};
 use projections::order_summary::OrderSummary;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
+    /// Only this customer's orders.
+    #[arg(long, value_name = "ID")]
+    customer: Option<Uuid>,
     /// Only orders in this status: placed, awaiting_approval, on_hold, confirmed, completed, cancelled, rejected, expired.
     #[arg(long)]
     status: Option<String>,
-    /// Only this customer's orders.
+    /// Only orders that have this SKU in their lines now: not those whose lines of it were cancelled or edited away.
+    #[arg(long, value_parser = |sku: &str| Sku::new(sku))]
+    sku: Option<Sku>,
+    /// Only orders that were placed at this time or later: 2026-11-22, at midnight in UTC, or 2026-11-22T08:39:56Z.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    placed_from: Option<DateTime<Utc>>,
+    /// Only orders that were placed before this time.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    placed_before: Option<DateTime<Utc>>,
+    /// Only orders in this currency, such as EUR.
     #[arg(long)]
-    customer: Option<Uuid>,
+    currency: Option<Currency>,
+    /// Only orders whose total is this or more, in minor units of the currency.
+    #[arg(long, value_name = "AMOUNT", requires = "currency")]
+    total_at_least: Option<i64>,
+    /// Only orders whose total is this or less.
+    #[arg(long, value_name = "AMOUNT", requires = "currency")]
+    total_at_most: Option<i64>,
     /// How many at most.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=500))]
-    limit: i64,
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+}
+
+/// As many orders as a reply may have.
+const PAGE: u64 = 500;
+
+/// A time, or the beginning of a day.
+fn time(text: &str) -> Result<DateTime<Utc>, &'static str> {
+    let day = text.parse::<NaiveDate>().map(|day| day.and_time(NaiveTime::MIN).and_utc());
+    day.or_else(|_| text.parse()).map_err(|_| "a day such as 2026-11-22, or a time such as 2026-11-22T08:39:56Z")
 }
 
 pub(super) async fn run(args: Args, servers: &Servers, json: bool) -> Result<(), Failure> {
     let client = target::client(servers).await?;
-    let data = json!({ "status": args.status, "customer_id": args.customer, "limit": args.limit });
-    let found = client.query::<Vec<OrderSummary>>("order_summary.list", data, None).await?;
-    if json {
-        for order in &found.data {
-            output::line(&serde_json::to_string(order)?);
+    let (mut rows, mut after, mut left) = (Vec::new(), Value::Null, args.limit);
+    while left > 0 {
+        let limit = left.min(PAGE);
+        let data = json!({
+            "customer_id": args.customer,
+            "status": args.status,
+            "sku": args.sku,
+            "placed_from": args.placed_from,
+            "placed_before": args.placed_before,
+            "currency": args.currency,
+            "total_at_least": args.total_at_least,
+            "total_at_most": args.total_at_most,
+            "after": after,
+            "limit": limit,
+        });
+        let page = client.query::<Vec<OrderSummary>>("order_summary.list", data, None).await?.data;
+        for order in &page {
+            match json {
+                true => output::line(&serde_json::to_string(order)?),
+                false => rows.push(row(order)),
+            }
         }
-        return Ok(());
+        left -= page.len() as u64;
+        match page.last() {
+            Some(last) if page.len() as u64 == limit => {
+                after = json!({ "placed_at": last.placed_at, "order_id": last.order_id });
+            }
+            _ => break,
+        }
     }
-    let rows: Vec<Vec<String>> = found.data.iter().map(row).collect();
-    output::line(&output::table(&["order", "status", "total", "", "lines", "placed"], &rows));
+    if !json {
+        output::line(&output::table(&["order", "status", "total", "", "lines", "placed"], &rows));
+    }
     Ok(())
 }
 

@@ -26,6 +26,39 @@ pub(super) struct Order {
     placed_at: DateTime<Utc>,
     changed_at: DateTime<Utc>,
     version: i64,
+    skus: Vec<String>,
+    line_nos: Vec<u64>,
+    edit: Option<Edit>,
+}
+
+/// An edit that is proposed, and neither confirmed nor discarded.
+#[derive(Serialize)]
+struct Edit {
+    remove: Vec<u64>,
+    add: Vec<Line>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    line: u64,
+    sku: String,
+}
+
+impl Edit {
+    fn proposed(payload: &Value) -> Option<Self> {
+        Some(Self { remove: numbers(payload, "remove")?, add: lines(payload, "add")? })
+    }
+}
+
+/// The lines that a field names by their numbers.
+fn numbers(payload: &Value, field: &str) -> Option<Vec<u64>> {
+    list(payload, field)?.iter().map(Value::as_u64).collect()
+}
+
+/// The lines that a field spells out.
+fn lines(payload: &Value, field: &str) -> Option<Vec<Line>> {
+    let line = |line: &Value| Some(Line { line: line.get("line")?.as_u64()?, sku: text(line, "sku")? });
+    list(payload, field)?.iter().map(line).collect()
 }
 
 #[derive(Serialize)]
@@ -87,7 +120,7 @@ impl ReadModel for Order {
                 order.status = "cancelled";
                 order.reason = Some(text(payload, "reason")?);
             }
-            "EditDiscarded" => order.reason = None,
+            "EditDiscarded" => (order.reason, order.edit) = (None, None),
             "PaymentRefused" => order.reason = Some(text(payload, "reason")?),
             "OrderExpired" => order.status = "expired",
             "HoldPlaced" => order.status = "on_hold",
@@ -99,14 +132,21 @@ impl ReadModel for Order {
             "ApprovalRequested" if order.status == "placed" => order.status = "awaiting_approval",
             "ApprovalGranted" if order.status == "awaiting_approval" => order.status = "placed",
             "LinesCancelled" => {
-                order.lines -= list(payload, "lines")?.len() as i64;
+                let gone = numbers(payload, "lines")?;
+                order.lines -= gone.len() as i64;
+                order.take_out(&gone);
                 order.total = payload.get("totals")?.get("total")?.as_i64()?;
             }
             "EditProposed" => {
                 let payments = list(payload, "payments")?.iter().map(Payment::asked).collect::<Option<Vec<_>>>()?;
                 order.payments.extend(payments);
+                order.edit = Some(Edit::proposed(payload)?);
             }
             "EditConfirmed" => {
+                if let Some(edit) = order.edit.take() {
+                    order.take_out(&edit.remove);
+                    edit.add.into_iter().for_each(|line| order.add(line));
+                }
                 order.lines = payload.get("lines")?.as_i64()?;
                 order.total = payload.get("totals")?.get("total")?.as_i64()?;
             }
@@ -131,7 +171,7 @@ impl ReadModel for Order {
 
 impl Order {
     fn placed(order_id: String, at: DateTime<Utc>, payload: &Value) -> Option<Self> {
-        Some(Self {
+        let mut order = Self {
             order_id,
             customer_id: text(payload, "customer_id")?,
             status: "placed",
@@ -146,7 +186,24 @@ impl Order {
             placed_at: at,
             changed_at: at,
             version: 0,
-        })
+            skus: vec![],
+            line_nos: vec![],
+            edit: None,
+        };
+        lines(payload, "lines")?.into_iter().for_each(|line| order.add(line));
+        Some(order)
+    }
+
+    fn add(&mut self, line: Line) {
+        self.line_nos.push(line.line);
+        self.skus.push(line.sku);
+    }
+
+    fn take_out(&mut self, lines: &[u64]) {
+        while let Some(gone) = self.line_nos.iter().position(|line| lines.contains(line)) {
+            self.line_nos.remove(gone);
+            self.skus.remove(gone);
+        }
     }
 
     fn payment(&mut self, payment_id: &str, event_type: &str, payload: &Value) -> Option<()> {
