@@ -2,7 +2,7 @@
 
 use crate::parked::Parked;
 use crate::{Delivered, Projection, Rows, follow_up, timer};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use store::checkpoint::{self, AdvanceError, Checkpoint};
 
 /// Takes events into a projection's rows, and keeps those of a read model in memory from one batch to the next.
@@ -64,7 +64,11 @@ impl Applier {
     ) -> Result<Checkpoint, AdvanceError> {
         let Some(last) = batch.last().map(Delivered::record) else { return Ok(from) };
         let known = self.known.take().filter(|known| known.generation == from.generation);
-        let mut transaction = pool.begin().await?;
+        let mut transaction = match self.projection {
+            Projection::ReadModel(_) => begin_of_rows(pool).await?,
+            // What is an act must not be forgotten once it may have been done.
+            Projection::FollowUps | Projection::Timers => pool.begin().await?,
+        };
         let to = checkpoint::advance(&mut transaction, self.projection.name(), from, last, fence).await?;
         let mut known = match known {
             Some(known) => known,
@@ -112,6 +116,12 @@ impl Applier {
     pub fn forget(&mut self) {
         self.known = None;
     }
+}
+
+/// A transaction that writes rows of a read model, with the checkpoint that they are at. Its commit is not waited for until
+/// it is on disk: if Postgres fails before, rows and checkpoint are together as they were, and are folded again from the log.
+pub(crate) async fn begin_of_rows(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    pool.begin_with("BEGIN; SET LOCAL synchronous_commit = off").await
 }
 
 /// Whether it is the rows that Postgres would not have, and not that it cannot be reached or is busy.

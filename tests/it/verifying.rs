@@ -15,7 +15,7 @@ use projections::dead_letter::{Decision, Filter};
 use services::dead_letters::resolve;
 use services::process::jetstream;
 use services::subject::STREAM;
-use services::verify::{Report, verify};
+use services::verify::{Report, verify, verify_sample};
 use sqlx::{AssertSqlSafe, PgPool, query_as, query_scalar};
 use std::time::Duration;
 use uuid::Uuid;
@@ -844,6 +844,41 @@ async fn the_verb_says_by_its_exit_code_whether_all_agrees() {
     }
     let stock = checks.iter().find(|c| c["name"] == "stock_level").unwrap();
     assert_eq!(stock["differences"], serde_json::json!(["mug: on_hand is 6, the log says 7"]));
+}
+
+/// Of orders that are drawn, every row of four read models is looked at.
+#[tokio::test]
+async fn a_sample_of_the_orders_is_held_against_their_events() {
+    let at_rest = AtRest::start().await;
+    let (read, log) = (&at_rest.system.parts.read, &at_rest.system.parts.log);
+    let sample = async |orders| verify_sample(read, log, orders).await.unwrap();
+    let of = |report: &Report, name: &str| {
+        let check = report.checks.iter().find(|check| check.name == name).unwrap();
+        (check.checked, check.difference_count)
+    };
+    // 1,600 positions of a log of some seventy: no order is missed.
+    let rows = at_rest.value("SELECT count(*)::text FROM daybook.order_summary").await.parse::<u64>().unwrap();
+    let all = sample(200).await;
+    assert!(all.agrees(), "{all}");
+    assert_eq!(of(&all, "order_summary"), (rows, 0));
+    let one = sample(1).await;
+    assert!(one.agrees() && of(&one, "order_summary").0 == 1, "{one}");
+    assert!(one.events > 5 && one.events < all.events, "{one}");
+    // What is damaged is found, a row that is missing as well as one that is otherwise.
+    at_rest.sql("UPDATE daybook.order_summary SET total = total + 1").await;
+    at_rest.sql("DELETE FROM daybook.fulfilment").await;
+    at_rest.sql("UPDATE daybook.order_history SET actor = 'nobody'").await;
+    let damaged = sample(200).await;
+    assert_eq!(of(&damaged, "order_summary"), (rows, rows));
+    for check in ["fulfilment", "order_history"] {
+        let (checked, differences) = of(&damaged, check);
+        assert!(checked > 0 && checked == differences, "{damaged}");
+    }
+    assert_eq!(of(&damaged, "waiting"), of(&all, "waiting"));
+    // An empty log has nothing to draw.
+    let empty = System::start().await;
+    let report = verify_sample(&empty.parts.read, &empty.parts.log, 10).await.unwrap();
+    assert_eq!((report.agrees(), report.events), (true, 0));
 }
 
 /// Read models can be made right; what is to be done cannot.
