@@ -120,7 +120,7 @@ impl Applier {
 
 /// A transaction that writes rows of a read model, with the checkpoint that they are at. Its commit is not waited for until
 /// it is on disk: if Postgres fails before, rows and checkpoint are together as they were, and are folded again from the log.
-pub(crate) async fn begin_of_rows(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+async fn begin_of_rows(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
     pool.begin_with("BEGIN; SET LOCAL synchronous_commit = off").await
 }
 

@@ -1,6 +1,6 @@
 //! A read model's rows, built a second time beside the live ones. Follow-ups and timers cannot be named here.
 
-use crate::apply::{Applier, begin_of_rows, is_about_data};
+use crate::apply::{Applier, is_about_data};
 use crate::parked::{self, Parked};
 use crate::{Comparison, Delivered, Projection, ReadModel, Rows, generation};
 use sqlx::{PgConnection, PgPool};
@@ -137,7 +137,7 @@ impl Rebuild {
     /// # Errors
     /// When another rebuild has begun, or Postgres fails or refuses a row.
     pub async fn write(&mut self, pool: &PgPool) -> Result<(), AdvanceError> {
-        let mut transaction = begin_of_rows(pool).await?;
+        let mut transaction = pool.begin().await?;
         let to = self.write_in(&mut transaction).await?;
         transaction.commit().await?;
         self.at = to;

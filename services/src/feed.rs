@@ -12,21 +12,25 @@ use futures_util::{FutureExt, StreamExt};
 use projections::Delivered;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 use store::{Log, Position, ReadError, RecordedEvent, Scan};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// How many events are kept for projections that are behind.
 const BUFFER: usize = 20_000;
 /// How many events are taken in at a time.
 const PAGE: usize = 1000;
+/// The same, when the log is read: as much as [`Scan`] reads at once.
+const SCANNED: usize = 5000;
 /// How long nothing, not even a heartbeat, may be heard of JetStream before the log is asked.
 const SILENCE: Duration = Duration::from_secs(2);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 const EXPIRES: Duration = Duration::from_secs(30);
 /// How long subscribing may take before the log is read instead.
 const SUBSCRIBE: Duration = Duration::from_secs(1);
+/// How long a projection may take for its batch while the feed, reading the log, waits for it not to fall out of the buffer.
+const SLOW: Duration = Duration::from_millis(500);
 /// How often the log is read while JetStream has no stream.
 const WITHOUT_STREAM: Duration = Duration::from_millis(250);
 
@@ -48,13 +52,16 @@ pub struct Feed {
     reading: Option<Scan>,
 }
 
-/// Where projections take events from. Cheap to clone.
-#[derive(Clone)]
+/// Where a projection takes events from.
 pub struct Reader {
     log: Log,
     buffer: Arc<Buffer>,
+    place: Arc<Place>,
     grown: watch::Receiver<Position>,
 }
+
+/// How far a reader has come, and when it came there.
+type Place = Mutex<(Position, Instant)>;
 
 struct Buffer {
     /// Consecutive.
@@ -65,14 +72,17 @@ struct Buffer {
     gaps: AtomicU64,
     /// What comes after the last event is not known to this build.
     is_stuck: AtomicBool,
+    readers: Mutex<Vec<Weak<Place>>>,
+    /// A reader has gone on.
+    taken: Notify,
+}
+
+/// Nothing panics while it holds one of these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Buffer {
-    fn events(&self) -> MutexGuard<'_, VecDeque<Delivered>> {
-        // Nothing panics while it holds the lock.
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn last(&self) -> Position {
         *self.last.borrow()
     }
@@ -80,13 +90,31 @@ impl Buffer {
     /// Takes in events that follow the last one without a gap.
     fn push(&self, new: Vec<Delivered>) {
         let Some(last) = new.last().map(|e| e.record().position) else { return };
-        let mut events = self.events();
+        let mut events = lock(&self.events);
         events.extend(new);
         let excess = events.len().saturating_sub(BUFFER);
         events.drain(..excess);
         drop(events);
         self.is_stuck.store(false, Ordering::Relaxed);
         self.last.send_replace(last);
+    }
+
+    /// Whether a page more would push out what a reader that goes on has still to take: it would have to read and decode
+    /// that by itself.
+    fn is_awaited(&self) -> bool {
+        let events = lock(&self.events);
+        let Some(first) = events.front().map(|e| e.record().position).filter(|_| events.len() + SCANNED > BUFFER)
+        else {
+            return false;
+        };
+        let kept = self.last() - (BUFFER - SCANNED) as Position + 1;
+        drop(events);
+        let mut readers = lock(&self.readers);
+        readers.retain(|place| place.strong_count() > 0);
+        readers.iter().filter_map(Weak::upgrade).any(|place| {
+            let (taken, at) = *lock(&place);
+            at.elapsed() < SLOW && (first..kept).contains(&(taken + 1))
+        })
     }
 }
 
@@ -98,12 +126,16 @@ impl Feed {
             last: watch::Sender::new(after),
             gaps: AtomicU64::new(0),
             is_stuck: AtomicBool::new(false),
+            readers: Mutex::default(),
+            taken: Notify::new(),
         };
         Self { log, jetstream, buffer: Arc::new(buffer), messages: None, reading: None }
     }
 
     pub fn reader(&self) -> Reader {
-        Reader { log: self.log.clone(), buffer: self.buffer.clone(), grown: self.buffer.last.subscribe() }
+        let place = Arc::new(Place::new((0, Instant::now())));
+        lock(&self.buffer.readers).push(Arc::downgrade(&place));
+        Reader { log: self.log.clone(), buffer: self.buffer.clone(), place, grown: self.buffer.last.subscribe() }
     }
 
     /// The position of the last event that was taken in.
@@ -192,6 +224,10 @@ impl Feed {
     }
 
     async fn take_in(&mut self) -> Result<Outcome, FeedError> {
+        if self.reading.is_some() && self.buffer.is_awaited() {
+            _ = tokio::time::timeout(SLOW / 10, self.buffer.taken.notified()).await;
+            return Ok(Outcome::Idle);
+        }
         let mut count = self.read_on().await?;
         if count > 0 {
             return Ok(Outcome::Worked(count));
@@ -254,13 +290,14 @@ impl Reader {
     /// When the next one is not known to this build. When it is further behind than the buffer reaches, and the log cannot
     /// be read.
     pub async fn next(&mut self, after: Position, limit: usize) -> Result<Vec<Delivered>, FeedError> {
+        self.come_to(after);
         if self.grown.borrow_and_update().le(&after) {
             // What it is that is not known, the log says.
             let is_stuck = self.buffer.is_stuck.load(Ordering::Relaxed);
             return if is_stuck { self.read_log(after, limit).await } else { Ok(vec![]) };
         }
         {
-            let events = self.buffer.events();
+            let events = lock(&self.buffer.events);
             if let Some(first) = events.front().map(|e| e.record().position)
                 && first <= after + 1
             {
@@ -269,6 +306,14 @@ impl Reader {
             }
         }
         self.read_log(after, limit).await
+    }
+
+    fn come_to(&self, position: Position) {
+        let mut place = lock(&self.place);
+        if place.0 != position {
+            *place = (position, Instant::now());
+            self.buffer.taken.notify_one();
+        }
     }
 
     /// The same, read from the log, whatever has come from JetStream.
