@@ -198,6 +198,17 @@ async fn a_feed_that_waits_makes_no_new_consumer() {
     assert_eq!((consumers().await, system.feed.gaps()), (before, 1));
 }
 
+/// Lets the log grow by so many times 500 events, past the relay.
+async fn grow(system: &System, times: usize) {
+    let received = Event::Stock(StockId(id(1)), StockReceived { sku: Sku::new("cup").unwrap(), quantity: 1 }.into());
+    for _ in 0..times {
+        let events = vec![codec::encode(&received); 500];
+        let stream = codec::stream::<Stock>(id(1));
+        let grown = vec![StreamAppend { stream, expected: ExpectedVersion::Any, events }];
+        system.parts.appender.append(append(grown)).await.unwrap();
+    }
+}
+
 /// What the relay has left behind is read from the log page after page, not a page for each silence.
 #[tokio::test]
 async fn a_log_that_is_far_ahead_of_jetstream_is_read_in_one_go() {
@@ -207,17 +218,32 @@ async fn a_log_that_is_far_ahead_of_jetstream_is_read_in_one_go() {
     while system.feed.position() < 1 {
         system.feed.step().await.unwrap();
     }
-    let received = Event::Stock(StockId(id(1)), StockReceived { sku: Sku::new("cup").unwrap(), quantity: 1 }.into());
-    let appender = Appender::start(&system.urls.database_url).unwrap();
-    for _ in 0..5 {
-        let events = vec![codec::encode(&received); 500];
-        let stream = codec::stream::<Stock>(id(1));
-        appender.append(append(vec![StreamAppend { stream, expected: ExpectedVersion::Any, events }])).await.unwrap();
-    }
+    grow(&system, 5).await;
     while system.feed.position() == 1 {
         system.feed.step().await.unwrap();
     }
     assert_eq!((system.feed.position(), system.feed.gaps()), (2501, 1));
+}
+
+/// A projection that goes on finds in memory what it takes in next; one that stands still keeps the feed from nothing.
+#[tokio::test]
+async fn a_feed_that_reads_the_log_does_not_run_away_from_a_projection_that_goes_on() {
+    let mut system = System::start().await;
+    grow(&system, 60).await;
+    let mut reader = system.feed.reader();
+    for taken in 0..100 {
+        let next = reader.next(taken, 1).await.unwrap();
+        system.feed.step().await.unwrap();
+        assert!(system.feed.position() <= 20_000 + taken, "{taken}: {}", system.feed.position());
+        let expected = if taken == 0 { None } else { Some(taken + 1) };
+        assert_eq!(next.first().map(|event| event.record().position), expected);
+    }
+    assert!(system.feed.position() > 15_000);
+    while system.feed.position() < 30_000 {
+        system.feed.step().await.unwrap();
+    }
+    // It is still given what comes next, from the log.
+    assert_eq!(reader.next(100, 1).await.unwrap()[0].record().position, 101);
 }
 
 /// An event of a newer build: this one stops before it, and leaves the leases to instances that know it.
