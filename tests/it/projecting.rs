@@ -14,7 +14,7 @@ use services::step::{Outcome, Step};
 use sqlx::{AssertSqlSafe, query_scalar};
 use std::sync::Arc;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
-use store::{Appender, ExpectedVersion, NewEvent, StreamAppend, lease};
+use store::{ExpectedVersion, NewEvent, StreamAppend, lease};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
