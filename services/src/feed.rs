@@ -21,8 +21,6 @@ use tokio::sync::{Notify, watch};
 const BUFFER: usize = 20_000;
 /// How many events are taken in at a time.
 const PAGE: usize = 1000;
-/// The same, when the log is read: as much as [`Scan`] reads at once.
-const SCANNED: usize = 5000;
 /// How long nothing, not even a heartbeat, may be heard of JetStream before the log is asked.
 const SILENCE: Duration = Duration::from_secs(2);
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -103,11 +101,12 @@ impl Buffer {
     /// that by itself.
     fn is_awaited(&self) -> bool {
         let events = lock(&self.events);
-        let Some(first) = events.front().map(|e| e.record().position).filter(|_| events.len() + SCANNED > BUFFER)
+        let Some(first) =
+            events.front().map(|e| e.record().position).filter(|_| events.len() + Scan::MOST as usize > BUFFER)
         else {
             return false;
         };
-        let kept = self.last() - (BUFFER - SCANNED) as Position + 1;
+        let kept = self.last() + Scan::MOST - BUFFER as Position + 1;
         drop(events);
         let mut readers = lock(&self.readers);
         readers.retain(|place| place.strong_count() > 0);
@@ -308,20 +307,20 @@ impl Reader {
         self.read_log(after, limit).await
     }
 
-    fn come_to(&self, position: Position) {
-        let mut place = lock(&self.place);
-        if place.0 != position {
-            *place = (position, Instant::now());
-            self.buffer.taken.notify_one();
-        }
-    }
-
     /// The same, read from the log, whatever has come from JetStream.
     ///
     /// # Errors
     /// When the log cannot be read.
     pub async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<Delivered>, FeedError> {
         decoded(self.log.read_all(after, limit as i64).await?)
+    }
+
+    fn come_to(&self, position: Position) {
+        let mut place = lock(&self.place);
+        if place.0 != position {
+            *place = (position, Instant::now());
+            self.buffer.taken.notify_one();
+        }
     }
 
     /// Returns when there may be events after `after`.

@@ -200,16 +200,6 @@ impl Replay<'_, '_> {
         Ok((compared, position))
     }
 
-    /// Takes in what is to be of the log up to `target`, and writes it.
-    async fn build(
-        &mut self,
-        target: Position,
-        progress: &mut impl FnMut(Position, Position),
-    ) -> Result<(), ReplayError> {
-        self.build_to(target, progress).await?;
-        Ok(self.rebuild.write(self.owner.pool).await?)
-    }
-
     /// Takes in the log up to `target`: a page is read and another one decoded while one is folded.
     async fn build_to(
         &mut self,

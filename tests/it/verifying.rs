@@ -875,6 +875,12 @@ async fn a_sample_of_the_orders_is_held_against_their_events() {
         assert!(checked > 0 && checked == differences, "{damaged}");
     }
     assert_eq!(of(&damaged, "waiting"), of(&all, "waiting"));
+    // The verb needs no JetStream for it.
+    let mut command = daybook_on(&at_rest.system.urls);
+    command.args(["verify", "--sample", "200", "--json"]).env("NATS_URL", "nats://127.0.0.1:1");
+    let told = command.output().await.unwrap();
+    assert_eq!(told.status.code(), Some(1), "{told:?}");
+    assert!(String::from_utf8(told.stdout).unwrap().contains("has events, but no row"));
     // An empty log has nothing to draw.
     let empty = System::start().await;
     let report = verify_sample(&empty.parts.read, &empty.parts.log, 10).await.unwrap();

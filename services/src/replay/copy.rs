@@ -119,6 +119,18 @@ async fn run(
     })
 }
 
+impl Replay<'_, '_> {
+    /// Takes in what is to be of the log up to `target`, and writes it.
+    async fn build(
+        &mut self,
+        target: Position,
+        progress: &mut impl FnMut(Position, Position),
+    ) -> Result<(), ReplayError> {
+        self.build_to(target, progress).await?;
+        Ok(self.rebuild.write(self.owner.pool).await?)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

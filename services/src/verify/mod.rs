@@ -30,7 +30,7 @@ use order_summary::Order;
 use read_models::Fold;
 use revenue::PaymentDay;
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use std::collections::HashSet;
 use std::time::Duration;
 use stock_level::Stock;
@@ -69,10 +69,16 @@ pub async fn verify(
     Ok(Report { events, checks })
 }
 
-async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyError> {
+/// What is stored at one moment, to be read for as long as that takes.
+async fn snapshot(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
     let mut snapshot = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
-    // The pool's limits are for short work; this reads everything.
+    // The pool's limits are for short work.
     sqlx::raw_sql("SET LOCAL transaction_timeout = 0; SET LOCAL statement_timeout = 0").execute(&mut *snapshot).await?;
+    Ok(snapshot)
+}
+
+async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyError> {
+    let mut snapshot = snapshot(pool).await?;
     let mut promises = Promises::default();
     let mut orders = Fold::<Order>::new(live(&mut snapshot, "order_summary").await?);
     let mut stock = Fold::<Stock>::new(live(&mut snapshot, "stock_level").await?);

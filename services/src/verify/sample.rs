@@ -6,7 +6,7 @@ use super::order_history::Entry;
 use super::order_summary::Order;
 use super::read_models::{Fold, ReadModel, StoredRow};
 use super::waiting::Waiting;
-use super::{Report, VerifyError, live, log};
+use super::{Report, VerifyError, live, log, snapshot};
 use crate::search::{Query, Search};
 use futures_util::StreamExt;
 use rand::RngExt;
@@ -26,8 +26,7 @@ const DRAWN: usize = 8;
 /// # Errors
 /// When Postgres cannot be asked.
 pub async fn verify_sample(pool: &PgPool, log: &Log, orders: u32) -> Result<Report, VerifyError> {
-    let mut snapshot = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
-    sqlx::raw_sql("SET LOCAL transaction_timeout = 0; SET LOCAL statement_timeout = 0").execute(&mut *snapshot).await?;
+    let mut snapshot = snapshot(pool).await?;
     let mut summaries = Fold::<Order>::new(live(&mut snapshot, Order::TABLE).await?);
     let mut waiting = Fold::<Waiting>::new(live(&mut snapshot, Waiting::TABLE).await?);
     let mut history = Fold::<Entry>::new(live(&mut snapshot, Entry::TABLE).await?);

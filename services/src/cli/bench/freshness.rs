@@ -6,13 +6,14 @@ use super::measure::{self, Run};
 use super::place::Place;
 use super::{Args, Pair};
 use crate::cli::Failure;
+use crate::cli::demo::plan::{currency, sku};
 use crate::client::{Client, ClientError};
 use crate::command_api;
 use crate::config::{Role, Urls};
 use crate::policy::Pace;
 use crate::process::{Process, connect_nats};
 use domain::id::{AddressId, CustomerId, OrderId, SellerId, Sku};
-use domain::money::{Amount, Currency};
+use domain::money::Amount;
 use domain::order::{PaymentMethod, PlaceLine, PlaceOrder, PlacePayment, Rounding, SellerShipping};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use rand::RngExt;
@@ -185,19 +186,19 @@ async fn place_until(
     Ok(())
 }
 
-fn sku(n: u32) -> Sku {
-    Sku::new(format!("bench-{n}")).unwrap_or_else(|e| unreachable!("it is a good name: {e}"))
+fn nth(n: u32) -> Sku {
+    sku(&format!("bench-{n}"))
 }
 
 fn receive(n: u32) -> command_api::Receive {
-    command_api::Receive { sku: sku(n), quantity: STOCK }
+    command_api::Receive { sku: nth(n), quantity: STOCK }
 }
 
 /// An order of one line, which is paid and confirmed.
 fn order() -> command_api::Place {
     let seller_id = SellerId(Uuid::from_u128(1));
     let line = PlaceLine {
-        sku: sku(rand::rng().random_range(0..SKUS)),
+        sku: nth(rand::rng().random_range(0..SKUS)),
         seller_id,
         quantity: 1,
         unit_price: Amount(1000),
@@ -206,7 +207,7 @@ fn order() -> command_api::Place {
     };
     let order = PlaceOrder {
         customer_id: CustomerId(Uuid::now_v7()),
-        currency: euro(),
+        currency: currency("EUR"),
         shipping_address_id: AddressId(Uuid::now_v7()),
         billing_address_id: None,
         lines: vec![line],
@@ -220,8 +221,4 @@ fn order() -> command_api::Place {
         approval_within_seconds: None,
     };
     command_api::Place { order_id: OrderId(Uuid::now_v7()), order }
-}
-
-fn euro() -> Currency {
-    "EUR".parse().unwrap_or_else(|_| unreachable!("it is a currency"))
 }

@@ -1,7 +1,7 @@
 //! `daybook demo`: orders, driven through the command API to their end, and whether each ended as it must.
 
 mod drive;
-mod plan;
+pub(super) mod plan;
 mod report;
 
 use super::{Failure, dev, migrate, output, target};

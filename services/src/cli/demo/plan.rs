@@ -297,11 +297,11 @@ fn by_card(amount: i64) -> PlacePayment {
     PlacePayment { method, amount: Amount(amount) }
 }
 
-fn currency(code: &str) -> Currency {
+pub(in crate::cli) fn currency(code: &str) -> Currency {
     code.parse().unwrap_or_else(|e| unreachable!("{code} is listed: {e}"))
 }
 
-fn sku(name: &str) -> Sku {
+pub(in crate::cli) fn sku(name: &str) -> Sku {
     Sku::new(name).unwrap_or_else(|e| unreachable!("{name}: {e}"))
 }
 
