@@ -60,8 +60,8 @@ const CHUNK: usize = 2000;
 pub(crate) struct Rows<R: Row> {
     generation: i32,
     rows: HashMap<R::Key, Held<R>>,
-    /// How many of them have changed since they were written.
-    changed: usize,
+    /// The keys of those that have changed since they were written.
+    changed: Vec<R::Key>,
     /// Whether there are no rows but these.
     is_all: bool,
 }
@@ -74,7 +74,7 @@ struct Held<R> {
 impl<R: Row> Rows<R> {
     /// `is_new` says that the generation has no rows yet.
     pub(crate) fn new(generation: i32, is_new: bool) -> Self {
-        Self { generation, rows: HashMap::new(), changed: 0, is_all: is_new }
+        Self { generation, rows: HashMap::new(), changed: Vec::new(), is_all: is_new }
     }
 
     /// Takes events in, after reading the rows that they change and that are not in memory.
@@ -102,8 +102,9 @@ impl<R: Row> Rows<R> {
             for key in R::keys(event) {
                 let held = self.rows.entry(key.clone()).or_insert(Held { row: None, changed: false });
                 R::fold(&mut held.row, &key, event);
-                self.changed += usize::from(!held.changed);
-                held.changed = true;
+                if !std::mem::replace(&mut held.changed, true) {
+                    self.changed.push(key);
+                }
             }
         }
         Ok(())
@@ -111,14 +112,14 @@ impl<R: Row> Rows<R> {
 
     /// How many rows are to be written.
     pub(crate) fn changed(&self) -> usize {
-        self.changed
+        self.changed.len()
     }
 
     /// Writes what has changed.
     pub(crate) async fn flush(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let (mut changed, mut gone) = (Vec::new(), Vec::new());
-        for (key, held) in self.rows.iter().filter(|(_, held)| held.changed) {
-            match &held.row {
+        let (mut changed, mut gone) = (Vec::with_capacity(self.changed.len()), Vec::new());
+        for key in &self.changed {
+            match self.rows.get(key).and_then(|held| held.row.as_ref()) {
                 Some(row) => changed.push((key, row)),
                 None => gone.push(key.clone()),
             }
@@ -129,12 +130,14 @@ impl<R: Row> Rows<R> {
         for rows in changed.chunks(CHUNK) {
             R::store(connection, self.generation, rows).await?;
         }
-        self.changed = 0;
+        for key in self.changed.drain(..) {
+            if let Some(held) = self.rows.get_mut(&key) {
+                held.changed = false;
+            }
+        }
         if !R::IS_WHOLE || self.rows.len() > MOST {
             self.rows.clear();
             self.is_all = false;
-        } else {
-            self.rows.values_mut().for_each(|held| held.changed = false);
         }
         Ok(())
     }
