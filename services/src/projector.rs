@@ -2,9 +2,9 @@
 
 use crate::feed::{FeedError, Reader};
 use crate::step::{Outcome, Step};
-use projections::Projection;
 use projections::apply::Applier;
 use projections::follow_up::storable;
+use projections::{Projection, ReadModel};
 use sqlx::PgPool;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,11 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 /// How many events are taken in by one transaction.
-const BATCH: usize = 2000;
+const BATCH: usize = 10_000;
+/// How long events are gathered for a batch, from the beginning of the one before, where nobody waits for them.
+const GATHER: Duration = Duration::from_millis(20);
+/// After a batch of this many events there are more: it is not waited for them.
+const FEW: Position = 1000;
 /// How often the lease is renewed: a third of what it holds for.
 pub(crate) const RENEW: Duration = Duration::from_secs(1);
 /// How often a process without the lease asks for it.
@@ -42,6 +46,8 @@ pub struct Projector {
     is_other: bool,
     /// After which position there is an event that this build does not know.
     stuck_at: Option<Position>,
+    /// The next batch is not begun before.
+    gathers_until: Option<Instant>,
     /// The sender is told that there are follow-ups.
     written: Arc<Notify>,
 }
@@ -57,7 +63,18 @@ impl Projector {
     /// `owner` is this process; `written` is told when there may be follow-ups to send.
     pub fn new(pool: PgPool, projection: Projection, feed: Reader, owner: Uuid, written: Arc<Notify>) -> Self {
         let applier = Applier::new(projection);
-        Self { pool, projection, applier, feed, owner, held: None, is_other: false, stuck_at: None, written }
+        Self {
+            pool,
+            projection,
+            applier,
+            feed,
+            owner,
+            held: None,
+            is_other: false,
+            stuck_at: None,
+            gathers_until: None,
+            written,
+        }
     }
 
     /// Has the lease held and fresh; `false` if another process has it, or the rows are of another version.
@@ -93,11 +110,21 @@ impl Projector {
         Ok(true)
     }
 
+    /// How long after a batch the next one is begun. Each costs Postgres a transaction, however small it is; so who is read by
+    /// people alone leaves the processors to what is waited for.
+    fn gathers(&self) -> Duration {
+        match self.projection {
+            Projection::ReadModel(ReadModel::OrderSummary) | Projection::FollowUps => Duration::ZERO,
+            Projection::ReadModel(_) | Projection::Timers => GATHER,
+        }
+    }
+
     /// Takes in what the feed has.
     async fn take_in(&mut self) -> Result<Outcome, ProjectorError> {
         if !self.hold().await? {
             return Ok(Outcome::Idle);
         }
+        let (begun, gathers) = (Instant::now(), self.gathers());
         let Self { pool, applier, feed, held: Some(held), .. } = self else { return Ok(Outcome::Idle) };
         let events = feed.next(held.checkpoint.position, BATCH).await?;
         if events.is_empty() {
@@ -116,6 +143,7 @@ impl Projector {
             Ok(checkpoint) => {
                 let taken_in = checkpoint.position - held.checkpoint.position;
                 held.checkpoint = checkpoint;
+                self.gathers_until = (taken_in < FEW).then(|| begun + gathers);
                 if self.projection == Projection::FollowUps {
                     self.written.notify_one();
                 }
@@ -168,6 +196,10 @@ impl Step for Projector {
         let pause = if self.held.is_some() { RENEW } else { STANDBY };
         let grown = async { if self.held.is_some() { self.feed.grown().await } else { std::future::pending().await } };
         _ = tokio::time::timeout(pause, grown).await;
+    }
+
+    fn rest(&self) -> Duration {
+        self.gathers_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
     async fn end(&mut self) {

@@ -26,6 +26,11 @@ pub trait Step: Send {
     /// Returns when there may be something to do again. It may be dropped at any time.
     fn wait(&mut self) -> impl Future<Output = ()> + Send;
 
+    /// How long the loop rests after a step that did something, so that the next one does more at once.
+    fn rest(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Gives back what it holds, when the loop ends in an orderly way.
     fn end(&mut self) -> impl Future<Output = ()> + Send {
         async {}
@@ -46,10 +51,11 @@ pub async fn run(mut looped: impl Step, shutdown: CancellationToken) {
         let pause = match step.map_err(|_| "no answer in time".to_owned()).and_then(|s| s.map_err(|e| e.to_string())) {
             Ok(outcome) => {
                 delay = FIRST_DELAY;
-                if outcome != Outcome::Idle {
-                    continue;
+                match (outcome, looped.rest()) {
+                    (Outcome::Idle, _) => None,
+                    (Outcome::Worked(_), Duration::ZERO) => continue,
+                    (Outcome::Worked(_), rest) => Some(rest),
                 }
-                None
             }
             Err(e) => {
                 tracing::warn!(name = looped.name(), error = %e, "a step failed: trying again");
