@@ -17,29 +17,22 @@ pub(super) struct Done {
 
 /// Does what is asked, unless that was done before; `None` if the provider is deaf to it this time.
 pub(super) async fn perform(pool: &PgPool, call: &ProviderCall) -> Result<Option<Done>, sqlx::Error> {
+    if let Some(account) = Account::opened_by(call) {
+        // There is nothing to add up: each statement stands for itself, and mostly there is but one.
+        return account.book(&mut *pool.acquire().await?, call).await;
+    }
     let mut transaction = pool.begin().await?;
     // Calls for one payment come one after the other, so that what they move adds up.
     sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", call.payment_id.to_string())
         .execute(&mut *transaction)
         .await?;
-    let account = Account::of(&mut transaction, call).await?;
-    let Some(account) = account else {
+    let Some(account) = Account::of(&mut transaction, call).await? else {
         let outcome = Outcome::Declined { reason: "there is no such authorisation".to_owned() };
         return Ok(Some(Done { outcome, rule: Rule::Approve, is_new: false }));
     };
-    let rule = account.rule;
-    if let Some(outcome) = find(&mut transaction, call.idempotency_key).await? {
-        return Ok(Some(Done { outcome, rule, is_new: false }));
-    }
-    if rule == Rule::TimeoutBefore && ignore_once(&mut transaction, call.idempotency_key).await? {
-        transaction.commit().await?;
-        return Ok(None);
-    }
-    let entry = account.entry(call);
-    entry.insert(&mut transaction, call, &account).await?;
+    let done = account.book(&mut transaction, call).await?;
     transaction.commit().await?;
-    let outcome = outcome(entry.operation, call.idempotency_key, entry.declined.map(str::to_owned));
-    Ok(Some(Done { outcome, rule, is_new: true }))
+    Ok(done)
 }
 
 /// What the books say of a key; `None` if nothing was done under it.
@@ -81,12 +74,15 @@ struct Account {
 }
 
 impl Account {
-    /// That of the call's payment; an authorisation opens one.
+    /// That of a payment of which nothing was asked before: an authorisation opens one.
+    fn opened_by(call: &ProviderCall) -> Option<Self> {
+        let Operation::Authorise { order_id, currency, method, .. } = &call.operation else { return None };
+        let (currency, rule) = (currency.to_string(), Rule::of_token(&method.token));
+        Some(Self { order_id: order_id.0, currency, rule, held: 0, refundable: 0 })
+    }
+
+    /// That of the call's payment, if one was opened.
     async fn of(connection: &mut PgConnection, call: &ProviderCall) -> Result<Option<Self>, sqlx::Error> {
-        if let Operation::Authorise { order_id, currency, method, .. } = &call.operation {
-            let (currency, rule) = (currency.to_string(), Rule::of_token(&method.token));
-            return Ok(Some(Self { order_id: order_id.0, currency, rule, held: 0, refundable: 0 }));
-        }
         let rows = sqlx::query!(
             "SELECT idempotency_key, order_id, operation, amount, currency, rule, capture_id FROM daybook.provider_ledger
              WHERE payment_id = $1 AND declined IS NULL",
@@ -103,6 +99,22 @@ impl Account {
         let refunded = rows.iter().filter(|r| r.operation == "refund" && r.capture_id == capture);
         let refundable = captured.map(|r| r.amount).sum::<i64>() - refunded.map(|r| r.amount).sum::<i64>();
         Ok(Some(Self { order_id, currency, rule, held, refundable }))
+    }
+
+    /// Writes down what is done or declined, unless that was done before; `None` if the provider is deaf to it this time.
+    async fn book(&self, connection: &mut PgConnection, call: &ProviderCall) -> Result<Option<Done>, sqlx::Error> {
+        let (key, rule) = (call.idempotency_key, self.rule);
+        if rule == Rule::TimeoutBefore && find(connection, key).await?.is_none() && ignore_once(connection, key).await?
+        {
+            return Ok(None);
+        }
+        let entry = self.entry(call);
+        if entry.insert(connection, call, self).await? {
+            let outcome = outcome(entry.operation, key, entry.declined.map(str::to_owned));
+            return Ok(Some(Done { outcome, rule, is_new: true }));
+        }
+        let outcome = find(connection, key).await?.ok_or(sqlx::Error::RowNotFound)?;
+        Ok(Some(Done { outcome, rule, is_new: false }))
     }
 
     /// What is done, or declined. The provider trusts nobody's sums but its own.
@@ -138,17 +150,19 @@ struct Entry {
 }
 
 impl Entry {
+    /// `false`, if there is one under the key.
     async fn insert(
         &self,
         connection: &mut PgConnection,
         call: &ProviderCall,
         account: &Account,
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<bool, sqlx::Error> {
         let rule = (self.operation == "authorise").then(|| account.rule.word());
-        sqlx::query!(
+        let inserted = sqlx::query!(
             "INSERT INTO daybook.provider_ledger
                  (idempotency_key, payment_id, order_id, operation, amount, currency, declined, rule, capture_id)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             ON CONFLICT ON CONSTRAINT provider_ledger_key DO NOTHING",
             call.idempotency_key,
             call.payment_id.0,
             account.order_id,
@@ -158,10 +172,8 @@ impl Entry {
             self.declined,
             rule,
             capture_of(call).map(|id| id.0)
-        )
-        .execute(connection)
-        .await?;
-        Ok(())
+        );
+        Ok(inserted.execute(connection).await?.rows_affected() == 1)
     }
 }
 
