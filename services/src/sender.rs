@@ -13,7 +13,7 @@ use crate::subject;
 use async_nats::Client;
 use async_nats::client::RequestErrorKind;
 use async_nats::service::NATS_SERVICE_ERROR;
-use chrono::Utc;
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::Command;
 use domain::payment::Outcome as ProviderOutcome;
 use domain::reaction::{
@@ -37,6 +37,10 @@ const ACTOR: &str = "daybook";
 const IN_FLIGHT: usize = 256;
 /// How long to wait for a hint before looking.
 const POLL: Duration = Duration::from_millis(200);
+/// How often it is looked for all that is due, and not only for what has come to be due since the last look.
+const LOOK_FOR_ALL: Duration = Duration::from_secs(1);
+/// How much later than others follow-ups may be committed that were due before them, to be found by the next look.
+const LATE: TimeDelta = TimeDelta::milliseconds(250);
 
 pub struct Sender {
     pool: PgPool,
@@ -45,6 +49,10 @@ pub struct Sender {
     held: Option<(Lease, Instant)>,
     under_way: JoinSet<(Due, Settlement)>,
     ids: HashSet<Uuid>,
+    /// When what was started last was due.
+    started: Option<DateTime<Utc>>,
+    /// When it was last looked for all that is due.
+    looked_for_all: Instant,
     /// Told when follow-ups were written.
     written: Arc<Notify>,
 }
@@ -59,7 +67,8 @@ impl Sender {
         pace: Pace,
     ) -> Self {
         let acts = Arc::new(Acts { executor, client, pace });
-        Self { pool, acts, owner, held: None, under_way: JoinSet::new(), ids: HashSet::new(), written }
+        let (under_way, ids) = (JoinSet::new(), HashSet::new());
+        Self { pool, acts, owner, held: None, under_way, ids, started: None, looked_for_all: Instant::now(), written }
     }
 
     async fn hold(&mut self) -> Result<Option<Lease>, sqlx::Error> {
@@ -83,6 +92,7 @@ impl Sender {
         self.held = None;
         self.under_way.abort_all();
         self.ids.clear();
+        self.started = None;
     }
 
     /// Starts what is due and not under way.
@@ -91,8 +101,8 @@ impl Sender {
         if room < IN_FLIGHT / 4 {
             return Ok(());
         }
-        let ids: Vec<Uuid> = self.ids.iter().copied().collect();
-        for due in follow_up::due(&self.pool, &ids, room as i64).await? {
+        for due in self.look(room as i64).await? {
+            self.started = Some(due.due_at);
             self.ids.insert(due.id);
             let acts = self.acts.clone();
             self.under_way.spawn(async move {
@@ -101,6 +111,21 @@ impl Sender {
             });
         }
         Ok(())
+    }
+
+    /// What is due and not under way; of what was due long before that which was started last, not all at each look.
+    async fn look(&mut self, limit: i64) -> Result<Vec<Due>, sqlx::Error> {
+        let ids: Vec<Uuid> = self.ids.iter().copied().collect();
+        if let Some(started) = self.started
+            && self.looked_for_all.elapsed() < LOOK_FOR_ALL
+        {
+            let due = follow_up::due(&self.pool, &ids, Some(started - LATE), limit).await?;
+            if !(due.is_empty() && ids.is_empty()) {
+                return Ok(due);
+            }
+        }
+        self.looked_for_all = Instant::now();
+        follow_up::due(&self.pool, &ids, None, limit).await
     }
 
     /// Everything that has come to an end. Waits for the first, but not when there may be more to start meanwhile.

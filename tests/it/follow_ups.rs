@@ -1,8 +1,10 @@
 //! What follows from events is done once in effect, however often it is tried.
 
 use crate::harness::{System, new_order, order_of};
+use async_nats::Subscriber;
+use chrono::Utc;
 use domain::id::Sku;
-use domain::order::{CancelReason, StockLine};
+use domain::order::{CancelReason, PlaceOrder, StockLine};
 use domain::reaction::{Act, react_to_rejection};
 use domain::{Command, Rejection, stock};
 use projections::follow_up::{self, Due, Settlement};
@@ -69,36 +71,66 @@ async fn a_provider_that_does_not_answer_is_asked_again() {
     system.assert_verified().await;
 }
 
-/// An act that takes long holds up nothing else.
-#[tokio::test]
-async fn a_provider_that_is_silent_holds_up_its_own_order_alone() {
+/// A system with an order whose payment is asked for: the provider is there, and says nothing.
+async fn waiting_for_the_provider() -> (System, Subscriber) {
     let mut system = System::start().await;
     system.receive("mug", 5).await;
     for service in system.outside.drain(..) {
         service.stop().await;
     }
-    // It is there, and says nothing.
-    let _silent = system.parts.client.subscribe("daybook.provider.v1.>").await.unwrap();
+    let silent = system.parts.client.subscribe("daybook.provider.v1.>").await.unwrap();
     system.parts.client.flush().await.unwrap();
     let waiting = system.place(order_of(&[("mug", 1, 1)])).await;
-    let mut free = order_of(&[("mug", 1, 1)]);
-    free.lines[0].unit_price = domain::money::Amount::ZERO;
-    free.shipping.clear();
-    free.payments.clear();
     while !system.events_of(waiting).await.iter().any(|e| e == "PaymentRequested") {
         system.project().await;
         system.sender.step().await.unwrap();
     }
     system.project().await;
     system.sender.step().await.unwrap();
-    let free = system.place(free).await;
+    (system, silent)
+}
+
+/// Whether the provider's silence was not waited for.
+async fn is_asking(system: &System) -> bool {
+    let asked = "SELECT count(*) FROM daybook.follow_ups
+        WHERE state = 'due' AND reaction = 'call_authorise' AND attempts = 0";
+    count(system, asked).await == 1
+}
+
+fn free_order() -> PlaceOrder {
+    let mut free = order_of(&[("mug", 1, 1)]);
+    free.lines[0].unit_price = domain::money::Amount::ZERO;
+    free.shipping.clear();
+    free.payments.clear();
+    free
+}
+
+/// An act that takes long holds up nothing else.
+#[tokio::test]
+async fn a_provider_that_is_silent_holds_up_its_own_order_alone() {
+    let (mut system, _silent) = waiting_for_the_provider().await;
+    let free = system.place(free_order()).await;
     while system.events_of(free).await.last().map(String::as_str) != Some("ShipmentPlanned") {
         system.project().await;
         system.sender.step().await.unwrap();
     }
-    let asked = "SELECT count(*) FROM daybook.follow_ups
-        WHERE state = 'due' AND reaction = 'call_authorise' AND attempts = 0";
-    assert_eq!(count(&system, asked).await, 1, "the provider's silence was waited for");
+    assert!(is_asking(&system).await);
+}
+
+/// It is looked for acts from those on that were started last; but now and then for all.
+#[tokio::test]
+async fn what_was_due_long_before_others_is_done_although_one_of_them_takes_long() {
+    let (mut system, _silent) = waiting_for_the_provider().await;
+    let free = system.place(free_order()).await;
+    system.project().await;
+    let late =
+        "UPDATE daybook.follow_ups SET due_at = '-infinity' WHERE state = 'due' AND reaction <> 'call_authorise'";
+    run_as_superuser(&system, late).await;
+    let events = system.events_of(free).await.len();
+    while system.events_of(free).await.len() == events {
+        system.sender.step().await.unwrap();
+    }
+    assert!(is_asking(&system).await);
 }
 
 /// What came of an act that another sender has settled meanwhile is nobody's business any more.
@@ -120,6 +152,7 @@ async fn a_late_refusal_of_what_was_accepted_leaves_nothing() {
         correlation_id: row.get("correlation_id"),
         reaction: row.get("reaction"),
         attempts: 0,
+        due_at: Utc::now(),
         act: act.clone(),
     };
     let command = match act.0 {
