@@ -21,6 +21,8 @@ use tokio::sync::{Notify, watch};
 const BUFFER: usize = 20_000;
 /// How many events are taken in at a time.
 const PAGE: usize = 1000;
+/// How many events a projection reads of the log at a time, when it is further behind than the buffer reaches.
+const READ: usize = 2000;
 /// How long nothing, not even a heartbeat, may be heard of JetStream before the log is asked.
 const SILENCE: Duration = Duration::from_secs(2);
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -307,12 +309,12 @@ impl Reader {
         self.read_log(after, limit).await
     }
 
-    /// The same, read from the log, whatever has come from JetStream.
+    /// The same, or the first 2,000 of them, read from the log, whatever has come from JetStream.
     ///
     /// # Errors
     /// When the log cannot be read.
     pub async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<Delivered>, FeedError> {
-        decoded(self.log.read_all(after, limit as i64).await?)
+        decoded(self.log.read_all(after, limit.min(READ) as i64).await?)
     }
 
     fn come_to(&self, position: Position) {

@@ -14,12 +14,13 @@ use store::lease::{self, Lease};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-/// How many events are taken in by one transaction.
-const BATCH: usize = 10_000;
+/// How many events one transaction takes in if there are as many: at least, and at most.
+const FEWEST: usize = 1000;
+const MOST: usize = 10_000;
+/// A batch that took longer is followed by a smaller one: meanwhile the lease is not renewed.
+const LONG: Duration = Duration::from_millis(500);
 /// How long events are gathered for a batch, from the beginning of the one before, where nobody waits for them.
 const GATHER: Duration = Duration::from_millis(20);
-/// After a batch of this many events there are more: it is not waited for them.
-const FEW: Position = 1000;
 /// How often the lease is renewed: a third of what it holds for.
 pub(crate) const RENEW: Duration = Duration::from_secs(1);
 /// How often a process without the lease asks for it.
@@ -46,7 +47,9 @@ pub struct Projector {
     is_other: bool,
     /// After which position there is an event that this build does not know.
     stuck_at: Option<Position>,
-    /// The next batch is not begun before.
+    /// How many events the next transaction takes in if there are as many.
+    batch: usize,
+    /// It is not begun before.
     gathers_until: Option<Instant>,
     /// The sender is told that there are follow-ups.
     written: Arc<Notify>,
@@ -72,6 +75,7 @@ impl Projector {
             held: None,
             is_other: false,
             stuck_at: None,
+            batch: FEWEST,
             gathers_until: None,
             written,
         }
@@ -124,16 +128,16 @@ impl Projector {
         if !self.hold().await? {
             return Ok(Outcome::Idle);
         }
-        let (begun, gathers) = (Instant::now(), self.gathers());
+        let (begun, gathers, batch) = (Instant::now(), self.gathers(), self.batch);
         let Self { pool, applier, feed, held: Some(held), .. } = self else { return Ok(Outcome::Idle) };
-        let events = feed.next(held.checkpoint.position, BATCH).await?;
+        let events = feed.next(held.checkpoint.position, batch).await?;
         if events.is_empty() {
             return Ok(Outcome::Idle);
         }
         let mut applied = applier.apply(pool, held.checkpoint, held.lease.fence, &events).await;
         if let Err(AdvanceError::NotInLog(position)) = applied {
             tracing::error!(position, "JetStream has events that the log does not have: run `daybook reconcile`");
-            let events = feed.read_log(held.checkpoint.position, BATCH).await?;
+            let events = feed.read_log(held.checkpoint.position, batch).await?;
             if events.is_empty() {
                 return Ok(Outcome::Idle);
             }
@@ -141,22 +145,26 @@ impl Projector {
         }
         match applied {
             Ok(checkpoint) => {
-                let taken_in = checkpoint.position - held.checkpoint.position;
+                let taken_in = (checkpoint.position - held.checkpoint.position) as usize;
                 held.checkpoint = checkpoint;
-                self.gathers_until = (taken_in < FEW).then(|| begun + gathers);
+                self.batch = next_batch(batch, taken_in, begun.elapsed());
+                // When it is behind, there is enough for the next.
+                self.gathers_until = (taken_in < FEWEST).then(|| begun + gathers);
                 if self.projection == Projection::FollowUps {
                     self.written.notify_one();
                 }
-                Ok(Outcome::Worked(taken_in as usize))
+                Ok(Outcome::Worked(taken_in))
             }
             // Another owner, a replay that has switched generations, or somebody who has written rows: nothing was
             // written, and nothing is wrong. The checkpoint in the database is the truth.
             Err(AdvanceError::Fenced(_)) => {
                 self.held = None;
+                self.batch = FEWEST;
                 Ok(Outcome::Worked(0))
             }
             Err(e) => {
                 self.held = None;
+                self.batch = FEWEST;
                 _ = checkpoint::failed(&self.pool, self.projection.name(), &storable(&e.to_string())).await;
                 Err(e.into())
             }
@@ -169,6 +177,18 @@ impl Projector {
         _ = checkpoint::failed(&self.pool, self.projection.name(), &storable(&why.to_string())).await;
         self.end().await;
     }
+}
+
+/// How many events are taken in after a batch that was of `taken_in` instead of `batch` events, and took so long.
+fn next_batch(batch: usize, taken_in: usize, took: Duration) -> usize {
+    let next = if took > LONG {
+        batch / 2
+    } else if taken_in >= batch {
+        batch * 2
+    } else {
+        batch
+    };
+    next.clamp(FEWEST, MOST)
 }
 
 impl Step for Projector {
@@ -206,5 +226,20 @@ impl Step for Projector {
         if let Some(held) = self.held.take() {
             _ = lease::release(&self.pool, &held.lease).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_grow_while_they_are_full_and_shrink_when_they_take_long() {
+        let quick = Duration::from_millis(100);
+        assert_eq!(next_batch(FEWEST, FEWEST, quick), 2 * FEWEST);
+        assert_eq!(next_batch(8000, 8000, quick), MOST);
+        assert_eq!(next_batch(8000, 10, quick), 8000);
+        assert_eq!(next_batch(8000, 8000, LONG * 2), 4000);
+        assert_eq!(next_batch(FEWEST, 10, LONG * 2), FEWEST);
     }
 }
