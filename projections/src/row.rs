@@ -1,4 +1,4 @@
-//! What a row of a read model is, and how rows are folded: in memory, and written by one statement.
+//! What a row of a read model is, and how rows are folded: in memory, and written by thousands at once.
 
 use crate::Delivered;
 use crate::parked::KeyedBy;

@@ -17,8 +17,9 @@ use uuid::Uuid;
 /// How many events one transaction takes in if there are as many: at least, and at most.
 const FEWEST: usize = 1000;
 const MOST: usize = 10_000;
-/// A batch that took longer is followed by a smaller one: meanwhile the lease is not renewed.
-const LONG: Duration = Duration::from_millis(500);
+/// A batch that took longer is followed by a smaller one: meanwhile the lease is not renewed, and the feed waits for it not
+/// much longer.
+const LONG: Duration = Duration::from_millis(250);
 /// How long events are gathered for a batch, from the beginning of the one before, where nobody waits for them.
 const GATHER: Duration = Duration::from_millis(20);
 /// How often the lease is renewed: a third of what it holds for.
@@ -114,8 +115,8 @@ impl Projector {
         Ok(true)
     }
 
-    /// How long after a batch the next one is begun. Each costs Postgres a transaction, however small it is; so who is read by
-    /// people alone leaves the processors to what is waited for.
+    /// How long after a batch the next one is begun. Each costs Postgres a transaction, however small it is; so what only
+    /// queries read, and timers, to which it is nothing, leave the processors to what is waited for.
     fn gathers(&self) -> Duration {
         match self.projection {
             Projection::ReadModel(ReadModel::OrderSummary) | Projection::FollowUps => Duration::ZERO,
@@ -183,7 +184,7 @@ impl Projector {
 fn next_batch(batch: usize, taken_in: usize, took: Duration) -> usize {
     let next = if took > LONG {
         batch / 2
-    } else if taken_in >= batch {
+    } else if taken_in >= batch && took < LONG / 2 {
         batch * 2
     } else {
         batch
@@ -239,6 +240,7 @@ mod tests {
         assert_eq!(next_batch(FEWEST, FEWEST, quick), 2 * FEWEST);
         assert_eq!(next_batch(8000, 8000, quick), MOST);
         assert_eq!(next_batch(8000, 10, quick), 8000);
+        assert_eq!(next_batch(8000, 8000, LONG), 8000);
         assert_eq!(next_batch(8000, 8000, LONG * 2), 4000);
         assert_eq!(next_batch(FEWEST, 10, LONG * 2), FEWEST);
     }

@@ -37,7 +37,7 @@ const ACTOR: &str = "daybook";
 const IN_FLIGHT: usize = 256;
 /// How long to wait for a hint before looking.
 const POLL: Duration = Duration::from_millis(200);
-/// How often it is looked for all that is due, and not only for what has come to be due since the last look.
+/// How often it is looked for all that is due, and not only for what was due about when that was which was started last.
 const LOOK_FOR_ALL: Duration = Duration::from_secs(1);
 /// How much later than others follow-ups may be committed that were due before them, to be found by the next look.
 const LATE: TimeDelta = TimeDelta::milliseconds(250);
@@ -124,8 +124,9 @@ impl Sender {
                 return Ok(due);
             }
         }
+        let due = follow_up::due(&self.pool, &ids, None, limit).await?;
         self.looked_for_all = Instant::now();
-        follow_up::due(&self.pool, &ids, None, limit).await
+        Ok(due)
     }
 
     /// Everything that has come to an end. Waits for the first, but not when there may be more to start meanwhile.
