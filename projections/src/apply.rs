@@ -1,8 +1,9 @@
 //! Rows and checkpoint, in one transaction.
 
 use crate::parked::Parked;
-use crate::{Delivered, Projection, Rows, follow_up, timer};
+use crate::{Batch, Delivered, Projection, Rows, follow_up, timer};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use store::Mark;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
 
 /// Takes events into a projection's rows, and keeps those of a read model in memory from one batch to the next.
@@ -29,24 +30,24 @@ impl Applier {
     /// parked.
     ///
     /// # Errors
-    /// When the checkpoint has moved or has another owner, an event cannot be taken in and nothing goes on without it, or
-    /// Postgres fails: then nothing is written.
+    /// When the checkpoint has moved or has another owner, the log does not have the events, one cannot be taken in and nothing
+    /// goes on without it, or Postgres fails: then nothing is written.
     pub async fn apply(
         &mut self,
         pool: &PgPool,
         from: Checkpoint,
         fence: i64,
-        delivered: &[Delivered],
+        Batch { events: delivered, proof }: &Batch,
     ) -> Result<Checkpoint, AdvanceError> {
         let known = delivered.partition_point(|one| one.record().position <= from.position);
         let mut batch = &delivered[known..];
         loop {
-            match self.try_apply(pool, from, fence, batch, None).await {
+            match self.try_apply(pool, from, fence, batch, *proof, None).await {
                 Err(AdvanceError::Database(e)) if is_about_data(&e) && batch.len() > 1 => {
                     batch = &batch[..batch.len() / 2];
                 }
                 Err(AdvanceError::Database(e)) if is_about_data(&e) => {
-                    return self.try_apply(pool, from, fence, batch, Some(e)).await;
+                    return self.try_apply(pool, from, fence, batch, *proof, Some(e)).await;
                 }
                 done => return done,
             }
@@ -60,6 +61,7 @@ impl Applier {
         from: Checkpoint,
         fence: i64,
         batch: &[Delivered],
+        proof: Mark,
         refused: Option<sqlx::Error>,
     ) -> Result<Checkpoint, AdvanceError> {
         let Some(last) = batch.last().map(Delivered::record) else { return Ok(from) };
@@ -69,7 +71,8 @@ impl Applier {
             // What is an act must not be forgotten once it may have been done.
             Projection::FollowUps | Projection::Timers => pool.begin().await?,
         };
-        let to = checkpoint::advance(&mut transaction, self.projection.name(), from, last, fence).await?;
+        let to =
+            checkpoint::advance(&mut transaction, self.projection.name(), from, last.position, proof, fence).await?;
         let mut known = match known {
             Some(known) => known,
             None => self.begin(&mut transaction, from).await?,

@@ -26,7 +26,7 @@ use parked::KeyedBy;
 use row::Row;
 use sqlx::PgConnection;
 use std::sync::Arc;
-use store::RecordedEvent;
+use store::{Mark, RecordedEvent};
 
 /// An event of the log, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,14 @@ impl Delivered {
             Self::Unreadable { .. } => None,
         }
     }
+}
+
+/// Consecutive events, or those of them that matter, and the proof that they are the log's.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub events: Vec<Delivered>,
+    /// A mark at or after the last of them: a log that has it has them all.
+    pub proof: Mark,
 }
 
 /// Declares the read models: for each a name, and the type of its rows.

@@ -2,10 +2,10 @@
 
 use crate::apply::{Applier, is_about_data};
 use crate::parked::{self, Parked};
-use crate::{Comparison, Delivered, Projection, ReadModel, Rows, generation};
+use crate::{Batch, Comparison, Projection, ReadModel, Rows, generation};
 use sqlx::{PgConnection, PgPool};
-use store::RecordedEvent;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
+use store::{Mark, Position};
 
 /// How many rows are folded before they are written.
 const MOST: usize = 20_000;
@@ -20,8 +20,8 @@ pub struct Rebuild {
     at: Checkpoint,
     rows: Rows,
     parked: Parked,
-    /// The last event that was taken in and is not written.
-    unwritten: Option<RecordedEvent>,
+    /// How far it has come and is not written, and the proof of the events up to there.
+    unwritten: Option<(Position, Mark)>,
     /// Postgres has refused a row: what is to blame is looked for.
     closely: Option<Applier>,
 }
@@ -99,36 +99,31 @@ impl Rebuild {
     }
 
     /// The last event that it has.
-    pub fn position(&self) -> store::Position {
-        self.unwritten.as_ref().map_or(self.at.position, |event| event.position)
+    pub fn position(&self) -> Position {
+        self.unwritten.map_or(self.at.position, |(position, _)| position)
     }
 
-    /// Takes in the events that follow, and writes the rows when there are many.
+    /// Takes in the events that follow up to position `to`, and writes the rows when there are many.
     ///
     /// # Errors
     /// When another rebuild has begun, or Postgres fails or refuses a row.
-    pub async fn take(
-        &mut self,
-        pool: &PgPool,
-        delivered: &[Delivered],
-        last: RecordedEvent,
-    ) -> Result<(), AdvanceError> {
+    pub async fn take(&mut self, pool: &PgPool, batch: &Batch, to: Position) -> Result<(), AdvanceError> {
         if let Some(applier) = &mut self.closely {
             loop {
                 let before = self.at;
-                self.at = applier.apply(pool, before, self.fence, delivered).await?;
+                self.at = applier.apply(pool, before, self.fence, batch).await?;
                 if self.at == before {
                     break;
                 }
             }
             // What is left of the page is about other categories.
-            self.unwritten = Some(last).filter(|last| last.position > self.at.position);
+            self.unwritten = (to > self.at.position).then_some((to, batch.proof));
             return Ok(());
         }
-        let events = self.parked.split(delivered);
+        let events = self.parked.split(&batch.events);
         // Rows that are not in memory are read outside of the transaction that writes: nobody else writes them.
         self.rows.take(&mut *pool.acquire().await?, &events).await?;
-        self.unwritten = Some(last);
+        self.unwritten = Some((to, batch.proof));
         if self.rows.changed() > MOST { self.write(pool).await } else { Ok(()) }
     }
 
@@ -145,8 +140,8 @@ impl Rebuild {
     }
 
     async fn write_in(&mut self, transaction: &mut PgConnection) -> Result<Checkpoint, AdvanceError> {
-        let Some(last) = self.unwritten.take() else { return Ok(self.at) };
-        let to = checkpoint::advance(transaction, self.model.name(), self.at, &last, self.fence).await?;
+        let Some((to, proof)) = self.unwritten.take() else { return Ok(self.at) };
+        let to = checkpoint::advance(transaction, self.model.name(), self.at, to, proof, self.fence).await?;
         self.parked.write(transaction).await?;
         self.rows.flush(transaction).await?;
         Ok(to)

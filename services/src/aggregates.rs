@@ -2,7 +2,8 @@
 //!
 //! A kept state may be ahead of the log: it holds what has been submitted and not been written yet, so that commands
 //! about one stream are decided one after the other and written together. Or behind it, if others write. So whoever
-//! decides on it has the log confirm its version, and continues its chain: if that is broken, it is read again.
+//! decides on it has the log confirm its version, and continues its speculation: if that is aborted, it is read again. So it
+//! is if the log has gone on from an older state than it was read from.
 
 use crate::codec::{self, DecodeError};
 use crate::execute::ExecuteError;
@@ -16,9 +17,8 @@ use serde::de::DeserializeOwned;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::{Chain, Loaded, Loader, Position, Snapshot, StreamId, Version};
+use store::{Branch, Loaded, Loader, Position, Snapshot, Speculation, StreamId, Version};
 use tokio::sync::{Mutex, OwnedMutexGuard};
-use uuid::Uuid;
 
 /// How many aggregates are kept.
 const KEPT: usize = 200_000;
@@ -119,7 +119,7 @@ pub(crate) struct Held {
 struct Slot {
     folded: Option<Folded>,
     /// Of what was submitted since it was read.
-    chain: Chain,
+    speculation: Speculation,
     /// When another process was last faster.
     lost: Option<Instant>,
     /// Until when the stream is theirs; none if it was not lost again soon.
@@ -133,15 +133,15 @@ impl Slot {
     /// was faster, again and again, the stream is left to them for a while: two that took it from each other group by
     /// group would do little else.
     fn look_back(&mut self) {
-        if !self.chain.is_broken() {
+        if !self.speculation.is_aborted() {
             return;
         }
-        if self.chain.is_overtaken() {
+        if self.speculation.lost_race() {
             self.theirs_until = self.was_lost_just_now().then(|| Instant::now() + TURN);
             self.lost = Some(Instant::now());
         }
         self.folded = None;
-        self.chain = Chain::default();
+        self.speculation = Speculation::default();
     }
 
     fn was_lost_just_now(&self) -> bool {
@@ -155,10 +155,16 @@ struct Folded {
     version: Version,
     /// Of the last event that was read.
     position: Position,
-    /// That event; none before the first, and after a snapshot.
-    last: Option<Uuid>,
     /// How many events after the last snapshot it comes to.
     after_snapshot: usize,
+    /// The history of the log that it was read from.
+    branch: Branch,
+}
+
+impl Folded {
+    fn nothing(stream: StreamId, branch: Branch) -> Self {
+        Self { state: State::new(stream), version: 0, position: 0, after_snapshot: 0, branch }
+    }
 }
 
 impl Held {
@@ -179,8 +185,8 @@ impl Held {
     }
 
     /// What an append that is decided on it continues.
-    pub(crate) fn chain(&self) -> Chain {
-        self.guard.chain.clone()
+    pub(crate) fn speculation(&self) -> Speculation {
+        self.guard.speculation.clone()
     }
 
     /// Lets the next command go on from what `events` make of the state, though they are not written yet.
@@ -220,7 +226,8 @@ impl Aggregates {
                 Some(base) => self.read_on(stream, base).await?,
                 None => self.read(stream).await?,
             };
-            guard.base = (guard.was_lost_just_now() && folded.last.is_some()).then(|| folded.clone());
+            guard.base = guard.was_lost_just_now().then(|| folded.clone());
+            guard.speculation = Speculation::on(folded.branch.clone());
             guard.folded = Some(folded);
         }
         Ok(Held { stream, guard, was_kept })
@@ -253,34 +260,45 @@ impl Aggregates {
     }
 
     async fn read(&self, stream: StreamId) -> Result<Folded, ExecuteError> {
-        let mut folded = Folded { state: State::new(stream), version: 0, position: 0, last: None, after_snapshot: 0 };
-        let mut loaded = self.loader.load(stream, None).await?;
-        if let Some(Snapshot { position, version, state }) = loaded.snapshot.take() {
-            match State::from_json(stream, &state) {
-                Ok(state) => folded = Folded { state, version, position, ..folded },
-                Err(e) => {
-                    tracing::warn!(%stream, column = e.column(), "a snapshot is not one: all events are read");
-                    loaded = self.loader.load(stream, Some(0)).await?;
+        loop {
+            let mut loaded = self.loader.load(stream, None).await?;
+            let mut folded = Folded::nothing(stream, loaded.branch.clone());
+            if let Some(Snapshot { position, version, state }) = loaded.snapshot.take() {
+                match State::from_json(stream, &state) {
+                    Ok(state) => folded = Folded { state, version, position, ..folded },
+                    Err(e) => {
+                        tracing::warn!(%stream, column = e.column(), "a snapshot is not one: all events are read");
+                        loaded = self.loader.load(stream, Some(0)).await?;
+                        folded.branch = loaded.branch.clone();
+                    }
                 }
             }
+            if let Some(folded) = self.fold(stream, folded, loaded).await? {
+                return Ok(folded);
+            }
         }
-        self.fold(stream, folded, loaded).await
     }
 
-    /// Reads what has come after `base`; or all, if the stream does not go on from there: the log was restored.
+    /// Reads what has come after `base`; or all, if the log has another history by now.
     async fn read_on(&self, stream: StreamId, base: Folded) -> Result<Folded, ExecuteError> {
-        let mut loaded = self.loader.load(stream, Some(base.version - 1)).await?;
-        let first = loaded.events.first().map(|event| (event.event_id, event.position));
-        if first.is_none() || first != base.last.map(|event_id| (event_id, base.position)) {
-            return self.read(stream).await;
+        let loaded = self.loader.load(stream, Some(base.version)).await?;
+        match self.fold(stream, base, loaded).await? {
+            Some(folded) => Ok(folded),
+            None => self.read(stream).await,
         }
-        loaded.events.drain(..1);
-        self.fold(stream, base, loaded).await
     }
 
-    /// Folds what was loaded, and what follows it.
-    async fn fold(&self, stream: StreamId, mut folded: Folded, mut loaded: Loaded) -> Result<Folded, ExecuteError> {
+    /// Folds what was loaded, and what follows it; `None` if that is not all of one history.
+    async fn fold(
+        &self,
+        stream: StreamId,
+        mut folded: Folded,
+        mut loaded: Loaded,
+    ) -> Result<Option<Folded>, ExecuteError> {
         loop {
+            if loaded.branch.is_lost() || !loaded.branch.is_same(&folded.branch) {
+                return Ok(None);
+            }
             folded.after_snapshot += loaded.events.len();
             fold_further(stream, &mut folded, loaded.events)?;
             // Also on the way: who is cut off in the middle of a long stream finds a part of it folded the next time.
@@ -288,11 +306,11 @@ impl Aggregates {
                 && let Ok(state) = folded.state.json()
             {
                 let Folded { version, position, .. } = folded;
-                self.loader.keep(stream, Snapshot { position, version, state });
+                self.loader.keep(stream, Snapshot { position, version, state }, folded.branch.clone());
                 folded.after_snapshot = 0;
             }
             if !loaded.more {
-                return Ok(folded);
+                return Ok(Some(folded));
             }
             loaded = self.loader.load(stream, Some(folded.version)).await?;
         }
@@ -311,7 +329,6 @@ fn fold_further(stream: StreamId, folded: &mut Folded, events: Vec<store::Stream
         folded.state.evolve(&codec::decode_stored(stored)?);
         folded.version = event.version;
         folded.position = event.position;
-        folded.last = Some(event.event_id);
     }
     Ok(())
 }

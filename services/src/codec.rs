@@ -216,6 +216,7 @@ mod tests {
                 traceparent: None,
             },
             payload: payload.into(),
+            link: None,
         }
     }
 

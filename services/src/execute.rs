@@ -17,8 +17,8 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{
-    Append, AppendError, Appended, Appender, Chain, ExpectedVersion, Fingerprint, Loader, Log, Metadata, Origin,
-    Position, ReadError, RecordedEvent, StreamAppend, StreamId, Version,
+    Append, AppendError, Appended, Appender, ExpectedVersion, Fingerprint, Loader, Log, Metadata, Origin, Position,
+    ReadError, RecordedEvent, Speculation, StreamAppend, StreamId, Version,
 };
 use uuid::Uuid;
 
@@ -158,8 +158,8 @@ impl Session {
         Append { metadata, streams: self.looked_at.iter().map(stream).collect() }
     }
 
-    fn chains(&self) -> Vec<Chain> {
-        self.looked_at.iter().map(|l| l.held.chain()).collect()
+    fn speculations(&self) -> Vec<Speculation> {
+        self.looked_at.iter().map(|l| l.held.speculation()).collect()
     }
 
     /// Gives the next command its turn, on what this one makes of the states.
@@ -208,14 +208,15 @@ impl Executor {
                 return self.unrecorded(envelope, fingerprint, refused, position, streams).await;
             }
             let looked_at: Vec<StreamId> = session.looked_at.iter().map(|l| l.held.stream).collect();
-            let appended = match self.appender.submit(session.append(envelope, fingerprint), session.chains()).await {
-                Ok(submitted) => {
-                    session.let_go();
-                    drop(hold.take());
-                    submitted.written().await
-                }
-                Err(e) => Err(e),
-            };
+            let appended =
+                match self.appender.submit(session.append(envelope, fingerprint), session.speculations()).await {
+                    Ok(submitted) => {
+                        session.let_go();
+                        drop(hold.take());
+                        submitted.written().await
+                    }
+                    Err(e) => Err(e),
+                };
             let error = match appended {
                 Ok(Appended { position, .. }) if has_events => {
                     return Ok(Outcome { recorded: true, position, streams });
@@ -230,7 +231,7 @@ impl Executor {
                     return self.recorded(envelope, fingerprint).await?.ok_or(ExecuteError::IdSpent);
                 }
                 // Somebody else was faster, in another process, and would be again.
-                AppendError::VersionConflict { .. } | AppendError::Unfounded => {
+                AppendError::VersionConflict { .. } | AppendError::DependencyAborted => {
                     // Or what was before it had been recorded already, and so may it itself: clients that were cut off
                     // send everything again, and each would fail all that follow.
                     if attempt > 1

@@ -1,20 +1,25 @@
 //! The events of the log, decoded once a process, for all its projections.
 //!
-//! They come from JetStream, one after the other. A gap, a silence or a stream that is gone is answered by reading the
-//! log instead, and counted. A projection that is further behind than the buffer reaches reads the log itself.
+//! They come from JetStream, one after the other, and are passed on group by group, when the group's link proves them. A
+//! gap, a silence, a stream that is gone or a message that does not fit is answered by reading the log instead, and
+//! counted. A projection that is further behind than the buffer reaches reads the log itself.
+//!
+//! A link proves that events belong together. That they are the log's is proved where they have an effect: the transaction
+//! that moves a checkpoint compares the link with the log.
 
 use crate::codec::{self, DecodeError};
 use crate::step::{Outcome, Step};
 use crate::{js, subject};
+use async_nats::HeaderMap;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures_util::{FutureExt, StreamExt};
-use projections::Delivered;
+use projections::{Batch, Delivered};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use store::{Log, Position, ReadError, RecordedEvent, Scan};
+use store::{Chain, Log, Mark, Page, Position, ReadError, RecordedEvent, Scan};
 use tokio::sync::{Notify, watch};
 
 /// How many events are kept for projections that are behind.
@@ -31,8 +36,10 @@ const EXPIRES: Duration = Duration::from_secs(30);
 const SUBSCRIBE: Duration = Duration::from_secs(1);
 /// How long a projection may take for its batch while the feed, reading the log, waits for it not to fall out of the buffer.
 const SLOW: Duration = Duration::from_millis(500);
-/// How often the log is read while JetStream has no stream.
+/// How often the log is read while JetStream has no stream, or one that is not believed.
 const WITHOUT_STREAM: Duration = Duration::from_millis(250);
+/// How long JetStream is not asked after it has sent what is not the log's: the relay is to remove that first.
+const DISTRUST: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
@@ -40,6 +47,9 @@ pub enum FeedError {
     Log(#[from] ReadError),
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// What was taken before may not be in the log any more.
+    #[error("the log has gone on from an older state")]
+    OtherHistory,
 }
 
 /// Takes events in. One a process.
@@ -50,6 +60,12 @@ pub struct Feed {
     messages: Option<pull::Stream>,
     /// The log, being read to its end because JetStream failed: it is left for later.
     reading: Option<Scan>,
+    /// What has been passed on, and the group that is arriving; `None` until the log was asked where that is.
+    chain: Option<Chain>,
+    /// The events of the group that is arriving.
+    arriving: Vec<Delivered>,
+    /// JetStream is not asked before.
+    distrusted_until: Option<Instant>,
 }
 
 /// Where a projection takes events from.
@@ -58,23 +74,38 @@ pub struct Reader {
     buffer: Arc<Buffer>,
     place: Arc<Place>,
     grown: watch::Receiver<Position>,
+    /// Which of the log's histories it reads.
+    history: u64,
 }
 
 /// How far a reader has come, and when it came there.
 type Place = Mutex<(Position, Instant)>;
 
 struct Buffer {
-    /// Consecutive.
-    events: Mutex<VecDeque<Delivered>>,
+    kept: Mutex<Kept>,
     /// The position of the last event.
     last: watch::Sender<Position>,
     /// How often the log had to be asked because JetStream left something out, or was silent.
     gaps: AtomicU64,
+    /// How often JetStream has sent what is not the log's.
+    foreign: AtomicU64,
+    /// How often the log was found to have another history.
+    histories: AtomicU64,
+    /// What is kept may not be the log's: the log is read instead.
+    is_doubted: AtomicBool,
     /// What comes after the last event is not known to this build.
     is_stuck: AtomicBool,
     readers: Mutex<Vec<Weak<Place>>>,
     /// A reader has gone on.
     taken: Notify,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// Consecutive.
+    events: VecDeque<Delivered>,
+    /// The marks that prove them: each proves the events up to it.
+    proofs: VecDeque<Mark>,
 }
 
 /// Nothing panics while it holds one of these locks.
@@ -88,28 +119,42 @@ impl Buffer {
     }
 
     /// Takes in events that follow the last one without a gap.
-    fn push(&self, new: Vec<Delivered>) {
+    fn push(&self, Batch { events: new, proof }: Batch) {
         let Some(last) = new.last().map(|e| e.record().position) else { return };
-        let mut events = lock(&self.events);
+        let mut kept = lock(&self.kept);
+        let Kept { events, proofs } = &mut *kept;
         events.extend(new);
+        proofs.push_back(proof);
         let excess = events.len().saturating_sub(BUFFER);
         events.drain(..excess);
-        drop(events);
+        if let Some(first) = events.front().map(|e| e.record().position) {
+            let useless = proofs.partition_point(|proof| proof.position < first);
+            proofs.drain(..useless);
+        }
+        drop(kept);
         self.is_stuck.store(false, Ordering::Relaxed);
         self.last.send_replace(last);
+    }
+
+    /// Forgets what is kept. What follows is after `position`.
+    fn begin_after(&self, position: Position) {
+        *lock(&self.kept) = Kept::default();
+        self.is_doubted.store(false, Ordering::Release);
+        self.last.send_replace(position);
     }
 
     /// Whether a page more would push out what a reader that goes on has still to take: it would have to read and decode
     /// that by itself.
     fn is_awaited(&self) -> bool {
-        let events = lock(&self.events);
+        let kept = lock(&self.kept);
+        let events = &kept.events;
         let Some(first) =
             events.front().map(|e| e.record().position).filter(|_| events.len() + Scan::MOST as usize > BUFFER)
         else {
             return false;
         };
+        drop(kept);
         let kept = self.last() + Scan::MOST - BUFFER as Position + 1;
-        drop(events);
         let mut readers = lock(&self.readers);
         readers.retain(|place| place.strong_count() > 0);
         readers.iter().filter_map(Weak::upgrade).any(|place| {
@@ -123,20 +168,34 @@ impl Feed {
     /// A feed of what comes after position `after`.
     pub fn new(log: Log, jetstream: Context, after: Position) -> Self {
         let buffer = Buffer {
-            events: Mutex::default(),
+            kept: Mutex::default(),
             last: watch::Sender::new(after),
             gaps: AtomicU64::new(0),
+            foreign: AtomicU64::new(0),
+            histories: AtomicU64::new(0),
+            is_doubted: AtomicBool::new(false),
             is_stuck: AtomicBool::new(false),
             readers: Mutex::default(),
             taken: Notify::new(),
         };
-        Self { log, jetstream, buffer: Arc::new(buffer), messages: None, reading: None }
+        Self {
+            log,
+            jetstream,
+            buffer: Arc::new(buffer),
+            messages: None,
+            reading: None,
+            chain: None,
+            arriving: vec![],
+            distrusted_until: None,
+        }
     }
 
     pub fn reader(&self) -> Reader {
         let place = Arc::new(Place::new((0, Instant::now())));
         lock(&self.buffer.readers).push(Arc::downgrade(&place));
-        Reader { log: self.log.clone(), buffer: self.buffer.clone(), place, grown: self.buffer.last.subscribe() }
+        let (buffer, grown) = (self.buffer.clone(), self.buffer.last.subscribe());
+        let history = buffer.histories.load(Ordering::Acquire);
+        Reader { log: self.log.clone(), buffer, place, grown, history }
     }
 
     /// The position of the last event that was taken in.
@@ -147,6 +206,11 @@ impl Feed {
     /// How often the log had to be asked instead of JetStream.
     pub fn gaps(&self) -> u64 {
         self.buffer.gaps.load(Ordering::Relaxed)
+    }
+
+    /// How often JetStream has sent what is not the log's.
+    pub fn foreign(&self) -> u64 {
+        self.buffer.foreign.load(Ordering::Relaxed)
     }
 
     /// Messages from the one after the last event on; `None` if JetStream gives none now.
@@ -164,13 +228,14 @@ impl Feed {
         messages.messages().await.ok()
     }
 
-    /// The events of the messages that have arrived, up to the first that does not follow; waits for the first one.
+    /// Takes in the groups that are complete of the messages that have arrived, up to the first that does not fit; waits for
+    /// the first one.
     async fn receive(&mut self) -> Received {
         let mut received = Received::default();
-        if self.messages.is_none() {
+        if self.messages.is_none() && self.distrusted_until.is_none_or(|until| until <= Instant::now()) {
             self.messages = tokio::time::timeout(SUBSCRIBE, self.subscribe()).await.ok().flatten();
         }
-        let Some(messages) = &mut self.messages else {
+        let (Some(messages), Some(chain)) = (&mut self.messages, &mut self.chain) else {
             tokio::time::sleep(WITHOUT_STREAM).await;
             received.broken = true;
             return received;
@@ -180,51 +245,120 @@ impl Feed {
             received.silent = true;
             return received;
         };
-        let mut last = self.buffer.last();
+        let mut events = Vec::new();
         loop {
-            match next.map(|message| message.map(|message| js::recorded(&message))) {
-                Some(Ok(Ok(record))) if record.position <= last => {}
-                Some(Ok(Ok(record))) if record.position == last + 1 => match codec::deliver(record) {
-                    Ok(event) => {
-                        last += 1;
-                        received.events.push(event);
-                    }
-                    Err(e) => {
-                        received.error = Some(e);
-                        received.broken = true;
-                    }
-                },
-                _ => received.broken = true,
+            let taken = match next {
+                Some(Ok(message)) => take(chain, &mut self.arriving, &mut events, &message),
+                Some(Err(_)) | None => Err(Unusable::Lost),
+            };
+            match taken {
+                Ok(()) => {}
+                Err(Unusable::Lost) => received.broken = true,
+                Err(Unusable::Unknown(e)) => {
+                    received.error = Some(e);
+                    received.broken = true;
+                }
+                Err(Unusable::Foreign(why)) => {
+                    self.buffer.foreign.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%why, "JetStream has sent what is not the log's: the log is read instead");
+                    self.distrusted_until = Some(Instant::now() + DISTRUST);
+                    received.broken = true;
+                }
             }
-            if received.broken || received.events.len() >= PAGE {
-                return received;
+            if received.broken || events.len() >= PAGE {
+                break;
             }
             match messages.next().now_or_never() {
                 Some(message) => next = message,
-                None => return received,
+                None => break,
             }
         }
+        received.count = events.len();
+        let proof = chain.end();
+        self.buffer.push(Batch { events, proof });
+        received
+    }
+
+    /// Takes in a page of the log; says how many events that are. It is fewer than the page has, if one is not known.
+    fn take_page(&mut self, page: Page) -> Result<usize, FeedError> {
+        let (length, proof) = (page.events.len(), page.end);
+        let events = decoded(page.events)?;
+        let count = events.len();
+        self.chain = (count == length).then(|| Chain::after(proof));
+        self.arriving.clear();
+        self.buffer.push(Batch { events, proof });
+        Ok(count)
     }
 
     /// Takes in the next page of the log that is being read; 0 at its end, or if it is not being read.
     async fn read_on(&mut self) -> Result<usize, FeedError> {
         let Some(mut scan) = self.reading.take() else { return Ok(0) };
-        let Some(page) = scan.next().await? else { return Ok(0) };
-        let length = page.len();
-        let events = decoded(page)?;
-        let count = events.len();
-        self.buffer.push(events);
+        let page = match scan.next().await {
+            Ok(Some(page)) => page,
+            Ok(None) => return Ok(0),
+            Err(ReadError::OtherHistory(_)) => return self.begin_on_other_history().await.map(|()| 0),
+            Err(e) => return Err(e.into()),
+        };
+        let count = self.take_page(page)?;
         if count > PAGE {
             // Far ahead of JetStream: what that still has to bring of it is not waited for.
             self.messages = None;
         }
-        if count == length {
+        if self.chain.is_some() {
             self.reading = Some(scan);
         }
         Ok(count)
     }
 
+    /// Finds the place in the log where what was passed on ends.
+    async fn begin(&mut self) -> Result<(), FeedError> {
+        let after = self.position();
+        if let Some(mark) = self.log.mark(after).await? {
+            self.chain = Some(Chain::after(mark));
+        } else if let Some(page) = self.log.read_groups(after, PAGE as i64).await? {
+            // In the middle of a group: the rest of it comes from the log.
+            self.take_page(page)?;
+        } else {
+            self.begin_on_other_history().await?;
+        }
+        Ok(())
+    }
+
+    /// The log does not have what was passed on. What it has, the readers read themselves; what comes is passed on.
+    async fn begin_on_other_history(&mut self) -> Result<(), FeedError> {
+        let end = self.log.end().await?;
+        tracing::error!(
+            had = self.position(),
+            ends_at = end.position,
+            "the log has gone on from an older state: what was read of the lost events is thrown away"
+        );
+        self.begin_after(end);
+        self.buffer.histories.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    fn begin_after(&mut self, mark: Mark) {
+        (self.messages, self.reading, self.chain) = (None, None, Some(Chain::after(mark)));
+        self.arriving.clear();
+        self.buffer.begin_after(mark.position);
+    }
+
+    /// A reader found that what is kept is not the log's.
+    async fn look_at_log(&mut self) -> Result<(), FeedError> {
+        match self.chain.as_ref().map(Chain::end) {
+            Some(end) if self.log.has(end).await? => self.begin_after(end),
+            _ => self.begin_on_other_history().await?,
+        }
+        Ok(())
+    }
+
     async fn take_in(&mut self) -> Result<Outcome, FeedError> {
+        if self.buffer.is_doubted.load(Ordering::Acquire) {
+            self.look_at_log().await?;
+        }
+        if self.chain.is_none() {
+            self.begin().await?;
+        }
         if self.reading.is_some() && self.buffer.is_awaited() {
             _ = tokio::time::timeout(SLOW / 10, self.buffer.taken.notified()).await;
             return Ok(Outcome::Idle);
@@ -234,16 +368,20 @@ impl Feed {
             return Ok(Outcome::Worked(count));
         }
         let received = self.receive().await;
-        count = received.events.len();
-        self.buffer.push(received.events);
+        count = received.count;
+        if received.broken {
+            self.messages = None;
+            self.arriving.clear();
+            self.chain = self.chain.take().map(|chain| Chain::after(chain.end()));
+        }
         if let Some(e) = received.error {
             return Err(e.into());
         }
-        if received.broken {
-            self.messages = None;
-        }
-        if received.broken || received.silent {
-            self.reading = Some(self.log.scan(self.position(), Position::MAX));
+        if (received.broken || received.silent)
+            && let Some(chain) = &self.chain
+        {
+            self.arriving.clear();
+            self.reading = Some(self.log.scan_after(chain.end()));
             let missed = self.read_on().await?;
             if missed > 0 {
                 self.buffer.gaps.fetch_add(1, Ordering::Relaxed);
@@ -255,12 +393,48 @@ impl Feed {
     }
 }
 
+/// Takes a message into its group; when that is complete, its events are added to `events`.
+fn take(
+    chain: &mut Chain,
+    arriving: &mut Vec<Delivered>,
+    events: &mut Vec<Delivered>,
+    message: &async_nats::Message,
+) -> Result<(), Unusable> {
+    let none = HeaderMap::new();
+    let headers = message.headers.as_ref().unwrap_or(&none);
+    let record = js::recorded(&message.subject, headers, message.payload.clone());
+    let record = record.map_err(|e| Unusable::Foreign(e.to_string()))?;
+    if record.position <= chain.position() {
+        return Ok(());
+    }
+    if record.position > chain.position() + 1 {
+        return Err(Unusable::Lost);
+    }
+    let completes = chain.take(&record).map_err(|e| Unusable::Foreign(e.to_string()))?;
+    arriving.push(codec::deliver(record).map_err(Unusable::Unknown)?);
+    if completes {
+        events.append(arriving);
+    }
+    Ok(())
+}
+
+/// Why a message is not taken.
+enum Unusable {
+    /// Others are missing before it.
+    Lost,
+    /// It is not the log's.
+    Foreign(String),
+    /// This build does not know it.
+    Unknown(DecodeError),
+}
+
 #[derive(Default)]
 struct Received {
-    events: Vec<Delivered>,
+    /// How many events were taken in.
+    count: usize,
     /// JetStream is there, and has nothing.
     silent: bool,
-    /// It is not, left something out, or sent what is no event.
+    /// It is not, left something out, or sent what is no event of the log.
     broken: bool,
     error: Option<DecodeError>,
 }
@@ -285,36 +459,67 @@ impl Step for Feed {
 }
 
 impl Reader {
-    /// Up to `limit` events that follow position `after`, without a gap; none if there are none yet.
+    /// Up to `limit` events that follow position `after`, without a gap; `None` if there are none yet.
     ///
     /// # Errors
-    /// When the next one is not known to this build. When it is further behind than the buffer reaches, and the log cannot
-    /// be read.
-    pub async fn next(&mut self, after: Position, limit: usize) -> Result<Vec<Delivered>, FeedError> {
+    /// When the next one is not known to this build. When the log was found to have another history: once; what was taken
+    /// before may be lost. When it is further behind than the buffer reaches, and the log cannot be read.
+    pub async fn next(&mut self, after: Position, limit: usize) -> Result<Option<Batch>, FeedError> {
         self.come_to(after);
+        let history = self.buffer.histories.load(Ordering::Acquire);
+        if std::mem::replace(&mut self.history, history) != history {
+            return Err(FeedError::OtherHistory);
+        }
+        if self.buffer.is_doubted.load(Ordering::Acquire) {
+            return self.read_log(after, limit).await;
+        }
         if self.grown.borrow_and_update().le(&after) {
             // What it is that is not known, the log says.
             let is_stuck = self.buffer.is_stuck.load(Ordering::Relaxed);
-            return if is_stuck { self.read_log(after, limit).await } else { Ok(vec![]) };
+            return if is_stuck { self.read_log(after, limit).await } else { Ok(None) };
         }
-        {
-            let events = lock(&self.buffer.events);
-            if let Some(first) = events.front().map(|e| e.record().position)
-                && first <= after + 1
-            {
-                let skipped = (after + 1 - first) as usize;
-                return Ok(events.iter().skip(skipped).take(limit).cloned().collect());
-            }
+        match self.kept(after, limit) {
+            Some(batch) => Ok(Some(batch)),
+            None => self.read_log(after, limit).await,
         }
-        self.read_log(after, limit).await
     }
 
-    /// The same, or the first 2,000 of them, read from the log, whatever has come from JetStream.
+    /// What is kept of the events that follow `after`; `None` if the next one is not.
+    fn kept(&self, after: Position, limit: usize) -> Option<Batch> {
+        let Kept { events, proofs } = &*lock(&self.buffer.kept);
+        let first = events.front()?.record().position;
+        let skipped = usize::try_from(after + 1 - first).ok()?;
+        let events: Vec<_> = events.iter().skip(skipped).take(limit).cloned().collect();
+        let last = events.last()?.record().position;
+        let proof = *proofs.get(proofs.partition_point(|proof| proof.position < last))?;
+        Some(Batch { events, proof })
+    }
+
+    /// Some `limit` of them, and of 2,000, with what else the last one's group has: read from the log, whatever has come
+    /// from JetStream.
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<Delivered>, FeedError> {
-        decoded(self.log.read_all(after, limit.min(READ) as i64).await?)
+    pub async fn read_log(&self, after: Position, limit: usize) -> Result<Option<Batch>, FeedError> {
+        let Some(page) = self.log.read_groups(after, limit.min(READ) as i64).await? else { return Ok(None) };
+        Ok(Some(Batch { events: decoded(page.events)?, proof: page.end }))
+    }
+
+    /// Whether the log has the events of a batch, now. If not, none of them is returned again.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub async fn proves(&self, batch: &Batch) -> Result<bool, FeedError> {
+        let has = self.log.has(batch.proof).await?;
+        if !has {
+            self.doubt();
+        }
+        Ok(has)
+    }
+
+    /// Says that the log does not have what was returned: it is not returned again.
+    pub fn doubt(&self) {
+        self.buffer.is_doubted.store(true, Ordering::Release);
     }
 
     fn come_to(&self, position: Position) {

@@ -3,36 +3,33 @@
 use crate::subject;
 use async_nats::jetstream::stream;
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
 use bytestring::ByteString;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use std::collections::HashMap;
-use std::fmt::Display;
+use std::fmt::Write as _;
 use std::str::FromStr;
-use store::{LogIdentity, Metadata, Origin, Position, RecordedEvent};
+use store::{Link, LogIdentity, Metadata, Origin, Position, RecordedEvent, Server, Version};
+use uuid::Uuid;
 
-const POSITION: HeaderName = HeaderName::from_static("Daybook-Position");
-const EPOCH: HeaderName = HeaderName::from_static("Daybook-Epoch");
-const VERSION: HeaderName = HeaderName::from_static("Daybook-Version");
-pub(crate) const EVENT_ID: HeaderName = HeaderName::from_static("Daybook-Event-Id");
-const SCHEMA_VERSION: HeaderName = HeaderName::from_static("Daybook-Schema-Version");
-const RECORDED_AT: HeaderName = HeaderName::from_static("Daybook-Recorded-At");
-const OCCURRED_AT: HeaderName = HeaderName::from_static("Daybook-Occurred-At");
-const CORRELATION_ID: HeaderName = HeaderName::from_static("Daybook-Correlation-Id");
-const CAUSATION_ID: HeaderName = HeaderName::from_static("Daybook-Causation-Id");
-const COMMAND_ID: HeaderName = HeaderName::from_static("Daybook-Command-Id");
-const FINGERPRINT: HeaderName = HeaderName::from_static("Daybook-Fingerprint");
-const ACTOR: HeaderName = HeaderName::from_static("Daybook-Actor");
-const ORIGIN: HeaderName = HeaderName::from_static("Daybook-Origin");
+/// All that is known of an event beside its payload, its subject and its trace.
+const PACKED: HeaderName = HeaderName::from_static("Daybook");
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The version of the packed header.
+const VERSION: &str = "1";
+/// A field of it that has no value.
+const NONE: &str = "-";
 
 const LOG_ID_KEY: &str = "daybook_log_id";
 const EPOCH_KEY: &str = "daybook_epoch";
+const SYSTEM_KEY: &str = "daybook_system_identifier";
+const TIMELINE_KEY: &str = "daybook_timeline";
 
 /// How many events JetStream keeps: what is older is read from the log.
 pub const WINDOW: i64 = 1_000_000;
 
 /// The stream's configuration, to be created with `first_sequence` as the first position that it holds.
-pub fn stream_config(log: LogIdentity, first_sequence: Position) -> stream::Config {
+pub fn stream_config(log: LogIdentity, server: Server, first_sequence: Position) -> stream::Config {
     stream::Config {
         name: subject::STREAM.into(),
         description: Some("Daybook's log: the sequence of a message is the position of its event".into()),
@@ -45,12 +42,19 @@ pub fn stream_config(log: LogIdentity, first_sequence: Position) -> stream::Conf
         deny_purge: true,
         allow_direct: true,
         first_sequence: u64::try_from(first_sequence).ok(),
-        metadata: HashMap::from([
-            (LOG_ID_KEY.into(), log.log_id.to_string()),
-            (EPOCH_KEY.into(), log.epoch.to_string()),
-        ]),
+        metadata: metadata(log, server),
         ..stream::Config::default()
     }
+}
+
+/// What the stream says of the log that it carries, and of the server that this was last on.
+pub fn metadata(log: LogIdentity, server: Server) -> HashMap<String, String> {
+    HashMap::from([
+        (LOG_ID_KEY.into(), log.log_id.to_string()),
+        (EPOCH_KEY.into(), log.epoch.to_string()),
+        (SYSTEM_KEY.into(), server.system_identifier.to_string()),
+        (TIMELINE_KEY.into(), server.timeline.to_string()),
+    ])
 }
 
 /// Which log a stream carries, by its metadata.
@@ -60,34 +64,71 @@ pub fn identity(config: &stream::Config) -> Option<LogIdentity> {
     Some(LogIdentity { log_id, epoch })
 }
 
-fn time(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Micros, true)
+/// The server that the log was on when the stream was last compared with it. Earlier builds have not said so.
+pub fn server(config: &stream::Config) -> Option<Server> {
+    let system_identifier = config.metadata.get(SYSTEM_KEY)?.parse().ok()?;
+    let timeline = config.metadata.get(TIMELINE_KEY)?.parse().ok()?;
+    Some(Server { system_identifier, timeline })
 }
 
-/// All that is known of an event beside its payload and what its subject says.
+/// The headers of an event's message. It is their number that costs the server: so there is one, and where the command
+/// carried a trace, what tracing tools look for.
 pub fn headers(event: &RecordedEvent, epoch: i64) -> HeaderMap {
-    let metadata = &event.metadata;
     let mut headers = HeaderMap::new();
-    let mut add = |name: HeaderName, value: String| headers.insert(name, value);
-    add(POSITION, event.position.to_string());
-    add(EPOCH, epoch.to_string());
-    add(VERSION, event.version.to_string());
-    add(EVENT_ID, event.event_id.to_string());
-    add(SCHEMA_VERSION, event.schema_version.to_string());
-    add(RECORDED_AT, time(event.recorded_at));
-    add(OCCURRED_AT, time(metadata.occurred_at));
-    add(CORRELATION_ID, metadata.correlation_id.to_string());
-    if let Some(id) = metadata.causation_id {
-        add(CAUSATION_ID, id.to_string());
-    }
-    add(COMMAND_ID, metadata.command_id.to_string());
-    add(FINGERPRINT, metadata.fingerprint.to_string());
-    add(ACTOR, metadata.actor.to_string());
-    add(ORIGIN, metadata.origin.as_str().to_owned());
-    if let Some(traceparent) = &metadata.traceparent {
-        add(TRACEPARENT, traceparent.to_string());
+    headers.insert(PACKED, packed(event, epoch));
+    if let Some(traceparent) = &event.metadata.traceparent {
+        headers.insert(TRACEPARENT, traceparent.to_string());
     }
     headers
+}
+
+/// `docs/wire.md`, "Event messages", says what the fields are.
+fn packed(event: &RecordedEvent, epoch: i64) -> String {
+    let RecordedEvent { position, version, schema_version, event_id, metadata, .. } = event;
+    let Metadata { correlation_id, command_id, fingerprint, .. } = metadata;
+    let (recorded_at, occurred_at) = (event.recorded_at.timestamp_micros(), metadata.occurred_at.timestamp_micros());
+    let mut packed = String::with_capacity(400);
+    // Writing to a String does not fail.
+    _ = write!(
+        packed,
+        "{VERSION} {epoch} {position} {version} {schema_version} {recorded_at} {occurred_at} {event_id} {correlation_id} "
+    );
+    _ = match &metadata.causation_id {
+        Some(id) => write!(packed, "{id} "),
+        None => write!(packed, "{NONE} "),
+    };
+    _ = write!(packed, "{command_id} {fingerprint} {} ", metadata.origin.as_str());
+    _ = match &event.link {
+        Some(link) => write!(packed, "{link} "),
+        None => write!(packed, "{NONE} "),
+    };
+    escape(&metadata.actor, &mut packed);
+    packed
+}
+
+/// Percent-encodes what is not visible ASCII, and the percent sign (RFC 3986, section 2.1).
+fn escape(text: &str, to: &mut String) {
+    for byte in text.bytes() {
+        match byte {
+            b'!'..=b'~' if byte != b'%' => to.push(char::from(byte)),
+            _ => _ = write!(to, "%{byte:02X}"),
+        }
+    }
+}
+
+fn unescaped(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                (digit()? << 4 | digit()?) as u8
+            }
+            _ => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// Why a message is no event of the log.
@@ -98,46 +139,122 @@ pub struct BadMessage {
     what: String,
 }
 
-/// The event that a message of the stream carries.
+/// The event that a message of the stream says that it carries. That the log has it is for its link to prove: earlier builds
+/// have published without one.
 ///
 /// # Errors
-/// When the message is none of the relay's.
-pub fn recorded(message: &async_nats::Message) -> Result<RecordedEvent, BadMessage> {
-    let bad = |what: &dyn Display| BadMessage { subject: message.subject.to_string(), what: what.to_string() };
-    let none = HeaderMap::new();
-    let headers = message.headers.as_ref().unwrap_or(&none);
-    let given = |name: HeaderName| headers.get(name).map(HeaderValue::as_str);
-    let text = |name: HeaderName| given(name.clone()).ok_or_else(|| bad(&name));
-    fn parsed<T: FromStr>(text: &str) -> Option<T> {
-        text.parse().ok()
-    }
-    macro_rules! header {
-        ($name:expr) => {
-            text($name).and_then(|text| parsed(text).ok_or_else(|| bad(&$name)))?
-        };
-    }
-    let (stream, event_type) = subject::parse_event(message.subject.as_str()).ok_or_else(|| bad(&"subject"))?;
+/// When the message is none of a relay's.
+pub fn recorded(subject: &str, headers: &HeaderMap, payload: Bytes) -> Result<RecordedEvent, BadMessage> {
+    let bad = |what: &str| BadMessage { subject: subject.to_owned(), what: what.to_owned() };
+    let (stream, event_type) = subject::parse_event(subject).ok_or_else(|| bad("subject"))?;
+    let payload = ByteString::try_from(payload).map_err(|_| bad("body"))?;
+    let told = match headers.get(PACKED) {
+        Some(packed) => unpacked(packed.as_str(), headers),
+        None => unpacked_headers::read(headers),
+    };
+    let Told { position, version, event_id, schema_version, recorded_at, metadata, link } = told.map_err(bad)?;
+    let event_type = event_type.into();
     Ok(RecordedEvent {
-        position: header!(POSITION),
+        position,
         stream,
-        version: header!(VERSION),
-        event_id: header!(EVENT_ID),
-        event_type: event_type.into(),
-        schema_version: header!(SCHEMA_VERSION),
-        recorded_at: header!(RECORDED_AT),
-        metadata: Metadata {
-            correlation_id: header!(CORRELATION_ID),
-            causation_id: match given(CAUSATION_ID) {
-                Some(_) => Some(header!(CAUSATION_ID)),
-                None => None,
-            },
-            command_id: header!(COMMAND_ID),
-            fingerprint: header!(FINGERPRINT),
-            actor: text(ACTOR)?.into(),
-            origin: Origin::from_name(text(ORIGIN)?).ok_or_else(|| bad(&ORIGIN))?,
-            occurred_at: header!(OCCURRED_AT),
-            traceparent: given(TRACEPARENT).map(ByteString::from),
-        },
-        payload: ByteString::try_from(message.payload.clone()).map_err(|_| bad(&"body"))?.into(),
+        version,
+        event_id,
+        event_type,
+        schema_version,
+        recorded_at,
+        metadata,
+        payload: payload.into(),
+        link,
     })
+}
+
+/// Whether a message is of the format that has links.
+pub fn is_packed(message: &async_nats::Message) -> bool {
+    message.headers.as_ref().is_some_and(|headers| headers.get(PACKED).is_some())
+}
+
+/// What headers say of an event.
+struct Told {
+    position: Position,
+    version: Version,
+    event_id: Uuid,
+    schema_version: i16,
+    recorded_at: DateTime<Utc>,
+    metadata: Metadata,
+    link: Option<Link>,
+}
+
+fn unpacked(packed: &str, headers: &HeaderMap) -> Result<Told, &'static str> {
+    let mut fields = packed.split(' ');
+    let mut field = |name: &'static str| fields.next().ok_or(name);
+    fn parsed<T: FromStr>(text: &str, name: &'static str) -> Result<T, &'static str> {
+        text.parse().map_err(|_| name)
+    }
+    fn some<T: FromStr>(text: &str, name: &'static str) -> Result<Option<T>, &'static str> {
+        (text != NONE).then(|| parsed(text, name)).transpose()
+    }
+    fn time(text: &str, name: &'static str) -> Result<DateTime<Utc>, &'static str> {
+        DateTime::from_timestamp_micros(parsed(text, name)?).ok_or(name)
+    }
+    if field("header")? != VERSION {
+        return Err("header");
+    }
+    let _epoch: i64 = parsed(field("epoch")?, "epoch")?;
+    // In the order in which they stand: fields of a struct are evaluated as they are written.
+    let position = parsed(field("position")?, "position")?;
+    let version = parsed(field("version")?, "version")?;
+    let schema_version = parsed(field("schema version")?, "schema version")?;
+    let recorded_at = time(field("recorded_at")?, "recorded_at")?;
+    let occurred_at = time(field("occurred_at")?, "occurred_at")?;
+    let event_id = parsed(field("event id")?, "event id")?;
+    let correlation_id = parsed(field("correlation id")?, "correlation id")?;
+    let causation_id = some(field("causation id")?, "causation id")?;
+    let command_id = parsed(field("command id")?, "command id")?;
+    let fingerprint = parsed(field("fingerprint")?, "fingerprint")?;
+    let origin = Origin::from_name(field("origin")?).ok_or("origin")?;
+    let link = some(field("link")?, "link")?;
+    let actor = unescaped(field("actor")?).ok_or("actor")?.into();
+    let traceparent = headers.get(TRACEPARENT).map(|value| ByteString::from(value.as_str()));
+    let metadata =
+        Metadata { correlation_id, causation_id, command_id, fingerprint, actor, origin, occurred_at, traceparent };
+    Ok(Told { position, version, event_id, schema_version, recorded_at, metadata, link })
+}
+
+/// The format of earlier builds: a header for each column. Streams may hold such messages for as long as their window lasts.
+mod unpacked_headers {
+    use super::*;
+
+    pub(super) fn read(headers: &HeaderMap) -> Result<Told, &'static str> {
+        let text = |name: &'static str| headers.get(name).map(HeaderValue::as_str).ok_or(name);
+        fn parsed<T: FromStr>(text: &str, name: &'static str) -> Result<T, &'static str> {
+            text.parse().map_err(|_| name)
+        }
+        macro_rules! header {
+            ($name:literal) => {
+                parsed(text($name)?, $name)?
+            };
+        }
+        let metadata = Metadata {
+            correlation_id: header!("Daybook-Correlation-Id"),
+            causation_id: match text("Daybook-Causation-Id") {
+                Ok(id) => Some(parsed(id, "Daybook-Causation-Id")?),
+                Err(_) => None,
+            },
+            command_id: header!("Daybook-Command-Id"),
+            fingerprint: header!("Daybook-Fingerprint"),
+            actor: text("Daybook-Actor")?.into(),
+            origin: Origin::from_name(text("Daybook-Origin")?).ok_or("Daybook-Origin")?,
+            occurred_at: header!("Daybook-Occurred-At"),
+            traceparent: headers.get(TRACEPARENT).map(|value| ByteString::from(value.as_str())),
+        };
+        Ok(Told {
+            position: header!("Daybook-Position"),
+            version: header!("Daybook-Version"),
+            event_id: header!("Daybook-Event-Id"),
+            schema_version: header!("Daybook-Schema-Version"),
+            recorded_at: header!("Daybook-Recorded-At"),
+            metadata,
+            link: None,
+        })
+    }
 }

@@ -92,12 +92,13 @@ impl Parts {
         if sqlx::query_scalar!("SELECT current_setting('fsync') = 'off'").fetch_one(&read).await?.unwrap_or(false) {
             tracing::warn!("fsync is off: an acknowledged command is lost if the machine fails");
         }
+        let appender = Appender::start(&urls.database_url)?;
         Ok(Self {
             client: connect_nats(&urls.nats_url, "daybook").await?,
             // One for each projection, and some for sender, sweeper, provider and notifier.
             project: connect::pool(&urls.database_url, Database::Project, Projection::ALL.len() as u32 + 3)?,
-            loader: Loader::start(&urls.database_url, FOLD)?,
-            appender: Appender::start(&urls.database_url)?,
+            loader: Loader::start(&urls.database_url, FOLD, appender.history())?,
+            appender,
             owner: Uuid::now_v7(),
             log,
             read,
@@ -188,7 +189,7 @@ impl Process {
             services.push(notifier::start(&parts.client, parts.project.clone()).await?);
         }
         if has(Role::Relay) {
-            let relay = Relay::new(parts.log.clone(), parts.read.clone(), jetstream(&parts.client), hint);
+            let relay = Relay::new(parts.log.clone(), parts.project.clone(), jetstream(&parts.client), hint);
             start.run(relay);
         }
         if has(Role::Projectors) {

@@ -131,19 +131,17 @@ impl Projector {
         }
         let (begun, gathers, batch) = (Instant::now(), self.gathers(), self.batch);
         let Self { pool, applier, feed, held: Some(held), .. } = self else { return Ok(Outcome::Idle) };
-        let events = feed.next(held.checkpoint.position, batch).await?;
-        if events.is_empty() {
-            return Ok(Outcome::Idle);
-        }
-        let mut applied = applier.apply(pool, held.checkpoint, held.lease.fence, &events).await;
-        if let Err(AdvanceError::NotInLog(position)) = applied {
-            tracing::error!(position, "JetStream has events that the log does not have: run `daybook reconcile`");
-            let events = feed.read_log(held.checkpoint.position, batch).await?;
-            if events.is_empty() {
-                return Ok(Outcome::Idle);
+        let events = match feed.next(held.checkpoint.position, batch).await {
+            Ok(Some(events)) => events,
+            Ok(None) => return Ok(Outcome::Idle),
+            // The checkpoint and the rows in memory may be of lost events.
+            Err(FeedError::OtherHistory) => {
+                self.begin_anew();
+                return Ok(Outcome::Worked(0));
             }
-            applied = applier.apply(pool, held.checkpoint, held.lease.fence, &events).await;
-        }
+            Err(e) => return Err(e.into()),
+        };
+        let applied = applier.apply(pool, held.checkpoint, held.lease.fence, &events).await;
         match applied {
             Ok(checkpoint) => {
                 let taken_in = (checkpoint.position - held.checkpoint.position) as usize;
@@ -159,8 +157,14 @@ impl Projector {
             // Another owner, a replay that has switched generations, or somebody who has written rows: nothing was
             // written, and nothing is wrong. The checkpoint in the database is the truth.
             Err(AdvanceError::Fenced(_)) => {
-                self.held = None;
-                self.batch = FEWEST;
+                self.begin_anew();
+                Ok(Outcome::Worked(0))
+            }
+            Err(AdvanceError::NotInLog(position)) => {
+                let name = self.projection.name();
+                tracing::error!(name, position, "events that the log does not have were kept out of the rows");
+                self.feed.doubt();
+                self.begin_anew();
                 Ok(Outcome::Worked(0))
             }
             Err(e) => {
@@ -170,6 +174,13 @@ impl Projector {
                 Err(e.into())
             }
         }
+    }
+
+    /// Goes on from the checkpoint that is stored.
+    fn begin_anew(&mut self) {
+        self.held = None;
+        self.applier.forget();
+        self.batch = FEWEST;
     }
 
     /// Leaves the lease to processes that know what comes next.

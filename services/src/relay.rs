@@ -3,21 +3,27 @@
 //! Each message says which sequence must be the last before it, so nothing is published twice or out of order, whatever
 //! is retried and however many relays run. JetStream's last sequence is the only checkpoint. It also makes each
 //! acknowledgement one of all messages before it: so only some of them are asked for.
+//!
+//! Before it publishes, and whenever something was not as expected, the relay compares what the stream carries with the log
+//! (`relay/history.rs`).
+
+mod history;
 
 use crate::step::{Outcome, Step};
 use crate::{js, subject};
 use async_nats::header::NATS_EXPECTED_LAST_SEQUENCE;
-use async_nats::jetstream::context::{GetStreamErrorKind, PublishAckFuture, PublishError, PublishErrorKind};
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::{Context, ErrorCode, stream};
 use async_nats::{Client, HeaderMap};
+use history::Compared;
+pub use history::Reconciled;
 use sqlx::PgPool;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use store::{Log, LogIdentity, Position, ReadError, RecordedEvent, checkpoint};
+use store::{Log, LogIdentity, Mark, Page, Position, ReadError, RecordedEvent};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use uuid::Uuid;
 
 /// How many events are read at a time.
 const PAGE: i64 = 500;
@@ -32,14 +38,12 @@ const POLL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
-    #[error(
-        "JetStream holds another log, or one that is ahead of this database ({0}): stop, and run `daybook reconcile`"
-    )]
+    #[error("JetStream carries another history than the log ({0}): look, and run `daybook reconcile`")]
     Diverged(String),
     #[error(transparent)]
     Log(#[from] ReadError),
-    #[error("the checkpoints cannot be read: {0}")]
-    Checkpoints(#[from] sqlx::Error),
+    #[error("the database cannot be used: {0}")]
+    Database(#[from] sqlx::Error),
     #[error("JetStream does not answer: {0}")]
     JetStream(String),
     #[error("publishing stopped after position {after}: {source}")]
@@ -49,34 +53,36 @@ pub enum RelayError {
 /// Publishes the log. It needs no lease: two relays do no harm.
 pub struct Relay {
     log: Log,
-    /// For the checkpoints, when the stream has to be made.
+    /// For the checkpoints, when the stream has to be made, and for what is found in it that is not the log's.
     pool: PgPool,
     client: Client,
     jetstream: Context,
     hint: watch::Receiver<Position>,
     state: Option<State>,
+    /// What was last compared; it is remembered when the state is not.
+    compared: Option<Compared>,
     /// Something has been acknowledged since the stream was looked at.
     stores: bool,
-    /// The acknowledgements that are waited for, each with the position after which something went wrong if it is none.
+    /// Outstanding acknowledgements, oldest first, each with the last position before what it acknowledges.
     in_flight: VecDeque<(Position, PublishAckFuture)>,
     /// The page after the one that was sent last, if that was a full one.
-    next_page: Option<JoinHandle<Result<Vec<RecordedEvent>, ReadError>>>,
+    next_page: Option<JoinHandle<Result<Option<Page>, ReadError>>>,
 }
 
-/// What is known once the stream has been looked at.
+/// What is known once the stream has been compared.
 #[derive(Clone, Copy)]
 struct State {
     identity: LogIdentity,
     /// The stream's last sequence, once all that is in flight is stored.
     last: Position,
-    /// The log's event there; none before the first. Every page is read from it on, and it must not have changed.
-    last_event: Option<Uuid>,
+    /// The log's last mark at or before it. Every page is read after it, and so from a log that still has it.
+    mark: Mark,
     /// When the stream was last looked at.
     looked: Instant,
 }
 
 impl Relay {
-    /// `hint` changes when the log has grown.
+    /// `hint` changes when the log has grown. `pool` is in the role that projects.
     pub fn new(log: Log, pool: PgPool, jetstream: Context, hint: watch::Receiver<Position>) -> Self {
         Self {
             log,
@@ -85,90 +91,28 @@ impl Relay {
             jetstream,
             hint,
             state: None,
+            compared: None,
             stores: false,
             in_flight: VecDeque::new(),
             next_page: None,
         }
     }
 
-    /// Whether JetStream carries another history than the log; and why it must be one.
-    ///
-    /// # Errors
-    /// When either does not answer.
-    pub async fn diverged(&self) -> Result<Option<String>, RelayError> {
-        match self.resume().await {
-            Ok(_) => Ok(None),
-            Err(RelayError::Diverged(why)) => Ok(Some(why)),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Which log JetStream carries, and in which epoch, if it says so.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub async fn distributed(&self) -> Result<Option<LogIdentity>, RelayError> {
-        let stream = self.jetstream.get_stream(subject::STREAM).await;
-        let stream = stream.map_err(|e| RelayError::JetStream(e.to_string()))?;
-        Ok(js::identity(&stream.cached_info().config))
-    }
-
-    /// Looks where the stream ends, makes it if it is missing, and checks that it carries this log.
-    async fn resume(&self) -> Result<State, RelayError> {
-        let identity = self.log.identity().await?;
-        let mut stream = match self.jetstream.get_stream(subject::STREAM).await {
-            Ok(stream) => stream,
-            Err(e) => match e.kind() {
-                GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                    self.create(identity).await?
-                }
-                _ => return Err(RelayError::JetStream(e.to_string())),
-            },
-        };
-        let info = stream.info().await.map_err(|e| RelayError::JetStream(e.to_string()))?.clone();
-        if js::identity(&info.config) != Some(identity) {
-            return Err(RelayError::Diverged(format!("it says it carries {:?}", info.config.metadata)));
-        }
-        let last = info.state.last_sequence as Position;
-        let last_event = self.log.read_all(last - 1, 1).await?.into_iter().next().map(|event| event.event_id);
-        if last > 0 && last_event.is_none() {
-            return Err(RelayError::Diverged(format!("it has come to {last}, and the log has not")));
-        }
-        if info.state.messages > 0 {
-            let message = stream.get_raw_message(last as u64).await;
-            let message = message.map_err(|e| RelayError::JetStream(e.to_string()))?;
-            let published = message.headers.get(js::EVENT_ID).and_then(|id| id.as_str().parse::<Uuid>().ok());
-            if published != last_event {
-                return Err(diverged(last, published, last_event));
-            }
-        }
-        tracing::debug!(position = last, "the relay goes on after this position");
-        Ok(State { identity, last, last_event: last_event.filter(|_| last > 0), looked: Instant::now() })
-    }
-
-    /// The stream, beginning with the oldest event that a projection still needs, at most a window back.
-    async fn create(&self, identity: LogIdentity) -> Result<stream::Stream, RelayError> {
-        let head = self.log.head().await?;
-        let needed = checkpoint::live(&self.pool).await?.into_iter().map(|(_, position)| position).min();
-        let first = needed.unwrap_or(head).min(head).max(head - js::WINDOW) + 1;
-        tracing::warn!(first, "the stream is missing: it is made anew from this position");
-        let created = self.jetstream.create_stream(js::stream_config(identity, first)).await;
-        created.map_err(|e| RelayError::JetStream(e.to_string()))
-    }
-
-    /// The events from the stream's last one on.
-    async fn read(&mut self, state: State) -> Result<Vec<RecordedEvent>, RelayError> {
+    /// The groups after the last one that was sent; without what the stream has of the first.
+    async fn read(&mut self, state: State) -> Result<Option<Page>, RelayError> {
         let page = match self.next_page.take() {
             Some(page) => page.await.map_err(ReadError::Task)?,
-            None => self.log.read_all(state.last - 1, PAGE).await,
+            None => self.log.read_after(state.mark, PAGE).await,
         }?;
-        if page.len() == PAGE as usize
-            && let Some(last) = page.last()
-        {
-            let (log, after) = (self.log.clone(), last.position - 1);
-            self.next_page = Some(tokio::spawn(async move { log.read_all(after, PAGE).await }));
+        let Some(mut page) = page else { return Ok(None) };
+        if page.events.len() >= PAGE as usize {
+            let (log, after) = (self.log.clone(), page.end);
+            self.next_page = Some(tokio::spawn(async move { log.read_after(after, PAGE).await }));
         }
-        Ok(page)
+        if state.mark.position < state.last {
+            page.events.retain(|event| event.position > state.last);
+        }
+        Ok(Some(page))
     }
 
     /// Sends a page, and waits for no more acknowledgements than it must.
@@ -207,30 +151,18 @@ impl Relay {
 
     /// A page, or what is left of the last ones.
     async fn relay(&mut self, state: State) -> Result<(Outcome, State), RelayError> {
-        let page = self.read(state).await?;
-        let page = match state.last_event {
-            Some(expected) => match page.split_first() {
-                Some((last, page)) if last.event_id == expected => page,
-                other => return Err(diverged(state.last, Some(expected), other.map(|(last, _)| last.event_id))),
-            },
-            None => &page,
-        };
-        let Some(end) = page.last() else {
+        let Some(page) = self.read(state).await? else {
             if self.in_flight.is_empty() {
+                self.all_stored(state);
                 return Ok((Outcome::Idle, state));
             }
             while self.acknowledged().await? {}
             return Ok((Outcome::Worked(0), state));
         };
-        self.publish(state, page).await?;
-        let state = State { last: end.position, last_event: Some(end.event_id), ..state };
-        Ok((Outcome::Worked(page.len()), state))
+        self.publish(state, &page.events).await?;
+        let state = State { last: page.end.position, mark: page.end, ..state };
+        Ok((Outcome::Worked(page.events.len()), state))
     }
-}
-
-fn diverged(at: Position, published: Option<Uuid>, recorded: Option<Uuid>) -> RelayError {
-    let event = |id: Option<Uuid>| id.map_or("no event".to_owned(), |id| format!("event {id}"));
-    RelayError::Diverged(format!("at {at} it has {}, the log {}", event(published), event(recorded)))
 }
 
 fn headers(event: &RecordedEvent, State { identity, .. }: State) -> HeaderMap {
@@ -270,7 +202,12 @@ impl Step for Relay {
                 self.state = Some(state);
                 Ok(worked)
             }
-            // Another relay was faster, or an acknowledgement was late.
+            // The log has gone on from an older state: the next step finds out what that means for the stream.
+            Err(RelayError::Log(ReadError::OtherHistory(position))) => {
+                tracing::warn!(position, "the log does not have what was published up to this position");
+                Ok(Outcome::Worked(0))
+            }
+            // Another relay was faster, or an acknowledgement was late; or somebody else has published.
             Err(RelayError::Publish { source, .. }) if source.kind() == PublishErrorKind::WrongLastSequence => {
                 Ok(Outcome::Worked(0))
             }

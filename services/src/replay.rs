@@ -10,13 +10,13 @@ pub use copy::{Copied, CopyName, Part, copy};
 use crate::codec::{self, DecodeError};
 use crate::projector::RENEW;
 use projections::rebuild::Rebuild;
-use projections::{Comparison, Delivered, ReadModel};
+use projections::{Batch, Comparison, ReadModel};
 use serde::Serialize;
 use sqlx::{PgPool, Postgres, Transaction};
 use std::time::{Duration, Instant};
 use store::checkpoint::{self, AdvanceError};
 use store::lease::{self, Lease};
-use store::{Filter, Log, Position, ReadError, RecordedEvent};
+use store::{Filter, Log, Position, ReadError};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -171,8 +171,9 @@ struct Replay<'a, 'b> {
 
 /// A page of the log, with the events that matter decoded.
 struct Page {
-    events: Vec<Delivered>,
-    last: RecordedEvent,
+    batch: Batch,
+    /// The last position of the page, whether that event matters or not.
+    last: Position,
 }
 
 impl Replay<'_, '_> {
@@ -208,15 +209,14 @@ impl Replay<'_, '_> {
     ) -> Result<(), ReplayError> {
         let mut pages = self.pages(target);
         while let Some(page) = pages.recv().await {
-            let Page { events, last } = page?;
-            let position = last.position;
+            let Page { batch, last } = page?;
             self.owner.hold().await?;
-            self.rebuild.take(self.owner.pool, &events, last).await?;
+            self.rebuild.take(self.owner.pool, &batch, last).await?;
             if self.written.elapsed() >= WRITTEN {
                 self.rebuild.write(self.owner.pool).await?;
                 self.written = Instant::now();
             }
-            progress(position, target);
+            progress(last, target);
         }
         Ok(())
     }
@@ -280,11 +280,11 @@ impl Replay<'_, '_> {
     }
 }
 
-fn decoded(page: Vec<RecordedEvent>, categories: &[&str], filter: &Filter) -> Result<Page, ReplayError> {
-    let last = page.last().cloned().ok_or(ReplayError::Log(ReadError::Ended))?;
-    let ours = page.into_iter().filter(|event| categories.contains(&event.stream.category.name));
+fn decoded(page: store::Page, categories: &[&str], filter: &Filter) -> Result<Page, ReplayError> {
+    let last = page.events.last().ok_or(ReplayError::Log(ReadError::Ended))?.position;
+    let ours = page.events.into_iter().filter(|event| categories.contains(&event.stream.category.name));
     let events = ours.filter(|event| filter.matches(event)).map(codec::deliver).collect::<Result<_, _>>()?;
-    Ok(Page { events, last })
+    Ok(Page { batch: Batch { events, proof: page.end }, last })
 }
 
 /// A transaction that may take as long as the read model is large.

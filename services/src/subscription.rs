@@ -28,14 +28,19 @@ impl Subscription {
     /// this one would have.
     pub async fn next(&mut self) -> Result<Vec<Delivered>, FeedError> {
         loop {
-            let mut page = self.reader.next(self.position, PAGE).await?;
-            match page.last() {
-                Some(last) => self.position = last.record().position,
-                None => self.reader.grown().await,
+            let Some(mut batch) = self.reader.next(self.position, PAGE).await? else {
+                self.reader.grown().await;
+                continue;
+            };
+            if !self.reader.proves(&batch).await? {
+                continue;
             }
-            page.retain(|one| self.filter.matches(one.record()));
-            if !page.is_empty() {
-                return Ok(page);
+            if let Some(last) = batch.events.last() {
+                self.position = last.record().position;
+            }
+            batch.events.retain(|one| self.filter.matches(one.record()));
+            if !batch.events.is_empty() {
+                return Ok(batch.events);
             }
         }
     }

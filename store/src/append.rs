@@ -39,9 +39,10 @@ pub enum AppendError {
     /// The command id is spent: its first event stands at `position`.
     #[error("the command has been recorded already, at position {position}")]
     AlreadyRecorded { position: Position },
-    /// What it was decided on is not in the log: an append before it in one of its chains was not written.
+    /// What it was decided on is not in the log: an append before it in one of its speculations was not
+    /// written, or the log has gone on from an older state.
     #[error("what it was decided on was not written")]
-    Unfounded,
+    DependencyAborted,
     /// It can never be written as it is.
     #[error("{0}")]
     Refused(String),

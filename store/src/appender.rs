@@ -4,12 +4,14 @@
 //! fill a group: what queued up while one group was in flight is the next one, and a client alone pays nothing.
 
 use crate::batch::{Answers, Batch, Outcome, Waiting};
+use crate::chain::Mark;
 use crate::check::check;
 use crate::connection::{Connection, is_broken};
 use crate::event_types::Registered;
-use crate::group::Group;
+use crate::group::{Group, Prepared};
+use crate::history::{History, Seen};
 use crate::known::Known;
-use crate::{Append, AppendError, Appended, Chain, Position, connect};
+use crate::{Append, AppendError, Appended, Position, Speculation, connect};
 use sqlx::postgres::PgConnection;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -19,6 +21,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 const QUEUE: usize = 4096;
 /// How long the log is held at most for those who decide again.
 const HOLD: Duration = Duration::from_millis(20);
+/// The SQLSTATE of `append_group` for a mark that the log does not have.
+const OTHER_HISTORY: &str = "YH001";
 /// What begins a transaction that holds the log. Should this process be stopped meanwhile, Postgres ends it.
 const BEGIN_HOLD: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '1s'; SELECT daybook.hold_log()";
 
@@ -27,6 +31,7 @@ const BEGIN_HOLD: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout =
 pub struct Appender {
     queue: mpsc::Sender<Job>,
     head: watch::Receiver<Position>,
+    history: History,
 }
 
 /// An append that waits for its turn, behind those that were submitted before it.
@@ -58,9 +63,11 @@ impl Appender {
         let options = connect::options(url, connect::Role::Append)?;
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (moved, head) = watch::channel(0);
-        let (known, registered) = (Known::default(), Registered::default());
-        tokio::spawn(Worker { connection: Connection::new(options), known, registered, moved }.run(jobs));
-        Ok(Self { queue, head })
+        let (known, registered, history) = (Known::default(), Registered::default(), History::default());
+        let worker =
+            Worker { connection: Connection::new(options), history: history.clone(), known, registered, moved };
+        tokio::spawn(worker.run(jobs));
+        Ok(Self { queue, head, history })
     }
 
     /// Writes `append` if all that it expects is so, and returns once it is durable.
@@ -72,14 +79,15 @@ impl Appender {
     }
 
     /// Puts `append` into the queue. What is submitted later is tried later: so an append may expect what those before
-    /// it will have written. `chains` are those that it continues, one for each of its streams, in their order; or none.
+    /// it will have written. `speculations` are those that it continues, one for each of its streams, in their order; or
+    /// none.
     ///
     /// # Errors
     /// `Refused`, if it can never be written, and `Unavailable`, if the appender has ended.
-    pub async fn submit(&self, append: Append, chains: Vec<Chain>) -> Result<Submitted, AppendError> {
+    pub async fn submit(&self, append: Append, speculations: Vec<Speculation>) -> Result<Submitted, AppendError> {
         check(&append)?;
         let (reply, answer) = oneshot::channel();
-        let job = Job::Append(Waiting { append, chains, reply });
+        let job = Job::Append(Waiting { append: Prepared::new(append), speculations, reply });
         self.queue.send(job).await.map_err(|_| ended())?;
         Ok(Submitted { answer })
     }
@@ -99,6 +107,11 @@ impl Appender {
     /// Returns when the appender can append no more, by a defect: the process has to be started again.
     pub async fn ended(&self) {
         self.queue.closed().await;
+    }
+
+    /// What the process has seen of the log. Who decides on what a loader reads gives it to that as well.
+    pub fn history(&self) -> History {
+        self.history.clone()
     }
 
     /// The position of the last event that this appender wrote: a hint that there is more to read.
@@ -124,6 +137,7 @@ fn ended() -> AppendError {
 /// The task that owns the connection.
 struct Worker {
     connection: Connection,
+    history: History,
     known: Known,
     registered: Registered,
     moved: watch::Sender<Position>,
@@ -207,24 +221,28 @@ impl Worker {
     }
 
     async fn write(&mut self, batch: Batch) -> Answers {
+        // First: what is decided on a state that was read later is not in the batch.
+        let seen = self.history.seen();
         // Only now: what came of the batch before this one was not known when this one was gathered.
-        let (batch, unfounded) = batch.founded();
-        let answers = if batch.is_empty() { Answers::default() } else { self.write_founded(batch).await };
-        answers.and_unfounded(unfounded)
+        let (batch, aborted) = batch.without_aborted();
+        let answers = if batch.is_empty() { Answers::default() } else { self.write_decided(batch, seen).await };
+        answers.and_aborted(aborted)
     }
 
-    async fn write_founded(&mut self, batch: Batch) -> Answers {
+    async fn write_decided(&mut self, batch: Batch, seen: Seen) -> Answers {
         let group = batch.group();
         let kept = self.connection.is_kept();
-        let outcomes = match self.call(group, false).await {
+        let outcomes = match self.call(group, &seen, false).await {
             // An event id or a stream that exists already fails the whole statement. Asked to check, it tells which.
-            Err(e) if is_taken(&e) => self.call(group, true).await,
+            Err(e) if is_taken(&e) => self.call(group, &seen, true).await,
             // A connection that had been kept was broken: perhaps long ago. What it did write after all is found.
-            Err(e) if kept && is_broken(&e) => self.call(group, true).await,
+            Err(e) if kept && is_broken(&e) => self.call(group, &seen, true).await,
             outcomes => outcomes,
         };
         match outcomes {
-            Ok(outcomes) => self.take_in(batch, outcomes),
+            Ok(outcomes) => self.settle(batch, &seen, outcomes),
+            // What was decided on the other history is aborted by now. The others are written.
+            Err(e) if is_other_history(&e) => Box::pin(self.write(batch)).await,
             Err(e) if is_data_error(&e) && batch.len() > 1 => {
                 let mut answers = Answers::default();
                 for waiting in batch.into_waiting() {
@@ -262,10 +280,12 @@ impl Worker {
             }
         };
         _ = tokio::time::timeout(HOLD, meanwhile).await;
-        let (batch, unfounded) = gathered.next_batch().founded();
-        let answers = match self.call(batch.group(), false).await {
+        let batch = gathered.next_batch();
+        let seen = self.history.seen();
+        let (batch, aborted) = batch.without_aborted();
+        let answers = match self.call(batch.group(), &seen, false).await {
             Ok(outcomes) => match self.execute("COMMIT").await {
-                Ok(()) => self.take_in(batch, outcomes),
+                Ok(()) => self.settle(batch, &seen, outcomes),
                 Err(e) => failed(batch, &e),
             },
             Err(_) => {
@@ -273,27 +293,41 @@ impl Worker {
                 self.write(batch).await
             }
         };
-        answers.and_unfounded(unfounded)
+        answers.and_aborted(aborted)
     }
 
-    fn take_in(&mut self, batch: Batch, outcomes: Vec<Outcome>) -> Answers {
-        self.known.take_in(batch.group().appends(), &outcomes);
+    /// Notes what a call came to that is committed.
+    fn settle(&mut self, batch: Batch, seen: &Seen, (outcomes, end): (Vec<Outcome>, Option<Mark>)) -> Answers {
+        if let Some(end) = end {
+            self.known.note(batch.group().appends(), &outcomes, end);
+            self.history.advance(&seen.branch, end);
+        }
         let last = outcomes.iter().flatten().map(|appended| appended.position).max();
         // The hint goes out before the answers, so that what follows from it is under way.
         last.into_iter().for_each(|last| _ = self.moved.send_replace(last));
         batch.settled(outcomes)
     }
 
-    /// One call of `append_group`.
-    async fn call(&mut self, group: &Group, check: bool) -> Result<Vec<Outcome>, sqlx::Error> {
-        let known_head = self.known.vouches_for(group);
+    /// One call of `append_group`: what came of each append, and where the log ends then.
+    async fn call(
+        &mut self,
+        group: &Group,
+        seen: &Seen,
+        check: bool,
+    ) -> Result<(Vec<Outcome>, Option<Mark>), sqlx::Error> {
+        let vouched = self.known.vouches_for(group, seen.mark);
         let registered = &mut self.registered;
         let called = self.connection.call(async |connection: &mut PgConnection| {
             registered.register(connection, group.appends()).await?;
-            group.call(connection, known_head, check).await
+            group.call(connection, seen.mark, vouched, check).await
         });
-        let rows = called.await;
-        Ok(group.outcomes(self.heed(rows)?))
+        let called = called.await;
+        if called.as_ref().is_err_and(is_other_history) {
+            self.history.lose(&seen.branch, None);
+        }
+        let rows = self.heed(called)?;
+        let end = Group::end(&rows);
+        Ok((group.outcomes(rows), end))
     }
 
     async fn execute(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
@@ -327,6 +361,11 @@ fn failed(batch: Batch, error: &sqlx::Error) -> Answers {
 fn is_taken(error: &sqlx::Error) -> bool {
     let constraint = error.as_database_error().and_then(|e| e.constraint());
     matches!(constraint, Some("events_event_id" | "events_stream_version"))
+}
+
+/// `append_group` says that the log does not have what this process has seen of it.
+fn is_other_history(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == OTHER_HISTORY)
 }
 
 /// Classes 22 (data), 23 (constraint), 54 (limits): something in the group cannot be written, whenever it is tried.

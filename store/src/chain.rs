@@ -1,40 +1,279 @@
-//! What appends build on: what those before them are to write.
+//! The hash chain: one link for each group of appends, over all that the log says of its events.
+//!
+//! Ids do not tell two histories of a log apart: they derive from what a client sends, and survive a fork. A link does:
+//! it covers every event up to its own, in order. So whoever holds a position with its link can ask whether the log still
+//! has that history; and a log that was altered anywhere does not fit its links any more.
+//!
+//! The bytes are those of PostgreSQL's binary format, so that SQL can prove a chain as well (`daybook.event_digest`,
+//! migration 0028). `docs/wire.md` has the definition.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use crate::event::{Metadata, RecordedEvent};
+use crate::{Position, StreamId, Version};
+use chrono::{DateTime, Utc};
+use sha2::{Digest as _, Sha256};
+use std::fmt;
+use std::str::FromStr;
+use uuid::Uuid;
 
-/// The appends of one process that were each decided on what those before it are to write to a stream. Once one of them
-/// does not write what it was to, no later one is written: the version that it expects may be there, but by another's
-/// events.
-#[derive(Debug, Clone, Default)]
-pub struct Chain(Arc<AtomicU8>);
+/// 2000-01-01, when Postgres' time begins, in microseconds of Unix time.
+pub(crate) const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
-/// How a chain is broken. It is whole at 0.
-const CUT: u8 = 1;
-const OVERTAKEN: u8 = 2;
+/// What is immutable of an event and known before it is recorded: the SHA-256 of its fields.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// Each field is its length as 32 bits, big-endian, and its bytes; a field without a value is the length -1 alone.
+    pub fn of(
+        stream: StreamId,
+        event_id: Uuid,
+        event_type: &str,
+        schema_version: i16,
+        metadata: &Metadata,
+        payload: &str,
+    ) -> Self {
+        let mut fields = Fields(Vec::with_capacity(payload.len() + 320));
+        fields.add(stream.category.name.as_bytes());
+        fields.add(stream.id.as_bytes());
+        fields.add(event_id.as_bytes());
+        fields.add(event_type.as_bytes());
+        fields.add(&schema_version.to_be_bytes());
+        fields.add(&metadata.origin.code().to_be_bytes());
+        fields.add(&micros(metadata.occurred_at).to_be_bytes());
+        fields.add(metadata.correlation_id.as_bytes());
+        fields.add_option(metadata.causation_id.as_ref().map(|id| &id.as_bytes()[..]));
+        fields.add(metadata.command_id.as_bytes());
+        fields.add(&metadata.fingerprint.0);
+        fields.add(metadata.actor.as_bytes());
+        fields.add_option(metadata.traceparent.as_deref().map(str::as_bytes));
+        fields.add(payload.as_bytes());
+        Self(Sha256::digest(&fields.0).into())
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex(f, &self.0)
+    }
+}
+
+struct Fields(Vec<u8>);
+
+impl Fields {
+    fn add(&mut self, field: &[u8]) {
+        self.0.extend_from_slice(&(field.len() as u32).to_be_bytes());
+        self.0.extend_from_slice(field);
+    }
+
+    fn add_option(&mut self, field: Option<&[u8]>) {
+        match field {
+            Some(field) => self.add(field),
+            None => self.0.extend_from_slice(&(-1_i32).to_be_bytes()),
+        }
+    }
+}
+
+impl RecordedEvent {
+    /// The digest of what it holds.
+    pub fn digest(&self) -> Digest {
+        let Self { stream, event_id, event_type, schema_version, metadata, payload, .. } = self;
+        Digest::of(*stream, *event_id, event_type, *schema_version, metadata, payload)
+    }
+}
+
+/// Microseconds since 2000, as Postgres stores a time.
+fn micros(at: DateTime<Utc>) -> i64 {
+    at.timestamp_micros() - POSTGRES_EPOCH
+}
+
+/// The chain's value after a group. Written as 64 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
+#[sqlx(transparent, no_pg_array)]
+pub struct Link(pub [u8; 32]);
+
+impl Link {
+    /// The value before the first group.
+    pub const GENESIS: Self = Self([0; 32]);
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex(f, &self.0)
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex(f, &self.0)
+    }
+}
+
+fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+impl FromStr for Link {
+    type Err = BadLink;
+
+    fn from_str(hex: &str) -> Result<Self, BadLink> {
+        if hex.len() != 64 {
+            return Err(BadLink);
+        }
+        let digit = |byte: u8| char::from(byte).to_digit(16).ok_or(BadLink);
+        let mut bytes = [0; 32];
+        for (byte, digits) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+            *byte = (digit(digits[0])? << 4 | digit(digits[1])?) as u8;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<&[u8]> for Link {
+    type Error = BadLink;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, BadLink> {
+        bytes.try_into().map(Self).map_err(|_| BadLink)
+    }
+}
+
+/// A link has 32 bytes, or 64 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a link of 32 bytes")]
+pub struct BadLink;
+
+/// A place in one history of the log: the last position of a group, and the chain's value there. A log that has it has
+/// all events that led to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    pub position: Position,
+    pub link: Link,
+}
+
+impl Mark {
+    /// Before the first event. Every log has it.
+    pub const GENESIS: Self = Self { position: 0, link: Link::GENESIS };
+}
+
+/// The events of one group, being linked to what is before them.
+#[derive(Clone)]
+struct Group {
+    hash: Sha256,
+    recorded_at: DateTime<Utc>,
+    last: Position,
+}
+
+impl Group {
+    fn begin(before: Link, first: &RecordedEvent) -> Self {
+        let mut hash = Sha256::new_with_prefix(before.0);
+        hash.update(first.position.to_be_bytes());
+        hash.update(micros(first.recorded_at).to_be_bytes());
+        Self { hash, recorded_at: first.recorded_at, last: first.position - 1 }
+    }
+
+    fn add(&mut self, event: &RecordedEvent) {
+        self.hash.update(entry(event.version, &event.digest()));
+        self.last = event.position;
+    }
+
+    fn end(self) -> Mark {
+        Mark { position: self.last, link: Link(self.hash.finalize().into()) }
+    }
+}
+
+/// What a group's link covers of one of its events: the version, and the digest.
+pub(crate) fn entry(version: Version, digest: &Digest) -> [u8; 40] {
+    let mut entry = [0; 40];
+    entry[..8].copy_from_slice(&version.to_be_bytes());
+    entry[8..].copy_from_slice(digest.bytes());
+    entry
+}
+
+/// Follows a chain, event by event, from a mark on.
+#[derive(Clone)]
+pub struct Chain {
+    end: Mark,
+    /// The group that is not complete yet.
+    open: Option<Group>,
+}
+
+/// Why an event is not the next one of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BrokenChain {
+    #[error("position {found} comes after {before}")]
+    Position { before: Position, found: Position },
+    #[error("the event at position {0} was recorded at another time than its group")]
+    Time(Position),
+    #[error("the link at position {0} does not follow from the events up to it")]
+    Link(Position),
+}
+
+impl BrokenChain {
+    /// Of the event that does not fit.
+    pub fn position(self) -> Position {
+        match self {
+            Self::Position { found, .. } => found,
+            Self::Time(position) | Self::Link(position) => position,
+        }
+    }
+}
 
 impl Chain {
-    /// Whether it takes no more appends, for one was not written, or the stream had gone on without them. Who decides
-    /// again begins another chain.
-    pub fn is_broken(&self) -> bool {
-        self.0.load(Ordering::Acquire) >= CUT
+    /// What follows `mark`.
+    pub fn after(mark: Mark) -> Self {
+        Self { end: mark, open: None }
     }
 
-    /// Whether it is broken because another process was faster.
-    pub fn is_overtaken(&self) -> bool {
-        self.0.load(Ordering::Acquire) == OVERTAKEN
+    /// The end of the last group that is complete, and fits.
+    pub fn end(&self) -> Mark {
+        self.end
     }
 
-    pub(crate) fn cut(&self) {
-        self.0.fetch_max(CUT, Ordering::Release);
+    /// The last event that was taken, also of a group that is not complete.
+    pub fn position(&self) -> Position {
+        self.open.as_ref().map_or(self.end.position, |group| group.last)
     }
 
-    pub(crate) fn overtake(&self) {
-        self.0.fetch_max(OVERTAKEN, Ordering::Release);
+    /// Takes the next event; says whether it completes its group.
+    ///
+    /// # Errors
+    /// When it does not follow, or its link does not come of what is before it. The chain is then where its last complete
+    /// group ended.
+    pub fn take(&mut self, event: &RecordedEvent) -> Result<bool, BrokenChain> {
+        let mut group = self.next_of(event)?;
+        group.add(event);
+        let Some(link) = event.link else {
+            self.open = Some(group);
+            return Ok(false);
+        };
+        let end = group.end();
+        if end.link != link {
+            return Err(BrokenChain::Link(event.position));
+        }
+        self.end = end;
+        Ok(true)
     }
 
-    /// Tells it from every other chain.
-    pub(crate) fn key(&self) -> usize {
-        Arc::as_ptr(&self.0).addr()
+    /// Ends the group that is open with the last event that was taken; `None` if none is open.
+    pub(crate) fn close(&mut self) -> Option<Mark> {
+        self.end = self.open.take()?.end();
+        Some(self.end)
+    }
+
+    /// The group that the event belongs to.
+    fn next_of(&mut self, event: &RecordedEvent) -> Result<Group, BrokenChain> {
+        let before = self.position();
+        let open = self.open.take();
+        if event.position != before + 1 {
+            return Err(BrokenChain::Position { before, found: event.position });
+        }
+        match open {
+            Some(group) if group.recorded_at != event.recorded_at => Err(BrokenChain::Time(event.position)),
+            Some(group) => Ok(group),
+            None => Ok(Group::begin(self.end.link, event)),
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! How far a projection has come. A checkpoint moves in the transaction that writes the rows, and for its owner alone.
 
+use crate::Position;
+use crate::chain::Mark;
 use crate::lease::{self, Lease};
-use crate::{Position, RecordedEvent};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
 /// A projection's place in the log, in one generation of its rows.
@@ -13,6 +14,23 @@ pub struct Checkpoint {
     pub position: Position,
     /// How often somebody else than its owner has written rows.
     pub edits: i64,
+    /// The proof of the events that its owner has taken in. None, if it has taken in none since it read the checkpoint: then
+    /// it remembers nothing of them.
+    pub proof: Option<Mark>,
+}
+
+impl Checkpoint {
+    fn stored(generation: i32, live: bool, position: Position, edits: i64) -> Self {
+        Self { generation, live, position, edits, proof: None }
+    }
+}
+
+/// A checkpoint as it is stored.
+macro_rules! stored {
+    ($query:literal, $($argument:expr),*) => {
+        sqlx::query!($query, $($argument),*)
+            .map(|row| Checkpoint::stored(row.generation, row.live, row.position, row.edits))
+    };
 }
 
 /// What was in the transaction must not be committed.
@@ -26,8 +44,9 @@ pub enum AdvanceError {
         "the rows of {projection} are of version {live}, this build has version {ours}: run `daybook replay {projection}`"
     )]
     OtherVersion { projection: &'static str, live: i16, ours: i16 },
-    /// The events come from somewhere else: from before a restore, say.
-    #[error("the log has another event at position {0}, or none")]
+    /// The events, or those that were taken in before, are not the log's: it has gone on from an older state, or somebody has
+    /// forged them.
+    #[error("the log does not have the events up to position {0}")]
     NotInLog(Position),
     #[error("the checkpoint cannot be moved: {0}")]
     Database(#[from] sqlx::Error),
@@ -43,8 +62,7 @@ pub async fn take(
     version: i16,
     lease: &Lease,
 ) -> Result<Checkpoint, AdvanceError> {
-    let taken = sqlx::query_as!(
-        Checkpoint,
+    let taken = stored!(
         "UPDATE daybook.checkpoints SET fence = $2 WHERE projection = $1 AND live AND fence <= $2 AND version = $3
          RETURNING generation, live, position, edits",
         projection,
@@ -62,42 +80,53 @@ pub async fn take(
     }
 }
 
-/// Moves the checkpoint to the event `to`, within the transaction that writes the rows of the events in between.
+/// Moves the checkpoint to position `to`, within the transaction that writes the rows of the events in between. `proof` is a
+/// mark at or after `to` in the history of these events.
 ///
 /// # Errors
-/// When it is not at `from` or no longer under this fence: another owner has moved on. When `to` is not in the log: an
-/// event that is proves all before it, for two histories of a log differ from one position on.
+/// When it is not at `from` or no longer under this fence: another owner has moved on. When the log does not have `proof`,
+/// or that of the events before.
 pub async fn advance(
     transaction: &mut PgConnection,
     projection: &'static str,
     from: Checkpoint,
-    to: &RecordedEvent,
+    to: Position,
+    proof: Mark,
     fence: i64,
 ) -> Result<Checkpoint, AdvanceError> {
+    debug_assert!(from.position < to && to <= proof.position, "{from:?}, {to}, {proof:?}");
+    let before = from.proof.unwrap_or(proof);
     let moved = sqlx::query!(
         "UPDATE daybook.checkpoints SET position = $4, moved_at = clock_timestamp(), last_error = NULL
          WHERE projection = $1 AND generation = $2 AND position = $3 AND fence = $5 AND live = $7 AND edits = $8
-           AND EXISTS (SELECT FROM daybook.events WHERE position = $4 AND event_id = $6)",
+           AND EXISTS (SELECT FROM daybook.events WHERE position = $6 AND link = $9)
+           AND EXISTS (SELECT FROM daybook.events WHERE position = $10 AND link = $11)",
         projection,
         from.generation,
         from.position,
-        to.position,
+        to,
         fence,
-        to.event_id,
+        proof.position,
         from.live,
-        from.edits
+        from.edits,
+        &proof.link.0[..],
+        before.position,
+        &before.link.0[..]
     );
     if moved.execute(&mut *transaction).await?.rows_affected() == 1 {
-        return Ok(Checkpoint { position: to.position, ..from });
+        return Ok(Checkpoint { position: to, proof: Some(proof), ..from });
     }
-    let recorded = sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM daybook.events WHERE position = $1 AND event_id = $2) AS "recorded!""#,
-        to.position,
-        to.event_id
+    let proved = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM daybook.events WHERE position = $1 AND link = $2)
+              AND EXISTS (SELECT FROM daybook.events WHERE position = $3 AND link = $4) AS "proved!""#,
+        proof.position,
+        &proof.link.0[..],
+        before.position,
+        &before.link.0[..]
     );
-    match recorded.fetch_one(transaction).await? {
+    match proved.fetch_one(transaction).await? {
         true => Err(AdvanceError::Fenced(projection)),
-        false => Err(AdvanceError::NotInLog(to.position)),
+        false => Err(AdvanceError::NotInLog(to)),
     }
 }
 
@@ -106,8 +135,7 @@ pub async fn advance(
 /// # Errors
 /// When Postgres fails.
 pub async fn hold_live(transaction: &mut PgConnection, projection: &'static str) -> Result<Checkpoint, sqlx::Error> {
-    sqlx::query_as!(
-        Checkpoint,
+    stored!(
         "SELECT generation, live, position, edits FROM daybook.checkpoints WHERE projection = $1 AND live FOR UPDATE",
         projection
     )
@@ -125,8 +153,7 @@ pub async fn resume(
     version: i16,
     fence: i64,
 ) -> Result<Option<Checkpoint>, sqlx::Error> {
-    sqlx::query_as!(
-        Checkpoint,
+    stored!(
         "UPDATE daybook.checkpoints SET fence = $3
          WHERE projection = $1 AND NOT live AND NOT kept AND version = $2
          RETURNING generation, live, position, edits",
@@ -148,8 +175,7 @@ pub async fn take_kept(
     version: i16,
     fence: i64,
 ) -> Result<Option<Checkpoint>, sqlx::Error> {
-    sqlx::query_as!(
-        Checkpoint,
+    stored!(
         "UPDATE daybook.checkpoints SET fence = $3
          WHERE projection = $1 AND kept AND version = $2
          RETURNING generation, live, position, edits",
@@ -173,8 +199,7 @@ pub async fn begin(
     fence: i64,
 ) -> Result<Checkpoint, sqlx::Error> {
     let live = hold_live(transaction, projection).await?;
-    sqlx::query_as!(
-        Checkpoint,
+    stored!(
         "INSERT INTO daybook.checkpoints AS c (projection, generation, live, version, fence)
          VALUES ($1, 3 - $2, false, $3, $4)
          ON CONFLICT ON CONSTRAINT checkpoints_generation DO UPDATE

@@ -4,6 +4,7 @@
 //! function writes. Texts stay where they were received.
 
 use crate::Category;
+use crate::chain::{Link, POSTGRES_EPOCH};
 use crate::event::RecordedEvent;
 use crate::read::{ReadError, Row};
 use bytes::{Buf, Bytes};
@@ -14,13 +15,11 @@ use uuid::Uuid;
 /// The columns of an event, in the order that they are taken apart in.
 pub(crate) const COLUMNS: &str = "position, version, recorded_at, occurred_at, category, schema_version, origin, \
                                   stream_id, event_id, correlation_id, causation_id, command_id, fingerprint, \
-                                  event_type, actor, traceparent, payload";
-const COLUMN_COUNT: i16 = 17;
+                                  event_type, actor, traceparent, payload, link";
+const COLUMN_COUNT: i16 = 18;
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 /// What stands after the last row in place of a number of columns.
 const TRAILER: i16 = -1;
-/// 2000-01-01, when Postgres' time begins, in microseconds of Unix time.
-const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
 /// Takes the messages of one COPY, in order.
 #[derive(Default)]
@@ -101,6 +100,10 @@ fn row(message: &mut Bytes) -> Result<Row, Bad> {
             None => None,
         },
         payload: text(message, "payload")?,
+        link: match column(message, "link")? {
+            Some(link) => Some(Link::try_from(&*link).map_err(|_| Bad("link"))?),
+            None => None,
+        },
     })
 }
 

@@ -1,5 +1,6 @@
 //! Events before and after they are recorded, and the ids that are derived for them.
 
+use crate::chain::Link;
 use crate::{Position, StreamId, Version};
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -32,6 +33,8 @@ pub struct RecordedEvent {
     pub recorded_at: DateTime<Utc>,
     pub metadata: Metadata,
     pub payload: Payload,
+    /// The chain's value after the group of appends that it is of: on the last event of the group, and on no other.
+    pub link: Option<Link>,
 }
 
 /// What happened: JSON text, stored and sent on as it is, byte for byte. It may hold what is nobody's business, so

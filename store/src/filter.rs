@@ -51,6 +51,7 @@ mod tests {
                 traceparent: None,
             },
             payload: "{}".into(),
+            link: None,
         }
     }
 

@@ -1,9 +1,10 @@
 //! A group of appends as the arrays that the database function `append_group` takes, and its answer as outcomes.
 
+use crate::chain::{self, Digest, Link, Mark};
 use crate::check::MAX_BYTES;
 use crate::event::event_id;
-use crate::{Append, AppendError, Appended, Chain, ExpectedVersion, Position, StreamId, Version};
-use chrono::{DateTime, Utc};
+use crate::{Append, AppendError, Appended, ExpectedVersion, NewEvent, Position, Speculation, StreamId, Version};
+use chrono::{DateTime, SubsecRound, Utc};
 use sqlx::PgConnection;
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -13,7 +14,37 @@ const MAX_GROUP: usize = 256;
 /// How the function is told "at least one event".
 const MUST_EXIST: Version = -1;
 
-/// The appends of one call. What the arrays mean is written down in `migrations/0002_append_group.sql`.
+/// An append with what is derived from it: that is done by who submits it, not by the task that all wait for.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    append: Append,
+    /// An id and a digest for each event, in order.
+    event_ids: Vec<Uuid>,
+    digests: Vec<Digest>,
+}
+
+impl Prepared {
+    pub(crate) fn new(mut append: Append) -> Self {
+        // As it will be stored: Postgres has no nanoseconds.
+        append.metadata.occurred_at = append.metadata.occurred_at.trunc_subsecs(6);
+        let events = || append.streams.iter().flat_map(|s| s.events.iter().map(|event| (s.stream, event)));
+        let event_ids: Vec<Uuid> =
+            events().enumerate().map(|(index, _)| event_id(append.metadata.command_id, index)).collect();
+        let digest = |((stream, event), id): ((StreamId, &NewEvent), &Uuid)| {
+            Digest::of(stream, *id, &event.event_type, event.schema_version, &append.metadata, &event.payload)
+        };
+        let digests = events().zip(&event_ids).map(digest).collect();
+        Self { append, event_ids, digests }
+    }
+}
+
+impl AsRef<Append> for Prepared {
+    fn as_ref(&self) -> &Append {
+        &self.append
+    }
+}
+
+/// The appends of one call. What the arrays mean is written down in `migrations/0028_hash_chain.sql`.
 #[derive(Default)]
 pub(crate) struct Group {
     appends: Vec<Append>,
@@ -21,7 +52,7 @@ pub(crate) struct Group {
     bytes: usize,
     streams: Vec<StreamId>,
     numbers: HashMap<StreamId, i32>,
-    /// The last event of each chain so far, for `event_previous`. (A chain is of one stream.)
+    /// The last event of each speculation so far, for `event_previous`. (A speculation is of one stream.)
     last_event: HashMap<usize, i32>,
     event_append: Vec<i32>,
     event_stream: Vec<i32>,
@@ -29,6 +60,8 @@ pub(crate) struct Group {
     event_previous: Vec<Option<i32>>,
     event_ids: Vec<Uuid>,
     schema_versions: Vec<i16>,
+    /// What the group's link covers of each event.
+    entries: Vec<u8>,
     expect_append: Vec<i32>,
     expect_stream: Vec<i32>,
     expect_version: Vec<Version>,
@@ -44,6 +77,8 @@ pub(crate) struct Row {
     stream: Option<i32>,
     expected_version: Option<Version>,
     actual_version: Option<Version>,
+    end_position: Option<Position>,
+    end_link: Option<Link>,
 }
 
 impl Group {
@@ -60,10 +95,11 @@ impl Group {
         self.appends.is_empty() || self.appends.len() < MAX_GROUP && self.bytes + bytes(append) <= MAX_BYTES
     }
 
-    /// Adds an append with the chains of its streams, or with none.
-    pub(crate) fn add(&mut self, append: Append, chains: &[Chain]) {
+    /// Adds an append with the speculations of its streams, or with none.
+    pub(crate) fn add(&mut self, append: Prepared, speculations: &[Speculation]) {
+        let Prepared { append, event_ids, digests } = append;
         let number = self.appends.len() as i32 + 1;
-        let mut index = 0;
+        let mut digests = digests.iter();
         for (n, write) in append.streams.iter().enumerate() {
             let stream = self.stream_number(write.stream);
             let claimed = write.expected.version();
@@ -74,22 +110,24 @@ impl Group {
                 (ExpectedVersion::Exists, None) => self.expect(number, stream, MUST_EXIST),
                 (_, None) => {}
             }
-            // Without a chain, it does not share the fate of an append before it.
-            let chain = chains.get(n).map(Chain::key);
-            let mut previous = chain.and_then(|chain| self.last_event.get(&chain).copied());
+            // Without a speculation, it does not share the fate of an append before it.
+            let speculation = speculations.get(n).map(Speculation::key);
+            let mut previous = speculation.and_then(|speculation| self.last_event.get(&speculation).copied());
             for (version, event) in (1..).zip(&write.events) {
                 self.event_append.push(number);
                 self.event_stream.push(stream);
                 self.event_version.push(claimed.map(|claimed| claimed + version));
                 self.event_previous.push(previous.replace(self.event_append.len() as i32));
-                self.event_ids.push(event_id(append.metadata.command_id, index));
                 self.schema_versions.push(event.schema_version);
-                index += 1;
+                // The version that is not claimed is put in by the function.
+                let version = claimed.map_or(0, |claimed| claimed + version);
+                self.entries.extend(digests.next().into_iter().flat_map(|digest| chain::entry(version, digest)));
             }
-            if let (Some(chain), Some(last)) = (chain, previous) {
-                self.last_event.insert(chain, last);
+            if let (Some(speculation), Some(last)) = (speculation, previous) {
+                self.last_event.insert(speculation, last);
             }
         }
+        self.event_ids.extend(event_ids);
         self.bytes += bytes(&append);
         self.appends.push(append);
     }
@@ -107,22 +145,23 @@ impl Group {
         self.expect_version.push(version);
     }
 
-    /// One statement, one transaction. `known_head` vouches that all claimed versions fit if the log ends there; `check`
-    /// asks it to look the event ids up first.
+    /// One statement, one transaction; refused if the log does not have the mark `seen`. `vouched` says that all claimed
+    /// versions fit if the log ends there; `check` asks it to look the event ids up first.
     pub(crate) async fn call(
         &self,
         connection: &mut PgConnection,
-        known_head: Option<Position>,
+        seen: Option<Mark>,
+        vouched: bool,
         check: bool,
     ) -> Result<Vec<Row>, sqlx::Error> {
         let metadata = || self.appends.iter().map(|a| &a.metadata);
         let events = || self.appends.iter().flat_map(|a| &a.streams).flat_map(|s| &s.events);
         sqlx::query_as!(
             Row,
-            "SELECT append, outcome, first_position, group_recorded_at, event_versions, stream, expected_version,
-                    actual_version
+            r#"SELECT append, outcome, first_position, group_recorded_at, event_versions, stream, expected_version,
+                    actual_version, end_position, end_link AS "end_link: Link"
              FROM daybook.append_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                                       $18, $19, $20, $21, $22, $23)",
+                                       $18, $19, $20, $21, $22, $23, $24, $25, $26)"#,
             &self.streams.iter().map(|s| s.category.id).collect::<Vec<_>>(),
             &self.streams.iter().map(|s| s.id).collect::<Vec<_>>(),
             &metadata().map(|m| m.correlation_id).collect::<Vec<_>>(),
@@ -141,10 +180,13 @@ impl Group {
             &events().map(|e| &*e.event_type).collect::<Vec<_>>() as &[&str],
             &self.schema_versions,
             &events().map(|e| &*e.payload).collect::<Vec<_>>() as &[&str],
+            &self.entries,
             &self.expect_append,
             &self.expect_stream,
             &self.expect_version,
-            known_head,
+            seen.map(|seen| seen.position),
+            seen.as_ref().map(|seen| &seen.link.0[..]),
+            vouched,
             check
         )
         .fetch_all(connection)
@@ -164,6 +206,12 @@ impl Group {
             }
         }
         Some(claims)
+    }
+
+    /// Where the answer says that the log ends; `None` if it is none of this build's.
+    pub(crate) fn end(rows: &[Row]) -> Option<Mark> {
+        let row = rows.first()?;
+        Some(Mark { position: row.end_position?, link: row.end_link? })
     }
 
     /// What the answer says of each append, in their order.

@@ -7,7 +7,7 @@ use crate::check::check;
 use crate::checkpoint::{self, AdvanceError};
 use crate::connect::{self, Role};
 use crate::event_types;
-use crate::{Append, ExpectedVersion, NewEvent, Position, RecordedEvent, StreamAppend};
+use crate::{Append, Chain, ExpectedVersion, Mark, NewEvent, Position, RecordedEvent, StreamAppend};
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
@@ -15,9 +15,13 @@ use uuid::Uuid;
 /// An import under way. Dropped before it is committed, it leaves nothing.
 pub struct Import {
     transaction: Transaction<'static, Postgres>,
-    /// How far it has come.
-    position: Position,
-    /// Of the event there.
+    /// How far it has come, with the group that is not complete yet.
+    chain: Chain,
+    /// The events of that group: they are inserted when their link is known.
+    open: Vec<RecordedEvent>,
+    /// Whether any event had a link: then all groups have.
+    has_links: bool,
+    /// Of the last event.
     recorded_at: Option<DateTime<Utc>>,
 }
 
@@ -55,33 +59,68 @@ impl Import {
         sqlx::query_scalar!("SELECT log_id FROM daybook.log FOR UPDATE").fetch_one(&mut *transaction).await?;
         let head = sqlx::query_scalar!(r#"SELECT coalesce(max(position), 0) AS "head!" FROM daybook.events"#);
         match head.fetch_one(&mut *transaction).await? {
-            0 => Ok(Self { transaction, position: 0, recorded_at: None }),
+            0 => Ok(Self {
+                transaction,
+                chain: Chain::after(Mark::GENESIS),
+                open: vec![],
+                has_links: false,
+                recorded_at: None,
+            }),
             head => Err(ImportError::NotEmpty(head)),
         }
     }
 
-    /// Adds the next events, every column as it is; some 1,000 at once are fast.
+    /// Adds the next events, every column as it is; some 1,000 at once are fast. Their links are proved. Where there are none,
+    /// for the events are of before there were links, what was recorded at one time is a group.
     ///
     /// # Errors
     /// When one of them cannot be where it is to be, or Postgres fails. Then nothing more can be added.
-    pub async fn insert(&mut self, events: &[RecordedEvent]) -> Result<(), ImportError> {
-        let first = self.position + 1;
-        events.iter().try_for_each(|event| self.take_in(event))?;
+    pub async fn insert(&mut self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
+        let mut complete = 0;
+        for event in events {
+            self.check(&event)?;
+            if self.open.last().is_some_and(|last| last.recorded_at != event.recorded_at) && !self.has_links {
+                self.close();
+            }
+            let completes = self.chain.take(&event);
+            self.has_links |= event.link.is_some();
+            self.open.push(event);
+            if completes.map_err(|e| ImportError::Refused { position: e.position(), why: e.to_string() })? {
+                complete = self.open.len();
+            }
+        }
+        if !self.has_links {
+            complete = self.open.partition_point(|event| event.position <= self.chain.end().position);
+        }
+        let open = self.open.split_off(complete);
+        let complete = std::mem::replace(&mut self.open, open);
+        self.write(&complete).await
+    }
+
+    /// Ends the group that is open. The chain goes on from there.
+    fn close(&mut self) {
+        if let (Some(end), Some(last)) = (self.chain.close(), self.open.last_mut()) {
+            last.link = Some(end.link);
+        }
+    }
+
+    async fn write(&mut self, events: &[RecordedEvent]) -> Result<(), ImportError> {
+        let Some(first) = events.first().map(|event| event.position) else { return Ok(()) };
         let metadata = || events.iter().map(|e| &e.metadata);
         let inserted = sqlx::query!(
             "INSERT INTO daybook.events (
                  position, version, recorded_at, occurred_at, category, schema_version, origin,
                  stream_id, event_id, correlation_id, causation_id, command_id,
-                 fingerprint, event_type, actor, traceparent, payload)
+                 fingerprint, event_type, actor, traceparent, payload, link)
              SELECT e.position, e.version, e.recorded_at, e.occurred_at, e.category, e.schema_version, e.origin,
                     e.stream_id, e.event_id, e.correlation_id, e.causation_id, e.command_id,
-                    e.fingerprint, e.event_type, e.actor, e.traceparent, e.payload::json
+                    e.fingerprint, e.event_type, e.actor, e.traceparent, e.payload::json, e.link
              FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::smallint[],
                          $6::smallint[], $7::smallint[], $8::uuid[], $9::uuid[], $10::uuid[], $11::uuid[], $12::uuid[],
-                         $13::bytea[], $14::text[], $15::text[], $16::text[], $17::text[])
+                         $13::bytea[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bytea[])
                   AS e (position, version, recorded_at, occurred_at, category, schema_version, origin,
                         stream_id, event_id, correlation_id, causation_id, command_id,
-                        fingerprint, event_type, actor, traceparent, payload)
+                        fingerprint, event_type, actor, traceparent, payload, link)
              ON CONFLICT DO NOTHING",
             &events.iter().map(|e| e.position).collect::<Vec<_>>(),
             &events.iter().map(|e| e.version).collect::<Vec<_>>(),
@@ -99,7 +138,8 @@ impl Import {
             &events.iter().map(|e| &*e.event_type).collect::<Vec<_>>() as &[&str],
             &metadata().map(|m| &*m.actor).collect::<Vec<_>>() as &[&str],
             &metadata().map(|m| m.traceparent.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
-            &events.iter().map(|e| &*e.payload).collect::<Vec<_>>() as &[&str]
+            &events.iter().map(|e| &*e.payload).collect::<Vec<_>>() as &[&str],
+            &events.iter().map(|e| e.link.as_ref().map(|link| &link.0[..])).collect::<Vec<_>>() as &[Option<&[u8]>]
         )
         .execute(&mut *self.transaction)
         .await?;
@@ -115,18 +155,23 @@ impl Import {
     /// # Errors
     /// When one of `acts` is no longer at the beginning, or Postgres fails.
     pub async fn commit(mut self, acts: &[&'static str]) -> Result<Position, ImportError> {
-        sqlx::query!("UPDATE daybook.log SET imported_to = $1", self.position).execute(&mut *self.transaction).await?;
+        // An export that ends within a group: what there is of it is one here.
+        self.close();
+        let open = std::mem::take(&mut self.open);
+        self.write(&open).await?;
+        let position = self.chain.position();
+        sqlx::query!("UPDATE daybook.log SET imported_to = $1", position).execute(&mut *self.transaction).await?;
         event_types::register_all(&mut self.transaction).await?;
         for projection in acts {
-            checkpoint::begin_after(&mut self.transaction, projection, self.position).await?;
+            checkpoint::begin_after(&mut self.transaction, projection, position).await?;
         }
         self.transaction.commit().await?;
-        Ok(self.position)
+        Ok(position)
     }
 
     /// What can be said of an event without the others.
-    fn take_in(&mut self, event: &RecordedEvent) -> Result<(), ImportError> {
-        let (before, position) = (self.position, self.position + 1);
+    fn check(&mut self, event: &RecordedEvent) -> Result<(), ImportError> {
+        let (before, position) = (self.chain.position(), self.chain.position() + 1);
         let refuse = |why: String| Err(ImportError::Refused { position, why });
         if event.position != position {
             return refuse(format!("position {} comes after {before}", event.position));
@@ -140,7 +185,7 @@ impl Import {
         if let Err(e) = check(&as_append(event)) {
             return refuse(e.to_string());
         }
-        (self.position, self.recorded_at) = (position, Some(event.recorded_at));
+        self.recorded_at = Some(event.recorded_at);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! What an appender knows of the log from what it wrote itself, which saves the log a look for each stream.
 
+use crate::chain::Mark;
 use crate::group::Group;
 use crate::{Append, AppendError, Appended, Position, StreamId, Version};
 use std::collections::HashMap;
@@ -8,7 +9,7 @@ use std::collections::HashMap;
 #[derive(Default)]
 pub(crate) struct Known {
     /// The end of the log after the last group. Every event since `versions` was begun is this process's own.
-    head: Position,
+    end: Option<Mark>,
     versions: HashMap<StreamId, Version>,
 }
 
@@ -16,30 +17,25 @@ pub(crate) struct Known {
 const KNOWN_STREAMS: usize = 200_000;
 
 impl Known {
-    /// The head of the log at which all versions that the group claims are known to fit, if there is one.
-    pub(crate) fn vouches_for(&self, group: &Group) -> Option<Position> {
-        self.fits(group).then_some(self.head)
-    }
-
-    fn fits(&self, group: &Group) -> bool {
+    /// Whether all versions that the group claims are known to fit, if the log ends at `end`.
+    pub(crate) fn vouches_for(&self, group: &Group, end: Option<Mark>) -> bool {
         // Of a stream that does not exist, the first version is always the next one; if it does, a constraint says so.
         let fits = |(stream, claim): &(StreamId, Version)| *claim == 0 || self.versions.get(stream) == Some(claim);
-        group.claims().is_some_and(|claims| claims.iter().all(fits))
+        end.is_some() && end == self.end && group.claims().is_some_and(|claims| claims.iter().all(fits))
     }
 
-    pub(crate) fn take_in(&mut self, appends: &[Append], outcomes: &[Result<Appended, AppendError>]) {
-        let written =
-            appends.iter().zip(outcomes).filter_map(|(append, outcome)| Some((append, outcome.as_ref().ok()?)));
-        let written: Vec<_> =
-            written.filter(|(append, _)| append.streams.iter().any(|s| !s.events.is_empty())).collect();
-        let Some((append, appended)) = written.first() else { return };
-        let events: usize = append.streams.iter().map(|s| s.events.len()).sum();
-        if appended.position - events as Position != self.head || self.versions.len() > KNOWN_STREAMS {
+    /// Notes what came of a group, after which the log ended at `end`.
+    pub(crate) fn note(&mut self, appends: &[Append], outcomes: &[Result<Appended, AppendError>], end: Mark) {
+        let events = |append: &Append| append.streams.iter().map(|s| s.events.len()).sum::<usize>() as Position;
+        let written = || appends.iter().zip(outcomes).filter_map(|(append, o)| Some((append, o.as_ref().ok()?)));
+        let count: Position = written().map(|(append, _)| events(append)).sum();
+        if self.end.is_none_or(|before| before.position + count != end.position) || self.versions.len() > KNOWN_STREAMS
+        {
             // Somebody else has written in between, to any stream.
             self.versions.clear();
         }
-        for (append, appended) in written {
-            self.head = appended.position;
+        self.end = Some(end);
+        for (append, appended) in written() {
             let versions = append.streams.iter().zip(&appended.versions);
             self.versions
                 .extend(versions.filter(|(s, _)| !s.events.is_empty()).map(|(s, version)| (s.stream, *version)));

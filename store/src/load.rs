@@ -3,8 +3,10 @@
 //! One task a process gathers the loads that wait and reads them in one statement, on one connection, as the appender
 //! does for appends. A long stream comes with the last snapshot of it that the same fold has made.
 
+use crate::chain::{Link, Mark};
 use crate::connection::{Connection, is_broken};
 use crate::event::Payload;
+use crate::history::{Branch, History, Seen};
 use crate::read::ReadError;
 use crate::{Position, StreamId, Version, connect};
 use bytestring::ByteString;
@@ -39,7 +41,7 @@ pub struct Snapshot {
 }
 
 /// What is to be folded.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Loaded {
     /// What to begin with, if it was not said after which version.
     pub snapshot: Option<Snapshot>,
@@ -47,6 +49,8 @@ pub struct Loaded {
     pub events: Vec<StreamEvent>,
     /// There may be more after them.
     pub more: bool,
+    /// The history of the log that it was read from.
+    pub branch: Branch,
 }
 
 /// A handle on the process's loader. Cheap to clone; the task ends with the last handle.
@@ -58,20 +62,21 @@ pub struct Loader {
 #[derive(Debug)]
 enum Job {
     Load { stream: StreamId, after: Option<Version>, reply: oneshot::Sender<Result<Loaded, ReadError>> },
-    Keep { stream: StreamId, snapshot: Snapshot },
+    Keep { stream: StreamId, snapshot: Snapshot, branch: Branch },
 }
 
 impl Loader {
     /// Starts the loader on the database of `url`. It connects when there is something to load. `fold` is another
-    /// number whenever the code that folds is another: snapshots are taken of the same one only.
+    /// number whenever the code that folds is another: snapshots are taken of the same one only. `history` is what the
+    /// process has seen of the log: the appender has the same.
     ///
     /// # Errors
     /// When `url` is no Postgres URL.
-    pub fn start(url: &str, fold: i64) -> Result<Self, sqlx::Error> {
+    pub fn start(url: &str, fold: i64, history: History) -> Result<Self, sqlx::Error> {
         // A plan made while the log was a page long would scan it whole for every stream, until the next ANALYZE.
         let options = connect::options(url, connect::Role::Project)?.options([("enable_seqscan", "off")]);
         let (queue, jobs) = mpsc::channel(QUEUE);
-        tokio::spawn(Worker { connection: Connection::new(options), fold }.run(jobs));
+        tokio::spawn(Worker { connection: Connection::new(options), history, fold }.run(jobs));
         Ok(Self { queue })
     }
 
@@ -90,14 +95,16 @@ impl Loader {
         self.queue.closed().await;
     }
 
-    /// Keeps a snapshot, in place of an older one. It is for speed alone: if it cannot be kept now, it is not.
-    pub fn keep(&self, stream: StreamId, snapshot: Snapshot) {
-        _ = self.queue.try_send(Job::Keep { stream, snapshot });
+    /// Keeps a snapshot of what was loaded from `branch`, in place of an older one. It is for speed alone: if it cannot be
+    /// kept now, or the log has another history by now, it is not.
+    pub fn keep(&self, stream: StreamId, snapshot: Snapshot, branch: Branch) {
+        _ = self.queue.try_send(Job::Keep { stream, snapshot, branch });
     }
 }
 
 struct Worker {
     connection: Connection,
+    history: History,
     fold: i64,
 }
 
@@ -107,15 +114,19 @@ struct Wanted {
     reply: oneshot::Sender<Result<Loaded, ReadError>>,
 }
 
-/// An event, or the snapshot before the events: then there is no id and no type.
+/// Where the log ends, with an event; or with the snapshot before the events, which has no id and no type; or with nothing.
 struct Row {
-    number: i64,
-    version: Version,
-    position: Position,
+    end_position: Option<Position>,
+    end_link: Option<Link>,
+    /// Whether the log has the mark that it was asked for.
+    has_seen: bool,
+    number: Option<i64>,
+    version: Option<Version>,
+    position: Option<Position>,
     event_id: Option<Uuid>,
     event_type: Option<String>,
-    schema_version: i16,
-    payload: String,
+    schema_version: Option<i16>,
+    payload: Option<String>,
 }
 
 impl Worker {
@@ -126,12 +137,12 @@ impl Worker {
             for job in jobs.drain(..) {
                 match job {
                     Job::Load { stream, after, reply } => wanted.push(Wanted { stream, after, reply }),
-                    Job::Keep { stream, snapshot } => kept.push((stream, snapshot)),
+                    Job::Keep { stream, snapshot, branch } => kept.push((stream, snapshot, branch)),
                 }
             }
             self.answer(wanted).await;
-            for (stream, snapshot) in kept {
-                if let Err(e) = self.keep(stream, snapshot).await {
+            for (stream, snapshot, branch) in kept {
+                if let Err(e) = self.keep(stream, snapshot, &branch).await {
                     tracing::warn!(%stream, error = %e, "a snapshot was not kept");
                 }
             }
@@ -170,52 +181,65 @@ impl Worker {
         let categories: Vec<i16> = wanted.iter().map(|w| w.stream.category.id).collect();
         let ids: Vec<Uuid> = wanted.iter().map(|w| w.stream.id).collect();
         let after: Vec<Option<Version>> = wanted.iter().map(|w| w.after).collect();
-        let fold = self.fold;
+        let (fold, seen) = (self.fold, self.history.seen());
         let rows = self
             .connection
             .call(async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     Row,
-                    r#"SELECT wanted.number AS "number!", found.version AS "version!", found.position AS "position!",
+                    r#"SELECT log.end_position AS "end_position?", log.end_link AS "end_link?: Link", log.has_seen AS "has_seen!",
+                              wanted.number AS "number?", found.version AS "version?", found.position AS "position?",
                               found.event_id AS "event_id?", found.event_type AS "event_type?",
-                              found.schema_version AS "schema_version!", found.payload AS "payload!"
-                       FROM unnest($1::smallint[], $2::uuid[], $3::bigint[])
-                            WITH ORDINALITY AS wanted(category, stream_id, after, number)
-                       LEFT JOIN daybook.snapshots AS s
-                              ON s.category = wanted.category AND s.stream_id = wanted.stream_id
-                             AND s.fold = $4 AND wanted.after IS NULL
-                       CROSS JOIN LATERAL (
-                           SELECT s.version, s.position, NULL AS event_id, NULL AS event_type,
-                                  0::smallint AS schema_version, s.state::text AS payload
-                           WHERE s.version IS NOT NULL
-                           UNION ALL
-                           (SELECT e.version, e.position, e.event_id, e.event_type, e.schema_version, e.payload::text
-                            FROM daybook.events AS e
-                            WHERE e.category = wanted.category AND e.stream_id = wanted.stream_id
-                              AND e.version > coalesce(s.version, wanted.after, 0)
-                            ORDER BY e.version LIMIT $5)) AS found
+                              found.schema_version AS "schema_version?", found.payload AS "payload?"
+                       FROM (SELECT (SELECT position FROM daybook.events ORDER BY position DESC LIMIT 1) AS end_position,
+                                    (SELECT link FROM daybook.events ORDER BY position DESC LIMIT 1) AS end_link,
+                                    coalesce($6::bigint, 0) = 0
+                                        OR EXISTS (SELECT FROM daybook.events WHERE position = $6 AND link = $7::bytea)
+                                        AS has_seen) AS log
+                       LEFT JOIN (unnest($1::smallint[], $2::uuid[], $3::bigint[])
+                                      WITH ORDINALITY AS wanted(category, stream_id, after, number)
+                                  LEFT JOIN daybook.snapshots AS s
+                                         ON s.category = wanted.category AND s.stream_id = wanted.stream_id
+                                        AND s.fold = $4 AND wanted.after IS NULL
+                                  CROSS JOIN LATERAL (
+                                      SELECT s.version, s.position, NULL::uuid AS event_id, NULL::text AS event_type,
+                                             0::smallint AS schema_version, s.state::text AS payload
+                                      WHERE s.version IS NOT NULL
+                                      UNION ALL
+                                      (SELECT e.version, e.position, e.event_id, e.event_type, e.schema_version,
+                                              e.payload::text
+                                       FROM daybook.events AS e
+                                       WHERE e.category = wanted.category AND e.stream_id = wanted.stream_id
+                                         AND e.version > coalesce(s.version, wanted.after, 0)
+                                       ORDER BY e.version LIMIT $5)) AS found) ON true
                        ORDER BY wanted.number, found.version"#,
                     &categories,
                     &ids,
                     &after as &[Option<Version>],
                     fold,
-                    PAGE as i64
+                    PAGE as i64,
+                    seen.mark.map(|mark| mark.position),
+                    seen.mark.as_ref().map(|mark| &mark.link.0[..])
                 )
                 .fetch_all(connection)
                 .await
             })
             .await?;
-        let mut loaded = vec![Loaded::default(); wanted.len()];
-        for Row { number, version, position, event_id, event_type, schema_version, payload } in rows {
-            let Some(loaded) = loaded.get_mut(number as usize - 1) else { continue };
-            match event_id.zip(event_type) {
+        let branch = self.branch_of(seen, rows.first());
+        let mut loaded = vec![Loaded { branch, ..Loaded::default() }; wanted.len()];
+        for row in rows {
+            let Row { number: Some(number), version: Some(version), position: Some(position), .. } = row else {
+                continue;
+            };
+            let (Some(loaded), Some(payload)) = (loaded.get_mut(number as usize - 1), row.payload) else { continue };
+            match row.event_id.zip(row.event_type) {
                 None => loaded.snapshot = Some(Snapshot { position, version, state: payload }),
                 Some((event_id, event_type)) => loaded.events.push(StreamEvent {
                     position,
                     version,
                     event_id,
                     event_type: event_type.into(),
-                    schema_version,
+                    schema_version: row.schema_version.unwrap_or_default(),
                     payload: payload.into(),
                 }),
             }
@@ -224,13 +248,27 @@ impl Worker {
         Ok(loaded)
     }
 
-    async fn keep(&mut self, stream: StreamId, snapshot: Snapshot) -> Result<(), sqlx::Error> {
-        let fold = self.fold;
+    /// The branch that the rows were read from. All of them are of one moment, and so is where the log ended.
+    fn branch_of(&self, seen: Seen, row: Option<&Row>) -> Branch {
+        let Some(row) = row else { return seen.branch };
+        let end = row.end_position.zip(row.end_link).map(|(position, link)| Mark { position, link });
+        if !row.has_seen {
+            return self.history.lose(&seen.branch, end);
+        }
+        end.into_iter().for_each(|end| self.history.advance(&seen.branch, end));
+        seen.branch
+    }
+
+    /// In the log that has all that was seen of the branch, and so what the snapshot was made of.
+    async fn keep(&mut self, stream: StreamId, snapshot: Snapshot, branch: &Branch) -> Result<(), sqlx::Error> {
+        let (fold, seen) = (self.fold, self.history.seen());
+        let Some(mark) = seen.mark.filter(|_| seen.branch.is_same(branch)) else { return Ok(()) };
         self.connection
             .call(async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "INSERT INTO daybook.snapshots (category, stream_id, version, position, fold, state)
-                 VALUES ($1, $2, $3, $4, $5, $6::text::json)
+                 SELECT $1, $2, $3, $4, $5, $6::text::json
+                 WHERE EXISTS (SELECT FROM daybook.events WHERE position = $7 AND link = $8)
                  ON CONFLICT ON CONSTRAINT snapshots_stream DO UPDATE
                  SET version = excluded.version, position = excluded.position, fold = excluded.fold,
                      state = excluded.state
@@ -240,7 +278,9 @@ impl Worker {
                     snapshot.version,
                     snapshot.position,
                     fold,
-                    snapshot.state
+                    snapshot.state,
+                    mark.position,
+                    &mark.link.0[..]
                 )
                 .execute(connection)
                 .await

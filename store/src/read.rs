@@ -1,15 +1,16 @@
 //! Reading the log: a stream, all of it in order, what a command wrote, and where a time is.
 
+use crate::chain::{Link, Mark};
 use crate::copy::{COLUMNS, Decoder};
 use crate::event::{Fingerprint, Metadata, Origin, RecordedEvent, event_id};
-use crate::scan::Scan;
-use crate::{Category, Position, StreamId, Version, connect};
+use crate::scan::{self, Scan};
+use crate::{Category, Position, StreamId, Version};
 use bytes::Bytes;
 use bytestring::ByteString;
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
-use std::collections::HashMap;
+use sqlx::{PgConnection, PgPool};
+use std::collections::{HashMap, VecDeque};
 use uuid::Uuid;
 
 /// The log, to read from. Cheap to clone.
@@ -26,6 +27,14 @@ pub struct LogIdentity {
     pub epoch: i64,
 }
 
+/// The Postgres that the log is on. A replica that was promoted, and a restore to a point in time, have the same system
+/// identifier and a higher timeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Server {
+    pub system_identifier: i64,
+    pub timeline: i32,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("the log cannot be read: {0}")]
@@ -38,23 +47,12 @@ pub enum ReadError {
     Task(tokio::task::JoinError),
     #[error("the event at position {position} is of category {category}, which this build does not know")]
     UnknownCategory { position: Position, category: i16 },
+    #[error("the log has gone on from an older state: it does not have the event at position {0} that was read before")]
+    OtherHistory(Position),
     #[error("the event at position {position} is malformed: {what}")]
     Malformed { position: Position, what: &'static str },
     #[error("the database calls category {id} {stored:?}, this build {expected:?}: it is not this build's database")]
     OtherCategories { id: i16, stored: Option<String>, expected: &'static str },
-}
-
-/// Begins the log's next epoch, as its owner: what was distributed of the earlier ones is void. `distributed` is the
-/// epoch that JetStream carries: a log that was restored may not remember it.
-///
-/// # Errors
-/// When the URL's login may not act as `daybook_owner`, or Postgres fails.
-pub async fn begin_epoch(url: &str, distributed: i64) -> Result<(), sqlx::Error> {
-    let mut connection = connect::options(url, connect::Role::Owner)?.connect().await?;
-    sqlx::query!("UPDATE daybook.log SET epoch = greatest(epoch, $1) + 1", distributed)
-        .execute(&mut connection)
-        .await?;
-    connection.close().await
 }
 
 /// An event as the table has it.
@@ -76,6 +74,7 @@ pub(crate) struct Row {
     pub(crate) actor: ByteString,
     pub(crate) traceparent: Option<String>,
     pub(crate) payload: ByteString,
+    pub(crate) link: Option<Link>,
 }
 
 impl Row {
@@ -105,6 +104,7 @@ impl Row {
                 traceparent: self.traceparent.map(ByteString::from),
             },
             payload: self.payload.into(),
+            link: self.link,
         })
     }
 }
@@ -116,11 +116,39 @@ macro_rules! events {
             Row,
             r#"SELECT position, version, recorded_at, occurred_at, category, schema_version, origin, stream_id, event_id,
                       correlation_id, causation_id, command_id, fingerprint, event_type, actor, traceparent,
-                      payload::text AS "payload!"
+                      payload::text AS "payload!", link AS "link: Link"
                FROM daybook.events "# + $condition,
             $($argument),*
         )
     };
+}
+
+/// Consecutive events of one moment, up to the end of a group or of what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    pub events: Vec<RecordedEvent>,
+    /// The end of the last event's group: a log that has it has all events of the page.
+    pub end: Mark,
+}
+
+impl Page {
+    fn of(events: Vec<RecordedEvent>) -> Result<Option<Self>, ReadError> {
+        let Some(last) = events.last() else { return Ok(None) };
+        let position = last.position;
+        let link = last.link.ok_or(ReadError::Malformed { position, what: "link" })?;
+        Ok(Some(Self { events, end: Mark { position, link } }))
+    }
+}
+
+/// The condition of the events after `after`, up to the end of the group that has the one `limit` after `from`.
+fn groups(after: Position, from: Position, limit: i64) -> String {
+    let last = from.saturating_add(limit);
+    format!(
+        "position > {after} AND position <= coalesce(
+             (SELECT position FROM daybook.events WHERE position >= {last} AND link IS NOT NULL
+              ORDER BY position LIMIT 1), {})",
+        Position::MAX
+    )
 }
 
 impl Log {
@@ -145,6 +173,32 @@ impl Log {
         Ok(log)
     }
 
+    /// The server that the log is on.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or is a replica.
+    pub async fn server(&self) -> Result<Server, ReadError> {
+        let server = sqlx::query_as!(
+            Server,
+            r#"SELECT system_identifier AS "system_identifier!", timeline AS "timeline!" FROM daybook.server()"#
+        );
+        Ok(server.fetch_one(&self.pool).await?)
+    }
+
+    /// The last mark at `position` or before.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn mark_before(&self, position: Position) -> Result<Mark, ReadError> {
+        let mark = sqlx::query_as!(
+            Mark,
+            r#"SELECT position, link AS "link!: Link" FROM daybook.events WHERE position <= $1 AND link IS NOT NULL
+               ORDER BY position DESC LIMIT 1"#,
+            position
+        );
+        Ok(mark.fetch_optional(&self.pool).await?.unwrap_or(Mark::GENESIS))
+    }
+
     /// The position of the last event; 0 if there is none.
     ///
     /// # Errors
@@ -152,6 +206,36 @@ impl Log {
     pub async fn head(&self) -> Result<Position, ReadError> {
         let head = sqlx::query_scalar!(r#"SELECT coalesce(max(position), 0) AS "head!" FROM daybook.events"#);
         Ok(head.fetch_one(&self.pool).await?)
+    }
+
+    /// The mark at `position`: `None` if the log has no event there, or its group goes on.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn mark(&self, position: Position) -> Result<Option<Mark>, ReadError> {
+        if position == 0 {
+            return Ok(Some(Mark::GENESIS));
+        }
+        let link =
+            sqlx::query_scalar!(r#"SELECT link AS "link: Link" FROM daybook.events WHERE position = $1"#, position);
+        let link = link.fetch_optional(&self.pool).await?.flatten();
+        Ok(link.map(|link| Mark { position, link }))
+    }
+
+    /// The mark at the end of the log.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn end(&self) -> Result<Mark, ReadError> {
+        self.mark_before(Position::MAX).await
+    }
+
+    /// Whether the log has the history that the mark is of.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn has(&self, mark: Mark) -> Result<bool, ReadError> {
+        Ok(self.mark(mark.position).await? == Some(mark))
     }
 
     /// Up to `limit` events of a stream, from the one after `after`.
@@ -179,15 +263,44 @@ impl Log {
     /// # Errors
     /// When it cannot be read.
     pub async fn read_all(&self, after: Position, limit: i64) -> Result<Vec<RecordedEvent>, ReadError> {
-        // In a task of its own: a COPY that its reader gave up would leave the connection in the middle of it, and in
-        // the pool.
-        let copied = tokio::spawn(self.clone().copy(after, limit)).await;
+        self.copy_in_task(format!("position > {after}"), limit).await
+    }
+
+    /// Some `limit` events, from the one after `after`, and what else the group of the last has; fewer only where the log
+    /// ends, and `None` if nothing follows.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn read_groups(&self, after: Position, limit: i64) -> Result<Option<Page>, ReadError> {
+        Page::of(self.copy_in_task(groups(after, after, limit), Position::MAX).await?)
+    }
+
+    /// The same from the first event after `mark`, of the history that has it.
+    ///
+    /// # Errors
+    /// When the log has another history, or cannot be read.
+    pub async fn read_after(&self, mark: Mark, limit: i64) -> Result<Option<Page>, ReadError> {
+        if mark.position == 0 {
+            return self.read_groups(0, limit).await;
+        }
+        // With the event at the mark: that it is there with this link, at the same moment, proves that the others follow.
+        let events = self.copy_in_task(groups(mark.position - 1, mark.position, limit), Position::MAX).await?;
+        let mut events = VecDeque::from(events);
+        match events.pop_front() {
+            Some(at) if (at.position, at.link) == (mark.position, Some(mark.link)) => Page::of(events.into()),
+            _ => Err(ReadError::OtherHistory(mark.position)),
+        }
+    }
+
+    /// In a task of its own: a COPY that its reader gave up would leave the connection in the middle of it, and in the pool.
+    async fn copy_in_task(&self, condition: String, limit: i64) -> Result<Vec<RecordedEvent>, ReadError> {
+        let copied = tokio::spawn(self.clone().copy(condition, limit)).await;
         copied.unwrap_or_else(|e| Err(ReadError::Task(e)))
     }
 
-    async fn copy(self, after: Position, limit: i64) -> Result<Vec<RecordedEvent>, ReadError> {
+    async fn copy(self, condition: String, limit: i64) -> Result<Vec<RecordedEvent>, ReadError> {
         let query = format!(
-            "COPY (SELECT {COLUMNS} FROM daybook.events WHERE position > {after} ORDER BY position LIMIT {limit})
+            "COPY (SELECT {COLUMNS} FROM daybook.events WHERE {condition} ORDER BY position LIMIT {limit})
              TO STDOUT (FORMAT binary)"
         );
         let mut connection = self.pool.acquire().await?;
@@ -211,7 +324,12 @@ impl Log {
 
     /// The events after `after` up to `to`, in order, page by page: the next page is read while one is worked on.
     pub fn scan(&self, after: Position, to: Position) -> Scan {
-        Scan::start(self.clone(), after, to)
+        Scan::start(self.clone(), scan::From::Position(after), to)
+    }
+
+    /// The events that follow `mark`, in order, page by page.
+    pub fn scan_after(&self, mark: Mark) -> Scan {
+        Scan::start(self.clone(), scan::From::Mark(mark), Position::MAX)
     }
 
     /// What the command wrote, in order; empty if it wrote nothing.

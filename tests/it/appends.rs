@@ -68,6 +68,7 @@ async fn an_event_is_read_back_as_it_was_appended() {
         recorded_at: appended.recorded_at,
         metadata: append.metadata,
         payload: payload.into(),
+        link: Some(store.log.end().await.unwrap().link),
     };
     assert_eq!(read, [expected]);
     assert_eq!((appended.position, appended.versions), (1, vec![1]));

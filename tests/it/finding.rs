@@ -312,9 +312,9 @@ async fn on_an_empty_log_the_migration_says_that_the_rows_are_of_version_2() {
 
     let log = Log::new(connect::pool(&url, Role::Read, 1).unwrap(), CATEGORIES);
     crate::harness::receive(&crate::harness::executor(&url), "mug", 1).await;
-    let event = log.read_all(0, 1).await.unwrap().remove(0);
+    let end = log.end().await.unwrap();
     let mut transaction = pool.begin().await.unwrap();
-    let advanced = checkpoint::advance(&mut transaction, name, old, &event, lease.fence).await;
+    let advanced = checkpoint::advance(&mut transaction, name, old, 1, end, lease.fence).await;
     assert!(matches!(advanced, Err(AdvanceError::Fenced("order_summary"))), "{advanced:?}");
     drop(transaction);
     let again = checkpoint::take(&pool, name, 1, &lease).await;

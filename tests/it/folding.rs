@@ -7,17 +7,17 @@ use domain::id::OrderId;
 use domain::order::{self, CancelReason, HoldReason, PlaceOrder};
 use projections::apply::Applier;
 use projections::rebuild::Rebuild;
-use projections::{Delivered, Projection, ReadModel};
+use projections::{Batch, Delivered, Projection, ReadModel};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 use services::codec;
 use sqlx::{AssertSqlSafe, PgPool, query_scalar};
 use std::collections::HashMap;
-use store::Position;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
 use store::connect::{self, Role};
 use store::lease::{self, Lease};
+use store::{Mark, Position};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -58,6 +58,7 @@ struct World {
     system: System,
     superuser: PgPool,
     events: Vec<Delivered>,
+    end: Mark,
     /// The rows of each projection, at each position.
     folds: HashMap<Projection, Vec<Vec<String>>>,
 }
@@ -79,6 +80,10 @@ async fn rows(superuser: &PgPool, projection: Projection) -> Vec<String> {
 }
 
 impl World {
+    fn batch(&self, events: &[Delivered]) -> Batch {
+        Batch { events: events.to_vec(), proof: self.end }
+    }
+
     /// Orders that go different ways, folded one event after the other.
     async fn new() -> Self {
         let mut system = System::start().await;
@@ -109,7 +114,8 @@ impl World {
         let superuser = system.superuser().await;
         let records = system.parts.log.read_all(0, 10_000).await.unwrap();
         let events = records.into_iter().map(|record| codec::deliver(record).unwrap()).collect();
-        let mut world = Self { system, superuser, events, folds: HashMap::new() };
+        let end = system.parts.log.end().await.unwrap();
+        let mut world = Self { system, superuser, events, end, folds: HashMap::new() };
         for projection in Projection::ALL {
             let live = rows(&world.superuser, projection).await;
             let mut run = Run::begin(&world, projection).await;
@@ -158,9 +164,9 @@ impl<'a> Run<'a> {
     }
 
     /// Up to `limit` events after a position.
-    fn after(&self, position: Position, limit: usize) -> &'a [Delivered] {
+    fn after(&self, position: Position, limit: usize) -> Batch {
         let events = &self.world.events[position as usize..];
-        &events[..limit.min(events.len())]
+        self.world.batch(&events[..limit.min(events.len())])
     }
 
     /// As the projector does it: who finds that the checkpoint is not what it was looks where that is.
@@ -172,7 +178,7 @@ impl<'a> Run<'a> {
         loop {
             let from = (self.at.position - again as i64).max(0);
             let events = self.after(from, limit + (self.at.position - from) as usize);
-            match self.applier.apply(self.pool(), self.at, self.lease.fence, events).await {
+            match self.applier.apply(self.pool(), self.at, self.lease.fence, &events).await {
                 Ok(at) => return self.at = at,
                 Err(AdvanceError::Fenced(_)) => {
                     self.applier.forget();
@@ -202,7 +208,8 @@ impl<'a> Run<'a> {
         let events =
             &self.world.events[from as usize..(self.at.position as usize).min((from as usize).saturating_add(limit))];
         if let Some(last) = events.last() {
-            rebuild.take(&self.world.system.parts.project, events, last.record().clone()).await.unwrap();
+            let batch = self.world.batch(events);
+            rebuild.take(&self.world.system.parts.project, &batch, last.record().position).await.unwrap();
         }
         if is_written {
             rebuild.write(&self.world.system.parts.project).await.unwrap();
@@ -220,15 +227,15 @@ impl<'a> Run<'a> {
                 let dying = connect::pool(&self.world.system.urls.database_url, Role::Project, 1).unwrap();
                 drop(dying.acquire().await.unwrap());
                 // Whether it was written, nobody has heard.
-                _ = cut_off(self.applier.apply(&dying, self.at, self.lease.fence, events), turns).await;
+                _ = cut_off(self.applier.apply(&dying, self.at, self.lease.fence, &events), turns).await;
                 dying.close().await;
                 self.taken_over().await;
             }
             (Act::TakeOver(limit), _) => {
                 let (mut applier, lease, at) = self.taken_over().await;
                 let events = self.after(at.position, limit);
-                if !events.is_empty() {
-                    let stale = applier.apply(self.pool(), at, lease.fence, events).await;
+                if !events.events.is_empty() {
+                    let stale = applier.apply(self.pool(), at, lease.fence, &events).await;
                     assert!(matches!(stale, Err(AdvanceError::Fenced(_))), "{stale:?}");
                 }
             }

@@ -146,7 +146,7 @@ impl System {
         let executor = parts.executor();
         let written = Arc::new(Notify::new());
         let (hint, hinted) = watch::channel(0);
-        let relay = Relay::new(parts.log.clone(), parts.read.clone(), jetstream(&parts.client), hinted);
+        let relay = Relay::new(parts.log.clone(), parts.project.clone(), jetstream(&parts.client), hinted);
         let feed = parts.feed().await.unwrap();
         let projector =
             |projection| Projector::new(parts.project.clone(), projection, feed.reader(), parts.owner, written.clone());
@@ -305,7 +305,8 @@ impl System {
 /// What executes commands in another process: with an appender, a connection and a cache of its own.
 pub(crate) fn executor(url: &str) -> Executor {
     let log = Log::new(connect::pool(url, Role::Read, 4).unwrap(), CATEGORIES);
-    Executor::new(log, Loader::start(url, 0).unwrap(), Appender::start(url).unwrap())
+    let appender = Appender::start(url).unwrap();
+    Executor::new(log, Loader::start(url, 0, appender.history()).unwrap(), appender)
 }
 
 /// The stream of that number.
@@ -346,7 +347,7 @@ pub(crate) async fn open_append(url: &str) -> PgConnection {
         '{1}', ARRAY[gen_random_uuid()], ARRAY[gen_random_uuid()], '{NULL}', ARRAY[gen_random_uuid()],
         ARRAY['\\x00112233445566778899aabbccddeeff'::bytea], '{hung}', '{0}', ARRAY[now()], '{NULL}',
         '{1}', '{1}', '{1}', '{NULL}', ARRAY[gen_random_uuid()], '{Tested}', '{1}', ARRAY['{}'],
-        '{}', '{}', '{}', NULL, false)";
+        decode(repeat('00', 40), 'hex'), '{}', '{}', '{}', NULL, NULL, false, false)";
     sqlx::raw_sql(begun).execute(&mut open).await.unwrap();
     open
 }

@@ -22,7 +22,8 @@ fn sku() -> Sku {
 /// Another process, which folds with the code of this number.
 fn another(system: &System, fold: i64) -> Executor {
     let url = &system.urls.database_url;
-    let (loader, appender) = (Loader::start(url, fold).unwrap(), Appender::start(url).unwrap());
+    let appender = Appender::start(url).unwrap();
+    let loader = Loader::start(url, fold, appender.history()).unwrap();
     Executor::new(system.parts.log.clone(), loader, appender)
 }
 

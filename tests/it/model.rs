@@ -16,7 +16,7 @@ use store::ExpectedVersion::{Any, Exact, Exists, NoStream};
 use store::connect::{self, Role};
 use store::{
     Append, AppendError, Appended, Appender, Chain, ExpectedVersion, Log, Metadata, Position, RecordedEvent,
-    StreamAppend, StreamId, Version, event_id,
+    Speculation, StreamAppend, StreamId, Version, event_id,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
@@ -28,8 +28,8 @@ pub(crate) struct Try {
     pub(crate) command: u64,
     pub(crate) streams: Vec<Write>,
     pub(crate) flaw: Option<Flaw>,
-    /// It was decided on what the chained ones before it are to write, in one batch.
-    pub(crate) chained: bool,
+    /// It was decided on what the speculative ones before it are to write, in one batch.
+    pub(crate) speculative: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,7 @@ pub(crate) enum Outcome {
     Written { position: Position, versions: Vec<Version> },
     Conflict { stream: u64, expected: ExpectedVersion, actual: Version },
     Spent { position: Position },
-    Unfounded,
+    DependencyAborted,
     Refused,
 }
 
@@ -179,7 +179,7 @@ impl Place {
                 Outcome::Conflict { stream, expected, actual }
             }
             Err(AppendError::AlreadyRecorded { position }) => Outcome::Spent { position: position - self.start },
-            Err(AppendError::Unfounded) => Outcome::Unfounded,
+            Err(AppendError::DependencyAborted) => Outcome::DependencyAborted,
             Err(AppendError::Refused(_)) => Outcome::Refused,
             Err(other) => panic!("{other:?}"),
         }
@@ -216,6 +216,7 @@ impl Place {
             recorded_at,
             metadata,
             payload: payload(event.command, event.stream, event.index).into(),
+            link: None,
         }
     }
 }
@@ -234,8 +235,8 @@ struct Wish {
     /// One of the commands before, if there are any.
     again: Option<Index>,
     flaw: Option<Flaw>,
-    /// Then it expects what those in its chains are to write, whatever was hoped.
-    chained: bool,
+    /// Then it expects what those in its speculations are to write, whatever was hoped.
+    speculative: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -269,22 +270,22 @@ fn any_wish() -> impl Strategy<Value = Wish> {
     ];
     let (again, flaw) = (any::<Index>(), select(flaws));
     let (again, flaw) = (prop::option::weighted(0.15, again), prop::option::weighted(0.05, flaw));
-    (streams, again, flaw, prop::bool::weighted(0.6)).prop_map(|(mut streams, again, flaw, chained)| {
+    (streams, again, flaw, prop::bool::weighted(0.6)).prop_map(|(mut streams, again, flaw, speculative)| {
         let mut seen = BTreeSet::new();
         streams.retain(|(stream, ..)| seen.insert(*stream));
-        Wish { streams, again, flaw, chained }
+        Wish { streams, again, flaw, speculative }
     })
 }
 
 impl Wish {
-    /// What it is in this state, where the chained ones before it are believed to have taken the streams to these
+    /// What it is in this state, where the speculative ones before it are believed to have taken the streams to these
     /// versions.
     fn of(self, state: &State, believed: &mut BTreeMap<u64, Version>) -> Try {
         let exactly = |version| if version == 0 { NoStream } else { Exact(version) };
         let mut write = |(stream, hope, events)| {
             let version = state.model.version(stream);
             let expected = match hope {
-                _ if self.chained => {
+                _ if self.speculative => {
                     let believed = believed.entry(stream).or_insert(version);
                     let expected = exactly(*believed);
                     *believed += if self.flaw.is_none() { events as Version } else { 0 };
@@ -299,7 +300,7 @@ impl Wish {
         };
         let streams = self.streams.into_iter().map(&mut write).collect();
         let again = self.again.filter(|_| state.commands > 0).map(|index| index.index(state.commands as usize) as u64);
-        Try { command: again.unwrap_or(state.commands), streams, flaw: self.flaw, chained: self.chained }
+        Try { command: again.unwrap_or(state.commands), streams, flaw: self.flaw, speculative: self.speculative }
     }
 }
 
@@ -310,20 +311,20 @@ struct State {
     commands: u64,
     /// What the appends of the last transition come to.
     outcomes: Vec<Outcome>,
-    /// The streams whose chain was broken in the last transition.
+    /// The streams whose speculation was aborted in the last transition.
     broken: BTreeSet<u64>,
 }
 
 impl State {
     fn append(&mut self, append: &Try) {
         self.commands = self.commands.max(append.command + 1);
-        let is_unfounded = append.chained && append.streams.iter().any(|w| self.broken.contains(&w.stream));
+        let is_unfounded = append.speculative && append.streams.iter().any(|w| self.broken.contains(&w.stream));
         let outcome = match append.flaw {
             // That is seen at once.
-            None if is_unfounded => Outcome::Unfounded,
+            None if is_unfounded => Outcome::DependencyAborted,
             _ => self.model.append(append),
         };
-        if append.chained && !matches!(outcome, Outcome::Written { .. } | Outcome::Refused) {
+        if append.speculative && !matches!(outcome, Outcome::Written { .. } | Outcome::Refused) {
             let is_behind = |w: &Write| matches!(outcome, Outcome::Conflict { stream, .. } if stream == w.stream);
             let broken = append.streams.iter().filter(|w| w.events > 0 || is_behind(w));
             self.broken.extend(broken.map(|w| w.stream));
@@ -362,7 +363,7 @@ impl ReferenceStateMachine for Machine {
         let stale = prop::option::weighted(0.2, 0..STREAMS);
         let appends = move |(wishes, stale): (Vec<Wish>, Option<u64>)| {
             let mut state = State { broken: BTreeSet::new(), ..state.clone() };
-            // Another process may have been faster than the first of a chain.
+            // Another process may have been faster than the first of a speculation.
             let behind = |stream: u64| (stream, (state.model.version(stream) - 1).max(0));
             let mut believed = stale.into_iter().map(behind).collect();
             let mut append = |wish: Wish| {
@@ -388,7 +389,7 @@ impl ReferenceStateMachine for Machine {
             return true;
         };
         let mut believed = BTreeMap::new();
-        appends.iter().filter(|append| append.chained && append.flaw.is_none()).flat_map(|a| &a.streams).all(|w| {
+        appends.iter().filter(|append| append.speculative && append.flaw.is_none()).flat_map(|a| &a.streams).all(|w| {
             let expected = if let Exact(version) = w.expected { version } else { 0 };
             let after = expected + w.events as Version;
             match believed.insert(w.stream, after) {
@@ -440,12 +441,12 @@ impl System {
         let appender = &self.appenders[process];
         // On a connection that was ended it does not come about; then it is done without.
         let hold = if held { appender.hold().await.ok() } else { None };
-        let mut chains: BTreeMap<u64, Chain> = BTreeMap::new();
+        let mut speculations: BTreeMap<u64, Speculation> = BTreeMap::new();
         let mut submitted = Vec::new();
         for append in appends {
-            let of = |w: &Write| chains.entry(w.stream).or_default().clone();
-            let chains = if append.chained { append.streams.iter().map(of).collect() } else { vec![] };
-            submitted.push(appender.submit(self.place.append(append), chains).await);
+            let of = |w: &Write| speculations.entry(w.stream).or_default().clone();
+            let speculations = if append.speculative { append.streams.iter().map(of).collect() } else { vec![] };
+            submitted.push(appender.submit(self.place.append(append), speculations).await);
         }
         drop(hold);
         let mut outcomes = Vec::new();
@@ -470,9 +471,15 @@ impl System {
         let all = self.log.read_all(self.place.start, 100_000).await.unwrap();
         assert_eq!(all.len(), model.events.len());
         for ((position, event), recorded) in (1..).zip(&model.events).zip(&all) {
-            assert_eq!(*recorded, self.place.recorded(position, event, recorded.recorded_at));
+            let known = RecordedEvent { link: None, ..recorded.clone() };
+            assert_eq!(known, self.place.recorded(position, event, recorded.recorded_at));
         }
         assert!(all.windows(2).all(|pair| pair[0].recorded_at <= pair[1].recorded_at));
+        let mut chain = Chain::after(self.log.mark(self.place.start).await.unwrap().expect("the end of a group"));
+        assert!(
+            all.iter().map(|event| chain.take(event).unwrap()).last().unwrap_or(true),
+            "the last group is complete"
+        );
     }
 }
 
@@ -526,7 +533,7 @@ impl StateMachineTest for System {
             let mut scan = log.scan(place.start, place.start + model.head());
             let mut scanned = Vec::new();
             while let Some(page) = scan.next().await.unwrap() {
-                scanned.extend(page);
+                scanned.extend(page.events);
             }
             assert_eq!(scanned, all);
         });

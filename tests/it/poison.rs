@@ -8,7 +8,7 @@ use domain::order::{self, CancelReason, HoldReason, ReceivedLine, ReturnLine, Re
 use projections::dead_letter::{self, DeadLetter, Decision, Detail, Filter};
 use projections::parked::{KeyedBy, letter_id};
 use projections::rebuild::Rebuild;
-use projections::{Projection, ReadModel, order_summary};
+use projections::{Batch, Projection, ReadModel, order_summary};
 use services::codec;
 use services::dead_letters::{Resolved, resolve};
 use services::replay::{Mode, ReplayError, replay};
@@ -77,7 +77,8 @@ async fn get(system: &System, id: Uuid) -> Detail {
 /// The log against all that is folded from it. JetStream still has the event as it was relayed.
 async fn assert_folded(system: &System) -> Report {
     let report = verify(&system.parts.read, None, Duration::ZERO).await.unwrap();
-    assert!(report.agrees(), "{report}");
+    // That an event was altered is found as well, and is not what is looked for.
+    assert!(report.checks.iter().all(|check| check.agrees() || check.name == "chain"), "{report}");
     report
 }
 
@@ -496,10 +497,11 @@ async fn a_rebuild_that_has_begun_cannot_bring_back_what_is_given_up() {
     system.project().await;
     let (model, pool) = (ReadModel::OrderSummary, system.parts.project.clone());
     let events = system.parts.log.read_all(0, 100).await.unwrap();
-    let last = events.last().unwrap().clone();
-    let events: Vec<_> = events.into_iter().map(|event| codec::deliver(event).unwrap()).collect();
+    let last = events.last().unwrap().position;
+    let events = events.into_iter().map(|event| codec::deliver(event).unwrap()).collect();
+    let batch = Batch { events, proof: system.parts.log.end().await.unwrap() };
     let mut begun = Rebuild::begin(&pool, model, 1).await.unwrap();
-    begun.take(&pool, &events, last.clone()).await.unwrap();
+    begun.take(&pool, &batch, last).await.unwrap();
     begun.write(&pool).await.unwrap();
     assert_eq!(discard(&system, &one(SUMMARY, order)).await.done.len(), 1);
     let mut transaction = pool.begin().await.unwrap();

@@ -265,7 +265,11 @@ async fn invariant_9_nothing_is_granted_but_what_is_needed() {
             assert_eq!(privileges, "SELECT TRUNCATE", "{table}");
             continue;
         }
-        let the_logs_own = ["events", "log", "categories", "event_types"].contains(&&**table);
+        if table == "lost_events" {
+            assert_eq!(privileges, "INSERT SELECT");
+            continue;
+        }
+        let the_logs_own = ["events", "log", "categories", "event_types", "epochs"].contains(&&**table);
         assert!(!privileges.contains("TRUNCATE") && !privileges.contains("TRIGGER"), "{table}: {privileges}");
         assert_eq!(privileges == "SELECT", the_logs_own, "{table}: {privileges}");
     }
@@ -274,14 +278,24 @@ async fn invariant_9_nothing_is_granted_but_what_is_needed() {
     let executable: Vec<(String, String)> = query_as(
         "SELECT role, proname::text FROM pg_proc CROSS JOIN unnest($1::text[]) AS role
          WHERE pronamespace = 'daybook'::regnamespace AND prorettype <> 'trigger'::regtype
-           AND has_function_privilege(role, pg_proc.oid, 'EXECUTE') ORDER BY proname",
+           AND has_function_privilege(role, pg_proc.oid, 'EXECUTE') ORDER BY proname, role",
     )
     .bind(["daybook_append", "daybook_project", "daybook_read", "public"].map(str::to_owned).to_vec())
     .fetch_all(&log.superuser)
     .await
     .unwrap();
-    let only = ["append_group", "hold_log", "register_event_types"];
-    assert_eq!(executable, only.map(|function| ("daybook_append".to_owned(), function.to_owned())));
+    let only = [
+        ("daybook_append", "append_group"),
+        ("daybook_project", "begin_epoch"),
+        ("daybook_project", "confirm_server"),
+        ("daybook_project", "event_digest"),
+        ("daybook_read", "event_digest"),
+        ("daybook_append", "hold_log"),
+        ("daybook_append", "register_event_types"),
+        ("daybook_project", "server"),
+        ("daybook_read", "server"),
+    ];
+    assert_eq!(executable, only.map(|(role, function)| (role.to_owned(), function.to_owned())));
 
     // Whoever runs with its owner's rights says itself where names are looked up.
     let open: Vec<String> = query_scalar(
@@ -432,6 +446,9 @@ struct Answer {
     actual_version: Option<i64>,
 }
 
+/// What `append_group` refuses a caller with that has seen another history.
+const OTHER_HISTORY: &str = "YH001";
+
 /// An array of nothing, of the parameter's own type.
 const EMPTY: &str = "'{}'";
 
@@ -462,7 +479,10 @@ impl Call {
             ("expect_append", EMPTY.into()),
             ("expect_stream", EMPTY.into()),
             ("expect_version", EMPTY.into()),
-            ("known_head", "NULL".into()),
+            ("event_entries", "decode(repeat('00', 80), 'hex')".into()),
+            ("seen_position", "NULL".into()),
+            ("seen_link", "NULL".into()),
+            ("vouched", "false".into()),
             ("checked", "false".into()),
         ])
     }
@@ -561,19 +581,65 @@ async fn a_stream_that_is_listed_twice_is_not_written_twice() {
     assert_eq!(log.state().await, before);
 }
 
-/// A head that is not the log's vouches for nothing.
+/// A caller that has seen another history writes nothing, whatever it expects; what the log has, but not at its end, vouches
+/// for nothing.
 #[tokio::test]
 async fn a_false_head_vouches_for_no_version() {
     let log = Log::start().await;
     let before = log.state().await;
     let mut append = log.connect(Role::Append).await;
-    for head in ["0", "-1", "3", "5", "1000000", "9223372036854775807", "NULL"] {
+    let link = |position: i64| format!("(SELECT link FROM daybook.events WHERE position = {position})");
+    let seen = |position: &str, link: &str| Call::to(3).with("seen_position", position).with("seen_link", link);
+    let other = "decode(repeat('ab', 32), 'hex')";
+    // The role itself cannot read links: it knows those that it was told.
+    let mut links = Vec::new();
+    for position in 1..=4 {
+        let link: Option<Vec<u8>> =
+            query_scalar(AssertSqlSafe(format!("SELECT {}", link(position)))).fetch_one(&log.superuser).await.unwrap();
+        links.extend(link.map(|link| (position, format!("decode('{}', 'hex')", hex(&link)))));
+    }
+    for (position, link) in
+        [("-1", other), ("4", other), ("5", other), ("1000000", other), ("9223372036854775807", other)]
+    {
+        for vouched in ["true", "false"] {
+            let refused = seen(position, link).with("vouched", vouched).run(&mut append).await.unwrap_err();
+            assert_eq!(code(&refused), OTHER_HISTORY, "{position}");
+        }
+    }
+    let (last, rest) = links.split_last().unwrap();
+    let refused = seen(&last.0.to_string(), &rest[0].1).run(&mut append).await.unwrap_err();
+    assert_eq!(code(&refused), OTHER_HISTORY, "a link of another position");
+    for (position, link) in
+        rest.iter().map(|(p, l)| (p.to_string(), &**l)).chain([("0".into(), other), ("NULL".into(), "NULL")])
+    {
         for (stream, forged) in [(3, "{5,6}"), (1, "{1,2}"), (1, "{9,10}")] {
-            let call = Call::to(stream).with("event_version", format!("'{forged}'")).with("known_head", head);
-            assert_eq!(call.run(&mut append).await.unwrap()[0].outcome, "conflict", "{head}: {forged}");
+            let call = Call::to(stream).with("event_version", format!("'{forged}'")).with("vouched", "true");
+            let call = call.with("seen_position", &*position).with("seen_link", link);
+            assert_eq!(call.run(&mut append).await.unwrap()[0].outcome, "conflict", "{position}: {forged}");
         }
     }
     assert_eq!(log.state().await, before);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An acknowledgement is durability, whatever the session was told.
+#[tokio::test]
+async fn an_append_waits_for_the_disk_whatever_the_connection_is_set_to() {
+    let log = Log::start().await;
+    let mut append = log.connect(Role::Append).await;
+    for (session, appended) in
+        [("off", "on"), ("local", "on"), ("remote_write", "on"), ("remote_apply", "remote_apply")]
+    {
+        let begin = format!("SET synchronous_commit = {session}; BEGIN");
+        sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut append).await.unwrap();
+        Call::to(Uuid::now_v7().as_u128()).run(&mut append).await.unwrap();
+        let set: String = query_scalar("SHOW synchronous_commit").fetch_one(&mut append).await.unwrap();
+        assert_eq!(set, appended, "{session}");
+        sqlx::raw_sql("COMMIT").execute(&mut append).await.unwrap();
+    }
 }
 
 /// The true head is the one claim that is believed: whoever appends in this role is Daybook's own appender, and the
@@ -585,15 +651,19 @@ async fn who_lies_at_the_true_head_doubles_nothing_and_is_found_out() {
     let log = Log::start().await;
     let before = log.state().await;
     let mut append = log.connect(Role::Append).await;
+    let link: Vec<u8> =
+        query_scalar("SELECT link FROM daybook.events WHERE position = 4").fetch_one(&log.superuser).await.unwrap();
+    let link = format!("decode('{}', 'hex')", hex(&link));
+    let at_head = |call: Call| call.with("vouched", "true").with("seen_position", "4").with("seen_link", &*link);
     for doubled in ["{1,2}", "{2,3}", "{3,2}", "{3,3}"] {
-        let call = Call::to(1).with("event_version", format!("'{doubled}'")).with("known_head", "4");
+        let call = at_head(Call::to(1).with("event_version", format!("'{doubled}'")));
         let refused = call.run(&mut append).await.unwrap_err();
         assert_eq!(code(&refused), UNIQUE_VIOLATION, "{doubled}");
         assert_eq!(refused.as_database_error().unwrap().constraint(), Some("events_stream_version"), "{doubled}");
     }
     assert_eq!(log.state().await, before);
 
-    let gap = Call::to(1).with("event_version", "'{7,8}'").with("known_head", "4");
+    let gap = at_head(Call::to(1).with("event_version", "'{7,8}'"));
     assert_eq!(gap.run(&mut append).await.unwrap()[0].first_position, Some(5));
     let positions: Vec<i64> =
         query_scalar("SELECT position FROM daybook.events ORDER BY position").fetch_all(&log.superuser).await.unwrap();

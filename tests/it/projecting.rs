@@ -49,7 +49,7 @@ async fn events_that_are_delivered_again_change_nothing() {
     while feed.position() < head {
         feed.step().await.unwrap();
     }
-    let all = feed.reader().next(0, 10_000).await.unwrap();
+    let all = feed.reader().next(0, 10_000).await.unwrap().unwrap();
     for projection in Projection::ALL {
         // The same owner, with the checkpoint that it has: all of it is below.
         let owner = system.parts.owner;
@@ -122,7 +122,7 @@ async fn an_owner_that_was_stopped_and_replaced_changes_nothing() {
     let level = projections::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
     assert_eq!(level.on_hand, 10);
     // The successor goes on where the checkpoint is.
-    let events = system.feed.reader().next(taken.position, 10).await.unwrap();
+    let events = system.feed.reader().next(taken.position, 10).await.unwrap().unwrap();
     let model = Projection::ReadModel(ReadModel::StockLevel);
     Applier::new(model).apply(&system.parts.project, taken, successor.fence, &events).await.unwrap();
     let level = projections::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
@@ -236,14 +236,14 @@ async fn a_feed_that_reads_the_log_does_not_run_away_from_a_projection_that_goes
         system.feed.step().await.unwrap();
         assert!(system.feed.position() <= 20_000 + taken, "{taken}: {}", system.feed.position());
         let expected = if taken == 0 { None } else { Some(taken + 1) };
-        assert_eq!(next.first().map(|event| event.record().position), expected);
+        assert_eq!(next.map(|batch| batch.events[0].record().position), expected);
     }
     assert!(system.feed.position() > 15_000);
     while system.feed.position() < 30_000 {
         system.feed.step().await.unwrap();
     }
     // It is still given what comes next, from the log.
-    assert_eq!(reader.next(100, 1).await.unwrap()[0].record().position, 101);
+    assert_eq!(reader.next(100, 1).await.unwrap().unwrap().events[0].record().position, 101);
 }
 
 /// An event of a newer build: this one stops before it, and leaves the leases to instances that know it.

@@ -11,7 +11,7 @@ use domain::stock::{Stock, StockReceived};
 use domain::{Aggregate, Command, Event};
 use projections::apply::Applier;
 use projections::event_index::{self, Key};
-use projections::{Delivered, Projection, ReadModel, Recorded};
+use projections::{Batch, Delivered, Projection, ReadModel, Recorded};
 use serde_json::json;
 use services::codec::{self, CATEGORIES};
 use services::replay::{Mode, replay};
@@ -126,8 +126,9 @@ impl Store {
         page.into_iter().map(|record| Arc::new(codec::decode(record).unwrap())).collect()
     }
 
-    async fn delivered(&self, after: Position, limit: i64) -> Vec<Delivered> {
-        self.decoded(after, limit).await.into_iter().map(Delivered::Event).collect()
+    async fn delivered(&self, after: Position, limit: i64) -> Batch {
+        let events = self.decoded(after, limit).await.into_iter().map(Delivered::Event).collect();
+        Batch { events, proof: self.log.end().await.unwrap() }
     }
 
     /// Brings the index to `position`, in batches of any size.

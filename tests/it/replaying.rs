@@ -2,7 +2,7 @@
 
 use crate::harness::{System, order_of, run};
 use projections::rebuild::Rebuild;
-use projections::{Comparison, ReadModel};
+use projections::{Batch, Comparison, ReadModel};
 use services::codec;
 use services::replay::{Mode, ReplayError, Replayed, replay};
 use services::step::{Outcome, Step};
@@ -141,16 +141,17 @@ async fn a_replay_that_was_cut_off_is_gone_on_with() {
         let live = rows(&system, model).await;
         let mut begun = Rebuild::begin(&pool, model, 1).await.unwrap();
         let page = system.parts.log.read_all(0, head / 2).await.unwrap();
-        let last = page.last().unwrap().clone();
-        let events: Vec<_> = page.into_iter().map(|e| codec::deliver(e).unwrap()).collect();
-        begun.take(&pool, &events, last.clone()).await.unwrap();
+        let last = page.last().unwrap().position;
+        let events = page.into_iter().map(|e| codec::deliver(e).unwrap()).collect();
+        let batch = Batch { events, proof: system.parts.log.end().await.unwrap() };
+        begun.take(&pool, &batch, last).await.unwrap();
         begun.write(&pool).await.unwrap();
         assert_eq!(rows(&system, model).await, live);
         let (replayed, compared) = rebuild(&system, model).await;
         assert_eq!((replayed.events, compared.differences()), (head - head / 2, 0), "{}", model.name());
         assert_eq!(rows(&system, model).await, live);
         // Should it not have been killed after all, it finds that it is too late.
-        begun.take(&pool, &events, last).await.unwrap();
+        begun.take(&pool, &batch, last + 1).await.unwrap();
         assert!(begun.write(&pool).await.is_err());
         assert_eq!(rows(&system, model).await, live);
     }

@@ -19,7 +19,8 @@ const AGAIN: Duration = Duration::from_millis(10);
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::var("DATABASE_URL")?;
     let log = Log::new(connect::pool(&url, Role::Read, 4)?, CATEGORIES);
-    let executor = Executor::new(log, Loader::start(&url, 0)?, Appender::start(&url)?);
+    let appender = Appender::start(&url)?;
+    let executor = Executor::new(log, Loader::start(&url, 0, appender.history())?, appender);
     let piece = |line, sku| StockLine { line, sku, quantity: 1 };
     let lines = vec![piece(1, Sku::new("left")?), piece(2, Sku::new("right")?)];
     for _ in 0..CLIENTS {

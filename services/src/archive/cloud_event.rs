@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::str::FromStr;
-use store::{Fingerprint, Metadata, Origin, Position, RecordedEvent, Version};
+use store::{Fingerprint, Link, Metadata, Origin, Position, RecordedEvent, Version};
 use uuid::Uuid;
 
 const SPEC_VERSION: &str = "1.0";
@@ -61,6 +61,14 @@ pub(super) struct CloudEvent<'a> {
     origin: Cow<'a, str>,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     traceparent: Option<Cow<'a, str>>,
+    /// Of the hash chain: with the last event of a group. Exports of before there was one have none.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "some_as_text",
+        deserialize_with = "some_from_text"
+    )]
+    link: Option<Link>,
     /// The payload, as it is.
     #[serde(borrow, default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
@@ -94,6 +102,7 @@ impl<'a> CloudEvent<'a> {
             actor: (&*metadata.actor).into(),
             origin: metadata.origin.as_str().into(),
             traceparent: metadata.traceparent.as_deref().map(Cow::from),
+            link: event.link,
             data,
             data_base64: data.is_none().then(|| STANDARD.encode(event.payload.as_bytes()).into()),
         }
@@ -156,6 +165,7 @@ pub(super) fn read(line: &[u8]) -> Result<Line, String> {
             traceparent: line.traceparent.map(text),
         },
         payload: payload.into(),
+        link: line.link,
     };
     Ok(Line { event, log_id: log_id.into_uuid(), last: line.lastposition })
 }
@@ -170,6 +180,17 @@ fn microseconds<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::O
 
 fn as_text<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
+}
+
+fn some_as_text<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn some_from_text<'de, T: FromStr, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    from_text(deserializer).map(Some)
 }
 
 fn from_text<'de, T: FromStr, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {

@@ -54,12 +54,14 @@ pub async fn export(
     let mut after = from - 1;
     let mut pages = log.scan(after, to);
     while let Some(page) = pages.next().await? {
-        if let Some((position, _)) = (after + 1..).zip(&page).find(|(position, event)| event.position != *position) {
+        if let Some((position, _)) =
+            (after + 1..).zip(&page.events).find(|(position, event)| event.position != *position)
+        {
             return Err(ExportError::Gap(position));
         }
-        after += page.len() as Position;
+        after += page.events.len() as Position;
         let written = spawn_blocking(move || {
-            page.iter().try_for_each(|event| writer.line(&CloudEvent::of(event, log_id, to)))?;
+            page.events.iter().try_for_each(|event| writer.line(&CloudEvent::of(event, log_id, to)))?;
             Ok::<_, io::Error>(writer)
         });
         writer = written.await.map_err(io::Error::other)??;
@@ -122,8 +124,8 @@ pub async fn import(
         if let Some(first) = events.first().map(|event| event.position).filter(|first| last == 0 && *first > 1) {
             return Err(ImportError::Part { first });
         }
-        import.insert(&events).await?;
         (last, announced) = (last + events.len() as Position, to);
+        import.insert(events).await?;
         progress(last, announced);
     }
     match last {

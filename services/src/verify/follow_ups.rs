@@ -324,5 +324,6 @@ fn recorded(row: Row) -> Result<RecordedEvent, String> {
             traceparent: row.traceparent.map(Into::into),
         },
         payload: row.payload.into(),
+        link: None,
     })
 }

@@ -2,6 +2,7 @@
 //! the command's.
 
 use super::Check;
+use super::chain::Chain;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
@@ -32,6 +33,7 @@ pub(super) struct Row {
     pub(super) actor: String,
     pub(super) traceparent: Option<String>,
     pub(super) payload: String,
+    pub(super) link: Option<Vec<u8>>,
 }
 
 macro_rules! rows {
@@ -41,7 +43,7 @@ macro_rules! rows {
             r#"SELECT position, version, recorded_at, occurred_at, category,
                       (SELECT name FROM daybook.categories WHERE id = category) AS category_name,
                       schema_version, origin, stream_id, event_id, correlation_id, causation_id, command_id,
-                      fingerprint, event_type, actor, traceparent, payload::text AS "payload!"
+                      fingerprint, event_type, actor, traceparent, payload::text AS "payload!", link
                FROM daybook.events "# + $condition,
             $($argument),*
         )
@@ -82,6 +84,7 @@ pub(super) struct Promises {
     times: Check,
     commands: Check,
     payloads: Check,
+    chain: Chain,
     events: i64,
     last: Option<Last>,
     /// How far each stream has come.
@@ -106,6 +109,7 @@ impl Default for Promises {
             times: Check::new("recorded_at"),
             commands: Check::new("event ids"),
             payloads: Check::new("payloads"),
+            chain: Chain::default(),
             events: 0,
             last: None,
             stream_versions: HashMap::new(),
@@ -122,6 +126,7 @@ impl Promises {
         for check in self.checks() {
             check.checked += 1;
         }
+        self.chain.take(row);
         let before = self.last.as_ref().map_or(0, |last| last.position);
         if position != before + 1 {
             self.positions.differs(|| format!("position {position} comes after {before}"));
@@ -191,6 +196,6 @@ impl Promises {
     }
 
     pub(super) fn finish(self) -> Vec<Check> {
-        vec![self.positions, self.versions, self.times, self.commands, self.payloads]
+        vec![self.positions, self.versions, self.times, self.commands, self.payloads, self.chain.finish()]
     }
 }

@@ -2,6 +2,7 @@
 //! with the projectors. The log is read once, page by page, in one snapshot with all that is folded from it.
 
 mod caught_up;
+mod chain;
 mod event_index;
 mod follow_ups;
 mod fulfilment;

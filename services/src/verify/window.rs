@@ -182,11 +182,27 @@ fn message_differs(check: &mut Check, message: &Message, row: &Row, epoch: i64) 
         check.differs(|| format!("sequence {sequence}: the body differs from the stored payload from byte {at} on"));
     }
     let mut headers = headers(message.headers.as_ref());
-    for (name, expected) in expected_headers(row, epoch) {
-        let value = headers.remove(name);
+    let packed = headers.remove("Daybook");
+    let traceparent = headers.remove("traceparent");
+    let mut compare = |name: &str, value: Option<String>, expected: Option<String>| {
         if value != expected {
             let (value, expected) = (shown(value.as_deref()), shown(expected.as_deref()));
             check.differs(|| format!("sequence {sequence}: {name} is {value}, the log says {expected}"));
+        }
+    };
+    compare("traceparent", traceparent, row.traceparent.clone());
+    match packed {
+        Some(packed) => {
+            let mut fields = packed.split(' ').map(str::to_owned);
+            for (name, expected) in packed_fields(row, epoch) {
+                compare(name, fields.next(), Some(expected));
+            }
+        }
+        // Earlier builds have published a header for each column.
+        None => {
+            for (name, expected) in headers_of_columns(row, epoch) {
+                compare(name, headers.remove(name), expected);
+            }
         }
     }
     for (name, value) in headers {
@@ -203,9 +219,39 @@ fn headers(headers: Option<&HeaderMap>) -> HashMap<String, String> {
     all.filter(|(name, _)| !name.starts_with("Nats-")).collect()
 }
 
-fn expected_headers(row: &Row, epoch: i64) -> [(&'static str, Option<String>); 14] {
+/// The fields of the packed header, in their order.
+fn packed_fields(row: &Row, epoch: i64) -> [(&'static str, String); 15] {
+    let some = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let micros = |t: DateTime<Utc>| t.timestamp_micros().to_string();
+    let escaped = |byte: u8| match byte {
+        b'!'..=b'$' | b'&'..=b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    [
+        ("its format", "1".to_owned()),
+        ("epoch", epoch.to_string()),
+        ("position", row.position.to_string()),
+        ("version", row.version.to_string()),
+        ("schema version", row.schema_version.to_string()),
+        ("recorded_at", micros(row.recorded_at)),
+        ("occurred_at", micros(row.occurred_at)),
+        ("event id", row.event_id.to_string()),
+        ("correlation id", row.correlation_id.to_string()),
+        ("causation id", some(row.causation_id.map(|id| id.to_string()))),
+        ("command id", row.command_id.to_string()),
+        ("fingerprint", hex(&row.fingerprint)),
+        ("origin", some(row.origin_name().map(str::to_owned))),
+        ("link", some(row.link.as_deref().map(hex))),
+        ("actor", row.actor.bytes().map(escaped).collect()),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn headers_of_columns(row: &Row, epoch: i64) -> [(&'static str, Option<String>); 13] {
     let time = |t: DateTime<Utc>| t.to_rfc3339_opts(SecondsFormat::Micros, true);
-    let hex = row.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect();
     [
         ("Daybook-Position", Some(row.position.to_string())),
         ("Daybook-Epoch", Some(epoch.to_string())),
@@ -217,10 +263,9 @@ fn expected_headers(row: &Row, epoch: i64) -> [(&'static str, Option<String>); 1
         ("Daybook-Correlation-Id", Some(row.correlation_id.to_string())),
         ("Daybook-Causation-Id", row.causation_id.map(|id| id.to_string())),
         ("Daybook-Command-Id", Some(row.command_id.to_string())),
-        ("Daybook-Fingerprint", Some(hex)),
+        ("Daybook-Fingerprint", Some(hex(&row.fingerprint))),
         ("Daybook-Actor", Some(row.actor.clone())),
         ("Daybook-Origin", row.origin_name().map(str::to_owned)),
-        ("traceparent", row.traceparent.clone()),
     ]
 }
 

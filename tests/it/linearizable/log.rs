@@ -83,7 +83,7 @@ impl Writer<'_> {
             true => self.random.random_range(0..next),
             false => self.commands.fetch_add(1, Ordering::SeqCst),
         };
-        Try { command, streams, flaw: None, chained: false }
+        Try { command, streams, flaw: None, speculative: false }
     }
 
     async fn run(mut self, clock: &Clock) -> Client<Model> {

@@ -88,7 +88,7 @@ pub(super) async fn one_process(args: &Args, url: &str) -> Result<Run, Failure> 
         return measure::run(clients, args.window()).await;
     }
     let log = Log::new(connect::pool(url, Role::Read, 4)?, codec::CATEGORIES);
-    let loader = Loader::start(url, FOLD)?;
+    let loader = Loader::start(url, FOLD, appender.history())?;
     let executor = match args.workload {
         Workload::Command => Executor::without_cache(log, loader, appender),
         _ => Executor::new(log, loader, appender),

@@ -40,7 +40,7 @@ async fn decoded(log: &Log) -> Result<Run, Failure> {
     let begun = Instant::now();
     let (mut scan, mut operations) = (log.scan(0, log.head().await?), 0);
     while let Some(page) = scan.next().await? {
-        for record in page {
+        for record in page.events {
             std::hint::black_box(codec::decode(record).map_err(|e| Failure::Other(e.to_string()))?);
             operations += 1;
         }

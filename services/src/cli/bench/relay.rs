@@ -47,9 +47,9 @@ pub(super) async fn measure(args: &Args, place: &Place) -> Result<(&'static str,
 /// All events of the log, by the relay as it is, to a stream that has none of them.
 async fn relayed(parts: &Parts, context: &Context, events: u64) -> Result<Run, Failure> {
     _ = context.delete_stream(subject::STREAM).await;
-    let config = js::stream_config(parts.log.identity().await?, 1);
+    let config = js::stream_config(parts.log.identity().await?, parts.log.server().await?, 1);
     context.create_stream(config).await.map_err(unavailable)?;
-    let mut relay = Relay::new(parts.log.clone(), parts.read.clone(), context.clone(), watch::channel(0).1);
+    let mut relay = Relay::new(parts.log.clone(), parts.project.clone(), context.clone(), watch::channel(0).1);
     let begun = Instant::now();
     while relay.step().await.map_err(unavailable)? != Outcome::Idle {}
     let elapsed = begun.elapsed();

@@ -162,7 +162,7 @@ impl Outside {
         while !(self.open.is_empty() && self.acts.is_empty()) {
             let unavailable = |e: crate::feed::FeedError| Failure::Unavailable(e.to_string());
             let events = match reader.next(position, 1000).await {
-                Ok(events) => events,
+                Ok(batch) => batch.map_or(vec![], |batch| batch.events),
                 // A server is away: it is waited for.
                 Err(_) if last.elapsed() < STALLED => vec![],
                 Err(e) => return Err(unavailable(e)),

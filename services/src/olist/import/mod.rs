@@ -131,7 +131,7 @@ async fn record(
                 Err(AppendError::AlreadyRecorded { .. }) => {
                     log.recorded_commands(&[command_id]).await?.remove(&command_id)
                 }
-                Err(e @ (AppendError::VersionConflict { .. } | AppendError::Unfounded)) => {
+                Err(e @ (AppendError::VersionConflict { .. } | AppendError::DependencyAborted)) => {
                     let why = format!("the log has something else of it: {e}");
                     let remedy = "what is in the log stays; this order's history has no place in it";
                     return Err(NotRecorded::LeftOut { why, remedy });

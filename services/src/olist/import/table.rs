@@ -48,7 +48,7 @@ pub async fn table(log: &Log) -> Result<Table, TableError> {
     let mut begun: HashMap<Uuid, (DateTime<Utc>, OrderPlaced)> = HashMap::new();
     let mut pages = log.scan(0, log.head().await?);
     while let Some(page) = pages.next().await? {
-        for event in page {
+        for event in page.events {
             let matters = matches!(&*event.event_type, "OrderPlaced" | "HistoryRecorded");
             if !matters || event.metadata.origin != Origin::Import {
                 continue;

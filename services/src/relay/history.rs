@@ -1,0 +1,405 @@
+//! Which history the stream carries: that of the log, or another one.
+//!
+//! The log can go on from an older state: after a failover to a replica that lacked the last events, or a restore. What was
+//! distributed of the lost events is kept in Postgres, the log goes on in its next epoch, and the stream is made anew. That
+//! happens by itself only if it is safe: on the same system with a higher timeline, which is a promoted replica or a restore
+//! to a point in time. A database with another system identifier is a copy that must not touch this stream, and one with a
+//! lower timeline a former primary. Then the relay stops, and an operator decides.
+//!
+//! What others have published into the stream is removed in the same way.
+
+use super::{Relay, RelayError, State};
+use crate::{js, subject};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::stream::{Info, Stream};
+use async_nats::jetstream::{ErrorCode, stream};
+use async_nats::{HeaderMap, Message};
+use futures_util::StreamExt;
+use serde_json::{Map, Value};
+use std::time::{Duration, Instant};
+use store::epoch::{self, Lost, NewEpoch};
+use store::{Chain, LogIdentity, Mark, Position, RecordedEvent, Server, checkpoint};
+
+/// How many messages are compared with the log, or kept, at a time.
+const PAGE: usize = 500;
+/// How long to wait for messages that the stream says it has.
+const EXPIRES: Duration = Duration::from_secs(5);
+/// How many messages of one epoch are kept at most: others may publish without an end.
+const MOST_KEPT: usize = 1_000_000;
+
+/// What was last compared: a stream that was all the log's.
+#[derive(Clone, Copy)]
+pub(super) struct Compared {
+    /// When the stream was made: it is the same one still.
+    created: i128,
+    /// Up to there, the stream had the log's events.
+    mark: Mark,
+}
+
+/// What is not as it should be.
+struct Difference {
+    /// All before this position is the log's.
+    from: Position,
+    /// For people.
+    what: String,
+}
+
+/// What an operator is told of a reconciliation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reconciled {
+    pub epoch: i64,
+    /// What was found; `None` if there was nothing to do.
+    pub diverged: Option<String>,
+}
+
+impl Relay {
+    /// Looks where the stream ends, makes it if it is missing, and sees to it that it carries this log.
+    pub(super) async fn resume(&mut self) -> Result<State, RelayError> {
+        self.resume_if(false).await.map(|(state, _)| state)
+    }
+
+    /// Has the stream carry the log's history, whatever it carries now and whatever server the log is on.
+    ///
+    /// # Errors
+    /// When the stream carries another log, or Postgres or JetStream does not answer.
+    pub async fn reconcile(&mut self) -> Result<Reconciled, RelayError> {
+        let (state, diverged) = self.resume_if(true).await?;
+        Ok(Reconciled { epoch: state.identity.epoch, diverged })
+    }
+
+    /// `forced` says that an operator has decided.
+    async fn resume_if(&mut self, forced: bool) -> Result<(State, Option<String>), RelayError> {
+        let mut found = None;
+        loop {
+            let (identity, server) = (self.log.identity().await?, self.log.server().await?);
+            let Some(stream) = self.find().await? else {
+                if let Some(why) = self.create(identity, server).await? {
+                    found.get_or_insert(why);
+                }
+                continue;
+            };
+            let info = stream.get_info().await.map_err(unanswered)?;
+            let carried = js::identity(&info.config).ok_or_else(|| diverged("it does not say which log it carries"))?;
+            let told = js::server(&info.config);
+            if carried.log_id != identity.log_id {
+                return Err(diverged(&format!("it carries the log {}, not {}", carried.log_id, identity.log_id)));
+            }
+            if !forced && let Some(why) = told.and_then(|told| refused(told, server)) {
+                return Err(diverged(&why));
+            }
+            if carried.epoch < identity.epoch {
+                // Another relay, or this one before it ended, has begun the next epoch, and kept what is to be kept.
+                self.remove().await?;
+                continue;
+            }
+            let difference = match self.compare(&stream, &info).await? {
+                None if carried.epoch > identity.epoch => Some(Difference {
+                    from: info.state.last_sequence as Position + 1,
+                    what: format!("it is of epoch {}, and the log does not know of it", carried.epoch),
+                }),
+                difference => difference,
+            };
+            let Some(difference) = difference else {
+                if told != Some(server) {
+                    let metadata = js::metadata(identity, server);
+                    let config = stream::Config { metadata, ..info.config.clone() };
+                    self.jetstream.update_stream(config).await.map_err(unanswered)?;
+                }
+                if epoch::confirmed(&self.pool).await? != Some(server) {
+                    epoch::confirm_server(&self.pool).await?;
+                }
+                return Ok((self.begin_at(identity, &info).await?, found));
+            };
+            if !forced && !self.is_safe(&stream, &info, told, server, &difference).await? {
+                return Err(diverged(&difference.what));
+            }
+            let next = identity.epoch.max(carried.epoch) + 1;
+            self.begin_epoch(&stream, &info, next, &difference).await?;
+            self.remove().await?;
+            found.get_or_insert(difference.what);
+        }
+    }
+
+    /// The state of a stream that was compared.
+    async fn begin_at(&mut self, identity: LogIdentity, info: &Info) -> Result<State, RelayError> {
+        let last = info.state.last_sequence as Position;
+        let mark = self.log.mark_before(last).await?;
+        self.compared = Some(Compared { created: created(info), mark });
+        tracing::debug!(position = last, "the relay goes on after this position");
+        Ok(State { identity, last, mark, looked: Instant::now() })
+    }
+
+    /// Notes that all of what was published is stored.
+    pub(super) fn all_stored(&mut self, state: State) {
+        if let Some(compared) = &mut self.compared {
+            compared.mark = state.mark;
+        }
+    }
+
+    async fn find(&self) -> Result<Option<Stream>, RelayError> {
+        match self.jetstream.get_stream(subject::STREAM).await {
+            Ok(stream) => Ok(Some(stream)),
+            Err(e) => match e.kind() {
+                GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+                _ => Err(unanswered(e)),
+            },
+        }
+    }
+
+    async fn remove(&self) -> Result<(), RelayError> {
+        match self.jetstream.delete_stream(subject::STREAM).await {
+            Ok(_) => Ok(()),
+            // Another relay was faster.
+            Err(_) if self.find().await?.is_none() => Ok(()),
+            Err(e) => Err(unanswered(e)),
+        }
+    }
+
+    /// The stream, beginning with the oldest event that a projection still needs, at most a window back. If the log is on
+    /// another timeline than when it was last compared, it may have lost events that had been distributed: that is told.
+    async fn create(&self, identity: LogIdentity, server: Server) -> Result<Option<String>, RelayError> {
+        let head = self.log.head().await?;
+        let confirmed = epoch::confirmed(&self.pool).await?;
+        if confirmed.is_some_and(|confirmed| confirmed != server) {
+            let why = "the log has gone on after a failover or a restore, and the stream is gone: nobody knows what had \
+                       been distributed";
+            let new = NewEpoch {
+                epoch: identity.epoch + 1,
+                forked_after: head,
+                distributed_to: None,
+                kept: 0,
+                why: why.to_owned(),
+            };
+            let mut transaction = self.pool.begin().await?;
+            epoch::begin(&mut transaction, &new).await?;
+            transaction.commit().await?;
+            tracing::error!(epoch = new.epoch, "{why}: see `daybook reconcile --report`");
+            return Ok(Some(why.to_owned()));
+        }
+        let needed = checkpoint::live(&self.pool).await?.into_iter().map(|(_, position)| position).min();
+        let first = needed.unwrap_or(head).min(head).max(head - js::WINDOW) + 1;
+        tracing::warn!(first, "the stream is missing: it is made anew from this position");
+        let created = self.jetstream.create_stream(js::stream_config(identity, server, first)).await;
+        created.map_err(unanswered)?;
+        Ok(None)
+    }
+
+    /// Compares what the stream has with the log: all that was not compared before and that a projection may still need.
+    async fn compare(&mut self, stream: &Stream, info: &Info) -> Result<Option<Difference>, RelayError> {
+        let (first, last) = (info.state.first_sequence as Position, info.state.last_sequence as Position);
+        let head = self.log.head().await?;
+        let needed = checkpoint::live(&self.pool).await?.into_iter().map(|(_, position)| position).min().unwrap_or(0);
+        let mut from = first.max(needed + 1).min(last);
+        if let Some(compared) = self.compared.filter(|c| c.created == created(info) && c.mark.position <= last)
+            && self.log.has(compared.mark).await?
+        {
+            from = from.max(compared.mark.position);
+        }
+        if info.state.messages == 0 || from < first {
+            // Nothing is left to compare but where it ends.
+            let what = || format!("it has come to {last}, and the log to {head}");
+            return Ok((last > head).then(|| Difference { from: head + 1, what: what() }));
+        }
+        let mut messages = Messages::open(stream, from, last).await?;
+        while let Some(page) = messages.next(PAGE).await? {
+            let Some((start, _)) = page.first() else { break };
+            let events = self.log.read_all(start - 1, page.len() as i64).await?;
+            for (n, (sequence, message)) in page.iter().enumerate() {
+                let event = events.get(n);
+                if event.is_none_or(|event| event.position != *sequence || !is_of(message, event)) {
+                    let what = match event {
+                        Some(_) => format!("at {sequence} it has what is not the log's event"),
+                        None => format!("it has come to {last}, and the log to {head}"),
+                    };
+                    return Ok(Some(Difference { from: *sequence, what }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether what is not the log's may be removed without an operator.
+    async fn is_safe(
+        &self,
+        stream: &Stream,
+        info: &Info,
+        told: Option<Server>,
+        server: Server,
+        difference: &Difference,
+    ) -> Result<bool, RelayError> {
+        if told.is_some_and(|told| told.timeline < server.timeline) {
+            return Ok(true);
+        }
+        // The log still has all that this relay has seen it have: others have published the rest.
+        if let Some(compared) = self.compared
+            && self.log.has(compared.mark).await?
+            && compared.created == created(info)
+        {
+            return Ok(true);
+        }
+        Ok(!self.is_history(stream, info, difference).await?)
+    }
+
+    /// Whether the messages from the difference on continue the log's chain: then they may be events that it has lost.
+    async fn is_history(&self, stream: &Stream, info: &Info, difference: &Difference) -> Result<bool, RelayError> {
+        let last = info.state.last_sequence as Position;
+        let mark = self.log.mark_before(difference.from - 1).await?;
+        let mut chain = Chain::after(mark);
+        let first = (info.state.first_sequence as Position).max(mark.position + 1);
+        if first > mark.position + 1 || info.state.messages == 0 {
+            // What is between is gone.
+            return Ok(true);
+        }
+        let mut messages = Messages::open(stream, first, last).await?;
+        while let Some(page) = messages.next(PAGE).await? {
+            for (_, message) in page {
+                let Ok(event) = recorded(&message) else { return Ok(false) };
+                match chain.take(&event) {
+                    Ok(completes) if completes && event.position >= difference.from => return Ok(true),
+                    Ok(_) => {}
+                    Err(_) => return Ok(false),
+                }
+            }
+        }
+        Ok(chain.position() > mark.position)
+    }
+
+    /// Begins an epoch, and keeps what the stream has from the difference on.
+    async fn begin_epoch(
+        &self,
+        stream: &Stream,
+        info: &Info,
+        next: i64,
+        difference: &Difference,
+    ) -> Result<(), RelayError> {
+        let last = info.state.last_sequence as Position;
+        let mut transaction = self.pool.begin().await?;
+        sqlx::raw_sql("SET LOCAL transaction_timeout = 0").execute(&mut *transaction).await?;
+        let mut kept = 0;
+        if info.state.messages > 0 && difference.from <= last {
+            let mut messages = Messages::open(stream, difference.from, last).await?;
+            while kept < MOST_KEPT
+                && let Some(page) = messages.next(PAGE).await?
+            {
+                let lost: Vec<Lost> = page.iter().map(|(sequence, message)| lost(*sequence, message)).collect();
+                epoch::keep(&mut transaction, next, &lost).await?;
+                kept += lost.len();
+            }
+        }
+        let new = NewEpoch {
+            epoch: next,
+            forked_after: difference.from - 1,
+            distributed_to: Some(last),
+            kept: kept as i64,
+            why: difference.what.clone(),
+        };
+        if epoch::begin(&mut transaction, &new).await? {
+            transaction.commit().await?;
+            tracing::error!(
+                epoch = next,
+                forked_after = new.forked_after,
+                kept,
+                why = new.why,
+                "JetStream had what the log does not have: it is kept, and the stream is made anew. See `daybook \
+                 reconcile --report`"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Why a log on `server` must not touch a stream that was last compared on `told`.
+fn refused(told: Server, server: Server) -> Option<String> {
+    let Server { system_identifier, timeline } = told;
+    if system_identifier != server.system_identifier {
+        let ours = server.system_identifier;
+        return Some(format!(
+            "it is of the database system {system_identifier}, and this one is {ours}: a copy, perhaps"
+        ));
+    }
+    (timeline > server.timeline).then(|| {
+        let ours = server.timeline;
+        format!("it is of timeline {timeline}, and this database is on {ours}: a former primary, perhaps")
+    })
+}
+
+fn created(info: &Info) -> i128 {
+    info.created.unix_timestamp_nanos()
+}
+
+fn diverged(why: &str) -> RelayError {
+    RelayError::Diverged(why.to_owned())
+}
+
+fn unanswered(error: impl std::fmt::Display) -> RelayError {
+    RelayError::JetStream(error.to_string())
+}
+
+fn recorded(message: &Message) -> Result<RecordedEvent, js::BadMessage> {
+    let none = HeaderMap::new();
+    js::recorded(&message.subject, message.headers.as_ref().unwrap_or(&none), message.payload.clone())
+}
+
+/// Whether the message is that of the event. Earlier builds have published without links.
+fn is_of(message: &Message, event: &RecordedEvent) -> bool {
+    recorded(message).is_ok_and(|told| {
+        let link = told.link.or(event.link.filter(|_| !js::is_packed(message)));
+        RecordedEvent { link, ..told } == *event
+    })
+}
+
+fn lost(position: Position, message: &Message) -> Lost {
+    let headers = message.headers.iter().flat_map(HeaderMap::iter);
+    let headers: Map<String, Value> = headers
+        .map(|(name, values)| (name.to_string(), values.iter().map(|value| value.as_str().to_owned()).collect()))
+        .collect();
+    Lost {
+        position,
+        subject: message.subject.replace('\0', "\u{FFFD}"),
+        headers: Value::Object(headers).to_string(),
+        payload: message.payload.to_vec(),
+    }
+}
+
+/// The messages of a stream from one sequence to another, in order.
+struct Messages {
+    batches: pull::Stream,
+    next: Position,
+    last: Position,
+}
+
+impl Messages {
+    async fn open(stream: &Stream, from: Position, last: Position) -> Result<Self, RelayError> {
+        let config = pull::Config {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from as u64 },
+            ack_policy: AckPolicy::None,
+            memory_storage: true,
+            num_replicas: 1,
+            inactive_threshold: EXPIRES * 4,
+            ..pull::Config::default()
+        };
+        let consumer = stream.create_consumer(config).await.map_err(unanswered)?;
+        let batches = consumer.stream().max_messages_per_batch(PAGE * 2).expires(EXPIRES).messages().await;
+        Ok(Self { batches: batches.map_err(unanswered)?, next: from, last })
+    }
+
+    /// Up to `limit` of them, with their sequences, which follow each other; `None` after the last.
+    async fn next(&mut self, limit: usize) -> Result<Option<Vec<(Position, Message)>>, RelayError> {
+        if self.next > self.last {
+            return Ok(None);
+        }
+        let mut page = Vec::new();
+        while page.len() < limit && self.next <= self.last {
+            let message = tokio::time::timeout(EXPIRES, self.batches.next()).await.map_err(unanswered)?;
+            let message = message.ok_or_else(|| unanswered("the stream ends"))?.map_err(unanswered)?;
+            let sequence = message.info().map_err(unanswered)?.stream_sequence as Position;
+            if sequence != self.next {
+                return Err(unanswered(format!("sequence {} is missing", self.next)));
+            }
+            self.next += 1;
+            page.push((sequence, message.message));
+        }
+        Ok(Some(page))
+    }
+}
