@@ -107,8 +107,18 @@ pub(crate) async fn start_nats() -> Nats {
 
 /// A Postgres of the test's own, to be killed.
 pub(crate) async fn start_postgres() -> Postgres {
-    let options = PostgresOptions { data_dir: folder("postgres").await, durable: true };
+    start_postgres_on(folder("postgres").await).await
+}
+
+/// A durable Postgres on this data folder, which is made if there is none.
+pub(crate) async fn start_postgres_on(data_dir: PathBuf) -> Postgres {
+    let options = PostgresOptions { data_dir, durable: true };
     Postgres::start(&shared().await.binaries, options, &|_: &str| {}).await.unwrap()
+}
+
+/// A program that belongs to the PostgreSQL which the tests run.
+pub(crate) async fn postgres_program(name: &str) -> PathBuf {
+    shared().await.binaries.initdb.with_file_name(name)
 }
 
 /// A system whose loops the test drives. Provider and notifier answer on their own, as others would.

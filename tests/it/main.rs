@@ -12,6 +12,7 @@ mod crashing;
 mod dead_letters;
 mod event_types;
 mod evolution;
+mod failover;
 mod finding;
 mod folding;
 mod follow_ups;
