@@ -78,7 +78,8 @@ impl Invariant for PaymentAmounts {
                 }
             }
             "PaymentCaptured" => {
-                self.capture(position, payment_id, id(payload, "capture_id")?, amount(payload, "amount")?)
+                let (capture, amount) = (id(payload, "capture_id")?, amount(payload, "amount")?);
+                self.capture(position, payment_id, capture, amount);
             }
             "PaymentRefunded" => {
                 let (refund, capture) = (id(payload, "refund_id")?, id(payload, "capture_id")?);
