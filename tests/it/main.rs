@@ -40,5 +40,6 @@ mod subscribing;
 mod taking_over;
 mod timers;
 mod verifying;
+mod verifying_business;
 mod waiting;
 mod wire;

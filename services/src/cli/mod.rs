@@ -101,7 +101,7 @@ enum Verb {
     Reconcile,
     /// Measure what the log does on this machine, beside a bound taken in the same run.
     Bench(bench::Args),
-    /// Check the log's own promises, and that log, JetStream and read models agree.
+    /// Check the log's own promises, those of the business, and that log, JetStream and read models agree.
     Verify(verify::Args),
 }
 

@@ -1,18 +1,25 @@
-//! `daybook verify`: the log's own promises, and log = JetStream window = read models, through folds that share nothing
-//! with the projectors. The log is read once, page by page, in one snapshot with all that is folded from it.
+//! `daybook verify`: the log's own promises, those of the business, and log = JetStream window = read models, through
+//! folds that share nothing with the projectors. The log is read once, page by page, in one snapshot with all that is
+//! folded from it.
 
+mod business;
 mod caught_up;
 mod chain;
 mod event_index;
 mod follow_ups;
 mod fulfilment;
 mod log;
+mod order_ends;
 mod order_history;
 mod order_summary;
+mod order_totals;
+mod payment_amounts;
 mod read_models;
 mod report;
+mod reserved_stock;
 mod revenue;
 mod sample;
+mod shipped_pieces;
 mod stock_level;
 mod timers;
 mod waiting;
@@ -22,6 +29,7 @@ pub use report::{Check, Report};
 pub use sample::verify_sample;
 
 use async_nats::jetstream;
+use business::Business;
 use event_index::Positions;
 use follow_ups::FollowUps;
 use fulfilment::Shipment;
@@ -91,6 +99,7 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
     let imported_to = sqlx::query_scalar!("SELECT imported_to FROM daybook.log").fetch_optional(&mut *snapshot).await?;
     let imported_to = imported_to.unwrap_or(0);
     let (acts, timed) = (live(&mut snapshot, "follow_ups").await?, live(&mut snapshot, "timers").await?);
+    let mut business = Business::new(&mut snapshot, acts.as_ref(), timed.as_ref(), imported_to).await?;
     let (mut follow_ups, mut timers) = (FollowUps::new(acts, timed.clone()), Timers::new(timed));
     let mut head = 0;
     loop {
@@ -100,6 +109,7 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
         for row in &page {
             let payload = serde_json::from_str(&row.payload).unwrap_or(Value::Null);
             promises.take(row, &payload);
+            business.take(row, &payload);
             orders.take(row, &payload);
             stock.take(row, &payload);
             waiting.take(row, &payload);
@@ -118,6 +128,7 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
     }
     let events = promises.events();
     let mut checks = promises.finish();
+    checks.extend(business.finish(&mut snapshot).await?);
     checks.push(orders.compare(&mut snapshot, head).await?);
     checks.push(stock.compare(&mut snapshot, head).await?);
     checks.push(waiting.compare(&mut snapshot, head).await?);
