@@ -18,6 +18,7 @@ mod folding;
 mod follow_ups;
 mod harness;
 mod health;
+mod histories;
 mod holding;
 mod hot;
 mod linearizable;

@@ -201,6 +201,20 @@ impl Relay {
             let what = || format!("it has come to {last}, and the log to {head}");
             return Ok((last > head).then(|| Difference { from: head + 1, what: what() }));
         }
+        match self.first_difference(stream, from, last, head).await? {
+            // It may begin long before.
+            Some(_) if from > first => self.first_difference(stream, first, last, head).await,
+            difference => Ok(difference),
+        }
+    }
+
+    async fn first_difference(
+        &self,
+        stream: &Stream,
+        from: Position,
+        last: Position,
+        head: Position,
+    ) -> Result<Option<Difference>, RelayError> {
         let mut messages = Messages::open(stream, from, last).await?;
         while let Some(page) = messages.next(PAGE).await? {
             let Some((start, _)) = page.first() else { break };
