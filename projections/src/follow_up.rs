@@ -8,7 +8,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
 use store::lease::Lease;
-use store::{Origin, Position, derive_id};
+use store::{Found, Link, Mark, Origin, Position, derive_id};
 use uuid::Uuid;
 
 /// A follow-up that is due.
@@ -116,31 +116,61 @@ impl Rows {
 }
 
 /// Up to `limit` follow-ups that are due, the longest due first, without those `in_flight`; with `since`, only those due from
-/// then on. What was due before and is settled leaves its entries in the index until Postgres vacuums it: a look that begins
+/// then on. At the same moment it looks whether the log has the mark `seen`. What was due before and is settled leaves its entries in the index until Postgres vacuums it: a look that begins
 /// after them costs a fraction.
 ///
 /// # Errors
 /// When Postgres fails.
 pub async fn due(
     pool: &PgPool,
+    seen: Option<Mark>,
     in_flight: &[Uuid],
     since: Option<DateTime<Utc>>,
     limit: i64,
-) -> Result<Vec<Due>, sqlx::Error> {
-    sqlx::query_as!(
-        Due,
-        r#"SELECT id, event_id, position, correlation_id, reaction, attempts,
-                  greatest(due_at, 'epoch') AS "due_at!", act AS "act: Json<Act>"
-           FROM daybook.follow_ups AS f
-           WHERE state = 'due' AND f.due_at <= statement_timestamp()
-             AND f.due_at >= coalesce($2::timestamptz, '-infinity') AND id NOT IN (SELECT unnest($1::uuid[]))
-           ORDER BY f.due_at LIMIT $3"#,
+) -> Result<(Vec<Due>, Found), sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT log.end_position, log.end_link AS "end_link: Link", log.has_seen AS "has_seen!",
+                  due.id AS "id?", due.event_id AS "event_id?", due.position AS "position?",
+                  due.correlation_id AS "correlation_id?", due.reaction AS "reaction?", due.attempts AS "attempts?",
+                  due.due_at AS "due_at?", due.act AS "act?: Json<Act>"
+           FROM (SELECT (SELECT position FROM daybook.events ORDER BY position DESC LIMIT 1) AS end_position,
+                        (SELECT link FROM daybook.events ORDER BY position DESC LIMIT 1) AS end_link,
+                        coalesce($4::bigint, 0) = 0
+                            OR EXISTS (SELECT FROM daybook.events WHERE position = $4 AND link = $5::bytea) AS has_seen)
+                AS log
+           LEFT JOIN LATERAL (
+               SELECT id, event_id, position, correlation_id, reaction, attempts, greatest(f.due_at, 'epoch') AS due_at, act
+               FROM daybook.follow_ups AS f
+               WHERE state = 'due' AND f.due_at <= statement_timestamp()
+                 AND f.due_at >= coalesce($2::timestamptz, '-infinity') AND id NOT IN (SELECT unnest($1::uuid[]))
+               ORDER BY f.due_at LIMIT $3) AS due ON true
+           ORDER BY due.due_at"#,
         in_flight,
         since,
-        limit
+        limit,
+        seen.map(|seen| seen.position),
+        seen.as_ref().map(|seen| &seen.link.0[..])
     )
     .fetch_all(pool)
-    .await
+    .await?;
+    let end = rows.first().and_then(|row| row.end_position.zip(row.end_link));
+    let found = Found {
+        has_seen: rows.first().is_none_or(|row| row.has_seen),
+        end: end.map(|(position, link)| Mark { position, link }),
+    };
+    let due = rows.into_iter().filter_map(|row| {
+        Some(Due {
+            id: row.id?,
+            event_id: row.event_id?,
+            position: row.position?,
+            correlation_id: row.correlation_id?,
+            reaction: row.reaction?,
+            attempts: row.attempts?,
+            due_at: row.due_at?,
+            act: row.act?,
+        })
+    });
+    Ok((due.collect(), found))
 }
 
 /// The longest reason that is kept, in characters.
@@ -151,11 +181,18 @@ pub fn storable(reason: &str) -> String {
     reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect()
 }
 
-/// Records what came of follow-ups, if the lease is still held; `false`, and nothing, if it is not.
+/// Records what came of follow-ups, if the lease is still held and the log has the mark `seen`; `false`, and nothing, if not.
+/// An id is derived, so the follow-up of a lost event may be there again, of the same event in another history: what came of
+/// the one does not settle the other.
 ///
 /// # Errors
 /// When Postgres fails.
-pub async fn settle(pool: &PgPool, lease: &Lease, settled: Vec<(Due, Settlement)>) -> Result<bool, sqlx::Error> {
+pub async fn settle(
+    pool: &PgPool,
+    lease: &Lease,
+    seen: Option<Mark>,
+    settled: Vec<(Due, Settlement)>,
+) -> Result<bool, sqlx::Error> {
     let (mut ids, mut states, mut reasons, mut delays) = (vec![], vec![], vec![], vec![]);
     let mut next = Vec::new();
     for (due, settlement) in settled {
@@ -177,10 +214,16 @@ pub async fn settle(pool: &PgPool, lease: &Lease, settled: Vec<(Due, Settlement)
     let mut transaction = pool.begin().await?;
     // Locks the lease's row, so that it cannot change hands before this is committed.
     let held = sqlx::query_scalar!(
-        "SELECT true FROM daybook.leases WHERE name = $1 AND owner = $2 AND fence = $3 FOR SHARE",
+        "SELECT true FROM daybook.leases
+         WHERE name = $1 AND owner = $2 AND fence = $3
+           AND (coalesce($4::bigint, 0) = 0
+                OR EXISTS (SELECT FROM daybook.events WHERE position = $4 AND link = $5::bytea))
+         FOR SHARE",
         lease.name,
         lease.owner,
-        lease.fence
+        lease.fence,
+        seen.map(|seen| seen.position),
+        seen.as_ref().map(|seen| &seen.link.0[..])
     );
     if held.fetch_optional(&mut *transaction).await?.is_none() {
         return Ok(false);

@@ -90,7 +90,7 @@ impl Client {
         data: Value,
         at_least: Option<Position>,
     ) -> Result<QueryReply<T>, ClientError> {
-        let body = QueryBody { at_least, wait_ms: None, data };
+        let body = QueryBody { at_least, mark: None, wait_ms: None, data };
         self.request(format!("{}.{verb}", subject::QUERIES), &body).await
     }
 

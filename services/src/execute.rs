@@ -17,8 +17,8 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{
-    Append, AppendError, Appended, Appender, ExpectedVersion, Fingerprint, Loader, Log, Metadata, Origin, Position,
-    ReadError, RecordedEvent, Speculation, StreamAppend, StreamId, Version,
+    Append, AppendError, Appended, Appender, Branch, ExpectedVersion, Fingerprint, History, Loader, Log, Mark,
+    Metadata, Origin, Position, ReadError, RecordedEvent, Speculation, StreamAppend, StreamId, Version,
 };
 use uuid::Uuid;
 
@@ -56,6 +56,8 @@ pub struct Outcome {
     pub recorded: bool,
     pub position: Position,
     pub streams: Vec<(StreamId, Version)>,
+    /// A log that has this mark has what was written, or found. None of what was just read, and written nothing.
+    pub mark: Option<Mark>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -162,6 +164,11 @@ impl Session {
         self.looked_at.iter().map(|l| l.held.speculation()).collect()
     }
 
+    /// Whether all states were read from this history of the log.
+    fn is_on(&self, branch: &Branch) -> bool {
+        self.looked_at.iter().all(|l| l.held.speculation().is_on(branch))
+    }
+
     /// Gives the next command its turn, on what this one makes of the states.
     fn let_go(self) {
         self.looked_at.into_iter().for_each(|l| l.held.take_in(&l.events));
@@ -178,17 +185,35 @@ impl Executor {
         Self { log, appender, aggregates: Arc::new(Aggregates::not_kept(loader)) }
     }
 
+    /// What the process has seen of the log.
+    pub fn history(&self) -> History {
+        self.appender.history()
+    }
+
     /// Decides and records the command, once for its id.
     ///
     /// # Errors
     /// See [`ExecuteError`]. After `Unavailable` and `Unreadable` it is unknown whether it was recorded.
     pub async fn execute(&self, envelope: &Envelope) -> Result<Outcome, ExecuteError> {
+        self.execute_within(envelope, None).await
+    }
+
+    /// The same for a command that follows from what was read from `branch`. If the log has another history by now, it is a
+    /// conflict: the command would follow from nothing.
+    ///
+    /// # Errors
+    /// As those of [`Self::execute`].
+    pub async fn execute_on(&self, envelope: &Envelope, branch: &Branch) -> Result<Outcome, ExecuteError> {
+        self.execute_within(envelope, Some(branch)).await
+    }
+
+    async fn execute_within(&self, envelope: &Envelope, branch: Option<&Branch>) -> Result<Outcome, ExecuteError> {
         // A server that neither answers nor goes away must not hold up those whose turn is next.
-        let executed = tokio::time::timeout(DEADLINE, self.execute_in_time(envelope)).await;
+        let executed = tokio::time::timeout(DEADLINE, self.execute_in_time(envelope, branch)).await;
         executed.unwrap_or_else(|_| Err(ExecuteError::Unavailable("no answer in time".into())))
     }
 
-    async fn execute_in_time(&self, envelope: &Envelope) -> Result<Outcome, ExecuteError> {
+    async fn execute_in_time(&self, envelope: &Envelope, branch: Option<&Branch>) -> Result<Outcome, ExecuteError> {
         let fingerprint = envelope.fingerprint();
         let (mut conflict, mut hold) = (None, None);
         for attempt in 1..=MAX_ATTEMPTS {
@@ -198,6 +223,9 @@ impl Executor {
                 Err(ExecuteError::Rejected(rejection)) => Some(rejection),
                 Err(e) => return Err(e),
             };
+            if branch.is_some_and(|branch| !session.is_on(branch)) {
+                return Err(ExecuteError::Conflict(AppendError::DependencyAborted));
+            }
             if refused.is_some() {
                 session.looked_at.iter_mut().for_each(|l| l.events.clear());
             }
@@ -205,7 +233,8 @@ impl Executor {
             if !has_events && !session.needs_confirmation() {
                 let position = session.looked_at.first().map_or(0, |l| l.held.position());
                 drop((session, hold.take()));
-                return self.unrecorded(envelope, fingerprint, refused, position, streams).await;
+                let found = Outcome { recorded: false, position, streams, mark: None };
+                return self.unrecorded(envelope, fingerprint, refused, found).await;
             }
             let looked_at: Vec<StreamId> = session.looked_at.iter().map(|l| l.held.stream).collect();
             let appended =
@@ -218,11 +247,12 @@ impl Executor {
                     Err(e) => Err(e),
                 };
             let error = match appended {
-                Ok(Appended { position, .. }) if has_events => {
-                    return Ok(Outcome { recorded: true, position, streams });
-                }
-                Ok(Appended { position, .. }) => {
-                    return self.unrecorded(envelope, fingerprint, refused, position, streams).await;
+                Ok(Appended { position, end, .. }) => {
+                    let outcome = Outcome { recorded: has_events, position, streams, mark: Some(end) };
+                    return match has_events {
+                        true => Ok(outcome),
+                        false => self.unrecorded(envelope, fingerprint, refused, outcome).await,
+                    };
                 }
                 Err(error) => error,
             };
@@ -331,13 +361,12 @@ impl Executor {
         envelope: &Envelope,
         fingerprint: Fingerprint,
         refused: Option<Rejection>,
-        position: Position,
-        streams: Vec<(StreamId, Version)>,
+        found: Outcome,
     ) -> Result<Outcome, ExecuteError> {
         match (self.recorded(envelope, fingerprint).await?, refused) {
             (Some(recorded), _) => Ok(recorded),
             (None, Some(rejection)) => Err(ExecuteError::Rejected(rejection)),
-            (None, None) => Ok(Outcome { recorded: false, position, streams }),
+            (None, None) => Ok(found),
         }
     }
 
@@ -348,7 +377,8 @@ impl Executor {
         if last.metadata.fingerprint != fingerprint {
             return Err(ExecuteError::IdSpent);
         }
-        Ok(Some(Outcome { recorded: true, position: last.position, streams: versions(&events) }))
+        let mark = self.log.mark_after(last.position).await?;
+        Ok(Some(Outcome { recorded: true, position: last.position, streams: versions(&events), mark }))
     }
 }
 

@@ -2,6 +2,7 @@
 //! query may name a position to be at.
 
 use crate::api::{Service, respond};
+use crate::codec;
 use crate::health;
 use crate::subject;
 use crate::wire::{Code, ErrorBody, QueryReply, parse, parse_field};
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::time::Duration;
-use store::{Position, checkpoint};
+use store::{Log, Mark, Position, checkpoint};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -28,6 +29,9 @@ pub struct QueryBody {
     /// The read model must have come to this position, that of a command's reply, say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_least: Option<Position>,
+    /// The log must have this mark, that of a command's reply, and the read model must have come to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
     /// How long to wait for it, in milliseconds; 2,000 if not given, 30,000 at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
@@ -316,7 +320,11 @@ pub async fn start(client: &Client, pool: PgPool) -> Result<Service, async_nats:
 async fn answer(pool: &PgPool, verb: &str, source: Source, body: &[u8]) -> Result<QueryReply<Value>, ErrorBody> {
     let body: QueryBody = if body.is_empty() { QueryBody::default() } else { parse(body)? };
     let wait = body.wait_ms.map_or(WAIT, Duration::from_millis).min(MAX_WAIT);
-    let position = wait_for(pool, source, body.at_least.unwrap_or(0), wait).await?;
+    let at_least = body.at_least.max(body.mark.map(|mark| mark.position)).unwrap_or(0);
+    // Before it is waited for: a log of another history may never come there.
+    has(pool, body.mark).await?;
+    let position = wait_for(pool, source, at_least, wait).await?;
+    has(pool, body.mark).await?;
     let data = match verb {
         "order_summary.get" => {
             let GetOrder { order_id } = data(body.data)?;
@@ -389,6 +397,20 @@ async fn answer(pool: &PgPool, verb: &str, source: Source, body: &[u8]) -> Resul
         }
     };
     Ok(QueryReply { position, data })
+}
+
+/// Whether the log has the mark.
+async fn has(pool: &PgPool, mark: Option<Mark>) -> Result<(), ErrorBody> {
+    let Some(mark) = mark else { return Ok(()) };
+    match Log::new(pool.clone(), codec::CATEGORIES).has(mark).await {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let message = "the log has gone on from an older state, and does not have what the mark is of: send the \
+                           command again, with its id";
+            Err(ErrorBody::new(Code::OtherHistory, message))
+        }
+        Err(e) => Err(ErrorBody::new(Code::Unavailable, e.to_string())),
+    }
 }
 
 /// The position that who answers is at, once it is `at_least` there.

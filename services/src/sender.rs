@@ -25,6 +25,7 @@ use sqlx::PgPool;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use store::Branch;
 use store::lease::{self, Lease};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -47,7 +48,8 @@ pub struct Sender {
     acts: Arc<Acts>,
     owner: Uuid,
     held: Option<(Lease, Instant)>,
-    under_way: JoinSet<(Due, Settlement)>,
+    /// Each with the history of the log that it was read from.
+    under_way: JoinSet<(Due, Branch, Settlement)>,
     ids: HashSet<Uuid>,
     /// When what was started last was due.
     started: Option<DateTime<Utc>>,
@@ -101,36 +103,51 @@ impl Sender {
         if room < IN_FLIGHT / 4 {
             return Ok(());
         }
-        for due in self.look(room as i64).await? {
+        let (found, branch) = self.look(room as i64).await?;
+        for due in found {
             self.started = Some(due.due_at);
             self.ids.insert(due.id);
-            let acts = self.acts.clone();
+            let (acts, branch) = (self.acts.clone(), branch.clone());
             self.under_way.spawn(async move {
-                let settlement = acts.perform(&due).await;
-                (due, settlement)
+                let settlement = acts.perform(&due, &branch).await;
+                (due, branch, settlement)
             });
         }
         Ok(())
     }
 
     /// What is due and not under way; of what was due long before that which was started last, not all at each look.
-    async fn look(&mut self, limit: i64) -> Result<Vec<Due>, sqlx::Error> {
+    async fn look(&mut self, limit: i64) -> Result<(Vec<Due>, Branch), sqlx::Error> {
         let ids: Vec<Uuid> = self.ids.iter().copied().collect();
         if let Some(started) = self.started
             && self.looked_for_all.elapsed() < LOOK_FOR_ALL
         {
-            let due = follow_up::due(&self.pool, &ids, Some(started - LATE), limit).await?;
+            let (due, branch) = self.due(&ids, Some(started - LATE), limit).await?;
             if !(due.is_empty() && ids.is_empty()) {
-                return Ok(due);
+                return Ok((due, branch));
             }
         }
-        let due = follow_up::due(&self.pool, &ids, None, limit).await?;
+        let due = self.due(&ids, None, limit).await?;
         self.looked_for_all = Instant::now();
         Ok(due)
     }
 
+    async fn due(
+        &self,
+        in_flight: &[Uuid],
+        since: Option<DateTime<Utc>>,
+        limit: i64,
+    ) -> Result<(Vec<Due>, Branch), sqlx::Error> {
+        let history = self.acts.executor.history();
+        let seen = history.seen();
+        let (due, found) = follow_up::due(&self.pool, seen.mark, in_flight, since, limit).await?;
+        let branch = history.note(seen, found);
+        // Somebody else has found another history meanwhile: which one this is of, the next look tells.
+        Ok(if branch.is_lost() { (vec![], branch) } else { (due, branch) })
+    }
+
     /// Everything that has come to an end. Waits for the first, but not when there may be more to start meanwhile.
-    async fn finished(&mut self) -> Vec<(Due, Settlement)> {
+    async fn finished(&mut self) -> Vec<(Due, Branch, Settlement)> {
         let mut finished = Vec::new();
         tokio::select! {
             first = self.under_way.join_next() => finished.extend(first),
@@ -145,13 +162,17 @@ impl Sender {
     }
 
     /// Records what came of follow-ups.
-    async fn settle(&mut self, lease: &Lease, settled: Vec<(Due, Settlement)>) -> Result<(), sqlx::Error> {
+    async fn settle(&mut self, lease: &Lease, finished: Vec<(Due, Branch, Settlement)>) -> Result<(), sqlx::Error> {
+        // Whether recorded or not: what is still due is started again, and has its effect once.
+        finished.iter().for_each(|(due, ..)| _ = self.ids.remove(&due.id));
+        let seen = self.acts.executor.history().seen();
+        // What came of follow-ups that the log does not have any more settles nothing.
+        let of_log = finished.into_iter().filter(|(_, branch, _)| branch.is_same(&seen.branch));
+        let settled: Vec<_> = of_log.map(|(due, _, settlement)| (due, settlement)).collect();
         if settled.is_empty() {
             return Ok(());
         }
-        // Whether recorded or not: what is still due is started again, and has its effect once.
-        settled.iter().for_each(|(due, _)| _ = self.ids.remove(&due.id));
-        if !follow_up::settle(&self.pool, lease, settled).await? {
+        if !follow_up::settle(&self.pool, lease, seen.mark, settled).await? {
             self.hold_no_more();
         }
         Ok(())
@@ -208,10 +229,14 @@ enum NoAnswer {
 }
 
 impl Acts {
-    async fn perform(&self, due: &Due) -> Settlement {
+    /// `branch` is the history of the log that the follow-up was read from.
+    async fn perform(&self, due: &Due, branch: &Branch) -> Settlement {
+        if branch.is_lost() {
+            return self.retry(due, "the log has gone on from an older state");
+        }
         match &due.act.0 {
-            Act::Command(command) => self.command(due, command.clone()).await,
-            Act::Provider(call) => self.provider(due, call).await,
+            Act::Command(command) => self.command(due, branch, command.clone()).await,
+            Act::Provider(call) => self.provider(due, branch, call).await,
             Act::Notice(notice) => {
                 let body = NoticeBody { notice_id: due.id, notice: notice.clone() };
                 match self.request(subject::NOTIFY.into(), &body).await {
@@ -223,7 +248,7 @@ impl Acts {
         }
     }
 
-    async fn command(&self, due: &Due, command: Command) -> Settlement {
+    async fn command(&self, due: &Due, branch: &Branch, command: Command) -> Settlement {
         let envelope = Envelope {
             command_id: due.id,
             command,
@@ -233,7 +258,7 @@ impl Acts {
             occurred_at: Utc::now(),
             traceparent: None,
         };
-        match self.executor.execute(&envelope).await {
+        match self.executor.execute_on(&envelope, branch).await {
             Ok(_) => Settlement::Accepted,
             // It was done before; what was decided since then has changed its body.
             Err(ExecuteError::IdSpent) => Settlement::Accepted,
@@ -251,34 +276,34 @@ impl Acts {
 
     /// Asks the provider, and records its answer with the payment; or that there was none in time, which is no decline:
     /// the provider is then asked what it knows of the call.
-    async fn provider(&self, due: &Due, call: &ProviderCall) -> Settlement {
+    async fn provider(&self, due: &Due, branch: &Branch, call: &ProviderCall) -> Settlement {
         let subject = format!("{}.{}", subject::PROVIDER, provider::verb(&call.operation));
         let answer = match self.request(subject, call).await {
             Ok(answer) => answer,
             Err(NoAnswer::Silence) => {
                 return match not_answered(call) {
                     // It knew nothing of the call when it was asked: the same key makes it safe to go on calling.
-                    Some(unknown) if due.reaction != CALL_AGAIN => self.command(due, unknown).await,
+                    Some(unknown) if due.reaction != CALL_AGAIN => self.command(due, branch, unknown).await,
                     _ => self.retry(due, "the provider did not answer in time"),
                 };
             }
             Err(NoAnswer::Failed(reason)) => return self.retry(due, &reason),
         };
         match (parse_answer(&call.operation, &answer), not_found(call)) {
-            (Ok(LookupAnswer::Found(outcome)), _) => self.outcome(due, call, bounded(outcome)).await,
-            (Ok(LookupAnswer::NotFound), Some(never_seen)) => self.command(due, never_seen).await,
+            (Ok(LookupAnswer::Found(outcome)), _) => self.outcome(due, branch, call, bounded(outcome)).await,
+            (Ok(LookupAnswer::NotFound), Some(never_seen)) => self.command(due, branch, never_seen).await,
             (Ok(LookupAnswer::NotFound), None) => self.retry(due, "the provider's answer is malformed"),
             (Err(e), _) => self.retry(due, &format!("the provider's answer is malformed: {e}")),
         }
     }
 
     /// Records what came of a call. A "no" that no order is prepared for is recorded, and parked to be seen.
-    async fn outcome(&self, due: &Due, call: &ProviderCall, outcome: ProviderOutcome) -> Settlement {
+    async fn outcome(&self, due: &Due, branch: &Branch, call: &ProviderCall, outcome: ProviderOutcome) -> Settlement {
         let declined = match &outcome {
             ProviderOutcome::Declined { reason } if !decline_is_foreseen(&call.operation) => Some(reason.clone()),
             ProviderOutcome::Declined { .. } | ProviderOutcome::Approved { .. } => None,
         };
-        match (self.command(due, answered(call, outcome)).await, declined) {
+        match (self.command(due, branch, answered(call, outcome)).await, declined) {
             (Settlement::Accepted, Some(reason)) => park(due, format!("the provider declined: {reason}")),
             (settlement, _) => settlement,
         }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::{Value, json};
-use store::Position;
+use store::{Mark, Position};
 use uuid::Uuid;
 
 /// The body of a command: what every command has, and the fields of its verb.
@@ -35,6 +35,9 @@ pub struct Reply {
     pub position: Position,
     /// The streams that it wrote to, or looked at, with their versions.
     pub streams: Vec<StreamVersion>,
+    /// A query with this mark is answered only from a log that has what the command did, or found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +89,8 @@ pub enum Code {
     IdSpent,
     /// The queried thing does not exist.
     NotFound,
+    /// The log does not have the mark that was asked for: it has gone on from an older state.
+    OtherHistory,
     /// The read model has not come to the position that was asked for.
     NotYet,
     /// A defect of this build or its data.
@@ -99,6 +104,7 @@ impl Code {
             Self::Invalid => 400,
             Self::NotFound => 404,
             Self::Conflict => 409,
+            Self::OtherHistory => 410,
             Self::IdSpent => 412,
             Self::Rejected => 422,
             Self::NotYet => 425,
@@ -137,6 +143,7 @@ impl From<Outcome> for Reply {
             recorded: outcome.recorded,
             position: outcome.position,
             streams: outcome.streams.into_iter().map(version).collect(),
+            mark: outcome.mark,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is appended to the log, and what comes of it.
 
+use crate::chain::Mark;
 use crate::event::{Metadata, NewEvent};
 use crate::{ExpectedVersion, Position, StreamId, Version};
 use chrono::{DateTime, Utc};
@@ -30,6 +31,8 @@ pub struct Appended {
     /// The streams' versions now, in the append's order; 0 of one that is expected to exist or not expected to be
     /// anything, and not written: nobody looked.
     pub versions: Vec<Version>,
+    /// Where the log ended after it, and after what was written together with it: a log that has this mark has the append.
+    pub end: Mark,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -10,7 +10,10 @@
 use crate::event::{Metadata, RecordedEvent};
 use crate::{Position, StreamId, Version};
 use chrono::{DateTime, Utc};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use uuid::Uuid;
@@ -146,11 +149,40 @@ impl TryFrom<&[u8]> for Link {
 pub struct BadLink;
 
 /// A place in one history of the log: the last position of a group, and the chain's value there. A log that has it has
-/// all events that led to it.
+/// all events that led to it. Written as `17:5b1c…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     pub position: Position,
     pub link: Link,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.position, self.link)
+    }
+}
+
+impl FromStr for Mark {
+    type Err = BadLink;
+
+    fn from_str(text: &str) -> Result<Self, BadLink> {
+        let (position, link) = text.split_once(':').ok_or(BadLink)?;
+        let position = position.parse().ok().filter(|position| *position >= 0).ok_or(BadLink)?;
+        Ok(Self { position, link: link.parse()? })
+    }
+}
+
+impl Serialize for Mark {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Mark {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(|_| D::Error::custom("not a mark, expected a mark as a reply has it"))
+    }
 }
 
 impl Mark {

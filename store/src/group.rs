@@ -216,31 +216,37 @@ impl Group {
 
     /// What the answer says of each append, in their order.
     pub(crate) fn outcomes(&self, rows: Vec<Row>) -> Vec<Result<Appended, AppendError>> {
+        let Some(end) = Self::end(&rows) else { return vec![Err(unknown_answer()); self.appends.len()] };
         match &rows[..] {
             [Row { append: None, first_position: Some(first), group_recorded_at: Some(at), .. }] => {
-                self.all_written(*first, *at)
+                self.all_written(*first, *at, end)
             }
-            _ => self.appends.iter().zip(rows).map(|(append, row)| self.outcome(append, row)).collect(),
+            _ => self.appends.iter().zip(rows).map(|(append, row)| self.outcome(append, row, end)).collect(),
         }
     }
 
     /// Every append is written as its versions claimed, from position `first` on.
-    fn all_written(&self, first: Position, recorded_at: DateTime<Utc>) -> Vec<Result<Appended, AppendError>> {
+    fn all_written(
+        &self,
+        first: Position,
+        recorded_at: DateTime<Utc>,
+        end: Mark,
+    ) -> Vec<Result<Appended, AppendError>> {
         let mut position = first - 1;
         let written = |append: &Append| {
             position += append.streams.iter().map(|s| s.events.len() as Position).sum::<Position>();
             let version = |s: &crate::StreamAppend| s.expected.version().unwrap_or(0) + s.events.len() as Version;
-            Ok(Appended { position, recorded_at, versions: append.streams.iter().map(version).collect() })
+            Ok(Appended { position, recorded_at, versions: append.streams.iter().map(version).collect(), end })
         };
         self.appends.iter().map(written).collect()
     }
 
-    fn outcome(&self, append: &Append, row: Row) -> Result<Appended, AppendError> {
+    fn outcome(&self, append: &Append, row: Row, end: Mark) -> Result<Appended, AppendError> {
         let stream = row.stream.and_then(|n| self.streams.get(n as usize - 1)).copied();
         match (row.outcome.as_deref(), row.first_position, row.group_recorded_at) {
             (Some("written"), first, Some(recorded_at)) => {
                 let versions = row.event_versions.unwrap_or_default();
-                Ok(written(append, first, recorded_at, &versions))
+                Ok(written(append, first, recorded_at, &versions, end))
             }
             (Some("duplicate"), Some(position), _) => Err(AppendError::AlreadyRecorded { position }),
             (Some("id_taken"), ..) => {
@@ -277,6 +283,7 @@ fn written(
     first: Option<Position>,
     recorded_at: DateTime<Utc>,
     event_versions: &[Version],
+    end: Mark,
 ) -> Appended {
     let mut events = 0;
     let version = |s: &crate::StreamAppend| {
@@ -287,5 +294,5 @@ fn written(
         }
     };
     let versions = append.streams.iter().map(version).collect();
-    Appended { position: first.unwrap_or(1) - 1 + events as Position, recorded_at, versions }
+    Appended { position: first.unwrap_or(1) - 1 + events as Position, recorded_at, versions, end }
 }

@@ -16,11 +16,20 @@ pub struct History(Arc<Mutex<Seen>>);
 #[derive(Debug, Clone, Default)]
 pub struct Branch(Arc<AtomicBool>);
 
-/// The branch that the log is on, and the last mark that was seen of it.
+/// The branch that the log is on, and the last mark that was seen of it; `None` if none was.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Seen {
-    pub(crate) branch: Branch,
-    pub(crate) mark: Option<Mark>,
+pub struct Seen {
+    pub branch: Branch,
+    pub mark: Option<Mark>,
+}
+
+/// What a statement has found that was asked for a mark, and reads something else at the same moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    /// Whether the log has the mark, or was asked for none.
+    pub has_seen: bool,
+    /// Where the log ends; `None` if it has no event.
+    pub end: Option<Mark>,
 }
 
 impl Branch {
@@ -45,8 +54,18 @@ impl History {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn seen(&self) -> Seen {
+    /// What a statement is to ask for.
+    pub fn seen(&self) -> Seen {
         self.lock().clone()
+    }
+
+    /// Notes what a statement has found that was asked for `seen`. Returns the branch that it has read from.
+    pub fn note(&self, seen: Seen, found: Found) -> Branch {
+        if !found.has_seen {
+            return self.lose(&seen.branch, found.end);
+        }
+        found.end.into_iter().for_each(|end| self.advance(&seen.branch, end));
+        seen.branch
     }
 
     /// The log was at `mark`, on `branch`.

@@ -185,6 +185,20 @@ impl Log {
         Ok(server.fetch_one(&self.pool).await?)
     }
 
+    /// The mark of the group that has the event at `position`; `None` if the log has none there.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn mark_after(&self, position: Position) -> Result<Option<Mark>, ReadError> {
+        let mark = sqlx::query_as!(
+            Mark,
+            r#"SELECT position, link AS "link!: Link" FROM daybook.events WHERE position >= $1 AND link IS NOT NULL
+               ORDER BY position LIMIT 1"#,
+            position
+        );
+        Ok(mark.fetch_optional(&self.pool).await?)
+    }
+
     /// The last mark at `position` or before.
     ///
     /// # Errors

@@ -34,6 +34,11 @@ impl Speculation {
         self.state.load(Ordering::Acquire) == LOST_RACE
     }
 
+    /// Whether it is on states that were read from `branch`.
+    pub fn is_on(&self, branch: &Branch) -> bool {
+        self.branch.is_same(branch)
+    }
+
     pub(crate) fn abort(&self) {
         self.state.fetch_max(ABORTED, Ordering::Release);
     }

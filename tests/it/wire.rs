@@ -13,7 +13,7 @@ use services::process::jetstream;
 use services::step::{Outcome, Step};
 use services::{command_api, query_api, subject};
 use std::collections::BTreeMap;
-use store::{RecordedEvent, derive_id, event_id};
+use store::{Mark, RecordedEvent, derive_id, event_id};
 use uuid::Uuid;
 
 /// A system whose APIs answer, with a client that sees what is sent.
@@ -44,7 +44,12 @@ impl Apis {
     async fn ask(&self, subject: &str, body: impl Into<Vec<u8>>) -> Value {
         let answer = self.system.parts.client.request(subject.to_owned(), body.into().into()).await.unwrap();
         let header = |name: &str| answer.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.to_string());
-        let body: Value = serde_json::from_slice(&answer.payload).unwrap();
+        let mut body: Value = serde_json::from_slice(&answer.payload).unwrap();
+        if let Some(mark) = body.get_mut("mark") {
+            let told: Mark = mark.as_str().unwrap().parse().unwrap();
+            assert!(self.system.parts.log.has(told).await.unwrap());
+            *mark = format!("{}:<link>", told.position).into();
+        }
         match (header(NATS_SERVICE_ERROR_CODE), header(NATS_SERVICE_ERROR)) {
             (Some(code), Some(error)) => {
                 assert_eq!(Some(error.as_str()), body["message"].as_str());
@@ -212,6 +217,8 @@ async fn replies() {
         *at = "<RFC 3339>".into();
     }
     show("a query that it has", found);
+    let lost = json!({ "mark": format!("1:{}", "ab".repeat(32)), "data": get });
+    show("a query with the mark of another history", apis.query("order_summary.get", lost).await);
     show(
         "a query for what is not there",
         apis.query("order_summary.get", json!({ "data": { "order_id": id(7) } })).await,

@@ -136,7 +136,7 @@ impl Failure {
             Self::Client(ClientError::Refused(body)) => match body.code {
                 Code::Unavailable | Code::NotYet | Code::Conflict => 4,
                 Code::Internal => 5,
-                Code::Rejected | Code::Invalid | Code::IdSpent | Code::NotFound => 3,
+                Code::Rejected | Code::Invalid | Code::IdSpent | Code::NotFound | Code::OtherHistory => 3,
             },
             Self::Start(StartError::Unreadable(_)) => 3,
             Self::Client(ClientError::NoAnswer(_)) | Self::Start(_) | Self::Servers(_) | Self::Unavailable(_) => 4,
