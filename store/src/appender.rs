@@ -49,7 +49,7 @@ pub struct Hold {
 
 #[derive(Debug)]
 enum Job {
-    Append(Waiting),
+    Append(Box<Waiting>),
     Hold(oneshot::Sender<Hold>),
 }
 
@@ -87,7 +87,7 @@ impl Appender {
     pub async fn submit(&self, append: Append, speculations: Vec<Speculation>) -> Result<Submitted, AppendError> {
         check(&append)?;
         let (reply, answer) = oneshot::channel();
-        let job = Job::Append(Waiting { append: Prepared::new(append), speculations, reply });
+        let job = Job::Append(Box::new(Waiting { append: Prepared::new(append), speculations, reply }));
         self.queue.send(job).await.map_err(|_| ended())?;
         Ok(Submitted { answer })
     }
@@ -155,8 +155,8 @@ struct Gathered {
 impl Gathered {
     fn take(&mut self, job: Job) {
         match job {
-            Job::Append(waiting) if self.batch.has_room_for(&waiting) => self.batch.add(waiting),
-            Job::Append(waiting) => self.beyond = Some(waiting),
+            Job::Append(waiting) if self.batch.has_room_for(&waiting) => self.batch.add(*waiting),
+            Job::Append(waiting) => self.beyond = Some(*waiting),
             Job::Hold(reply) => self.holds.push(reply),
         }
     }

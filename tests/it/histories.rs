@@ -420,6 +420,29 @@ async fn a_foreign_message_is_found_by_a_relay_that_begins() {
     system.assert_verified().await;
 }
 
+/// Invariant 11: what was removed from the middle of the stream, by somebody who may do that, is there again.
+#[tokio::test]
+async fn a_message_that_was_removed_comes_back() {
+    let mut system = System::start().await;
+    receive(&system, 5).await;
+    system.relay().await;
+    let jetstream = jetstream(&system.parts.client);
+    let stream = jetstream.get_stream(subject::STREAM).await.unwrap();
+    let config = stream.cached_info().config.clone();
+    jetstream.delete_stream(subject::STREAM).await.unwrap();
+    let config = async_nats::jetstream::stream::Config { deny_delete: false, ..config };
+    jetstream.create_stream(config).await.unwrap();
+    system.relay().await;
+    let stream = jetstream.get_stream(subject::STREAM).await.unwrap();
+    assert!(stream.delete_message(3).await.unwrap());
+    let mut relay =
+        Relay::new(system.parts.log.clone(), system.parts.project.clone(), jetstream.clone(), watch::channel(0).1);
+    while relay.step().await.unwrap() != Outcome::Idle {}
+    system.project().await;
+    assert_eq!(system.stock_of("mug").await, (5, 0));
+    system.assert_verified().await;
+}
+
 /// The format of earlier builds, with a header for each column.
 fn headers_of_columns(event: &RecordedEvent, epoch: i64) -> HeaderMap {
     let metadata = &event.metadata;

@@ -12,9 +12,11 @@ use super::{Relay, RelayError, State};
 use crate::{js, subject};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{Info, Stream};
 use async_nats::jetstream::{ErrorCode, stream};
 use async_nats::{HeaderMap, Message};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Map, Value};
 use std::time::{Duration, Instant};
@@ -215,18 +217,28 @@ impl Relay {
         last: Position,
         head: Position,
     ) -> Result<Option<Difference>, RelayError> {
-        let mut messages = Messages::open(stream, from, last).await?;
-        while let Some(page) = messages.next(PAGE).await? {
-            let Some((start, _)) = page.first() else { break };
-            let events = self.log.read_all(start - 1, page.len() as i64).await?;
-            for (n, (sequence, message)) in page.iter().enumerate() {
-                let event = events.get(n);
-                if event.is_none_or(|event| event.position != *sequence || !is_of(message, event)) {
+        let (mut messages, mut expected) = (Messages::open(stream, from, last).await?, from);
+        while let Some(page) = messages.next().await? {
+            let events = self.log.read_all(expected - 1, page.len() as i64).await?;
+            for (n, message) in page.iter().enumerate() {
+                let (sequence, event) = (message.sequence, events.get(n));
+                if sequence != expected {
+                    // Unless the window has gone on meanwhile: then it is looked at again.
+                    let first = stream.get_info().await.map_err(unanswered)?.state.first_sequence as Position;
+                    let what = format!("sequence {expected} is missing");
+                    return if first > expected {
+                        Err(unanswered(what))
+                    } else {
+                        Ok(Some(Difference { from: expected, what }))
+                    };
+                }
+                expected += 1;
+                if event.is_none_or(|event| event.position != sequence || !message.is_of(event)) {
                     let what = match event {
                         Some(_) => format!("at {sequence} it has what is not the log's event"),
                         None => format!("it has come to {last}, and the log to {head}"),
                     };
-                    return Ok(Some(Difference { from: *sequence, what }));
+                    return Ok(Some(Difference { from: sequence, what }));
                 }
             }
         }
@@ -266,9 +278,9 @@ impl Relay {
             return Ok(true);
         }
         let mut messages = Messages::open(stream, first, last).await?;
-        while let Some(page) = messages.next(PAGE).await? {
-            for (_, message) in page {
-                let Ok(event) = recorded(&message) else { return Ok(false) };
+        while let Some(page) = messages.next().await? {
+            for message in page {
+                let Ok(event) = message.recorded() else { return Ok(false) };
                 match chain.take(&event) {
                     Ok(completes) if completes && event.position >= difference.from => return Ok(true),
                     Ok(_) => {}
@@ -294,9 +306,9 @@ impl Relay {
         if info.state.messages > 0 && difference.from <= last {
             let mut messages = Messages::open(stream, difference.from, last).await?;
             while kept < MOST_KEPT
-                && let Some(page) = messages.next(PAGE).await?
+                && let Some(page) = messages.next().await?
             {
-                let lost: Vec<Lost> = page.iter().map(|(sequence, message)| lost(*sequence, message)).collect();
+                let lost: Vec<Lost> = page.into_iter().map(Carried::lost).collect();
                 epoch::keep(&mut transaction, next, &lost).await?;
                 kept += lost.len();
             }
@@ -350,41 +362,65 @@ fn unanswered(error: impl std::fmt::Display) -> RelayError {
     RelayError::JetStream(error.to_string())
 }
 
-fn recorded(message: &Message) -> Result<RecordedEvent, js::BadMessage> {
-    let none = HeaderMap::new();
-    js::recorded(&message.subject, message.headers.as_ref().unwrap_or(&none), message.payload.clone())
+/// A message of the stream.
+struct Carried {
+    sequence: Position,
+    subject: String,
+    headers: HeaderMap,
+    payload: Bytes,
 }
 
-/// Whether the message is that of the event. Earlier builds have published without links.
-fn is_of(message: &Message, event: &RecordedEvent) -> bool {
-    recorded(message).is_ok_and(|told| {
-        let link = told.link.or(event.link.filter(|_| !js::is_packed(message)));
-        RecordedEvent { link, ..told } == *event
-    })
+impl From<StreamMessage> for Carried {
+    fn from(StreamMessage { sequence, subject, headers, payload, .. }: StreamMessage) -> Self {
+        Self { sequence: sequence as Position, subject: subject.to_string(), headers, payload }
+    }
 }
 
-fn lost(position: Position, message: &Message) -> Lost {
-    let headers = message.headers.iter().flat_map(HeaderMap::iter);
-    let headers: Map<String, Value> = headers
-        .map(|(name, values)| (name.to_string(), values.iter().map(|value| value.as_str().to_owned()).collect()))
-        .collect();
-    Lost {
-        position,
-        subject: message.subject.replace('\0', "\u{FFFD}"),
-        headers: Value::Object(headers).to_string(),
-        payload: message.payload.to_vec(),
+impl Carried {
+    fn recorded(&self) -> Result<RecordedEvent, js::BadMessage> {
+        js::recorded(&self.subject, &self.headers, self.payload.clone())
+    }
+
+    /// Whether it is the message of the event. Earlier builds have published without links.
+    fn is_of(&self, event: &RecordedEvent) -> bool {
+        self.recorded().is_ok_and(|told| {
+            let link = told.link.or(event.link.filter(|_| !js::is_packed(&self.headers)));
+            RecordedEvent { link, ..told } == *event
+        })
+    }
+
+    fn lost(self) -> Lost {
+        let headers: Map<String, Value> = self
+            .headers
+            .iter()
+            .map(|(name, values)| (name.to_string(), values.iter().map(|value| value.as_str().to_owned()).collect()))
+            .collect();
+        Lost {
+            position: self.sequence,
+            subject: self.subject.replace('\0', "\u{FFFD}"),
+            headers: Value::Object(headers).to_string(),
+            payload: self.payload.to_vec(),
+        }
     }
 }
 
 /// The messages of a stream from one sequence to another, in order.
-struct Messages {
-    batches: pull::Stream,
-    next: Position,
-    last: Position,
+enum Messages {
+    /// One alone is asked for, and nothing is left behind: an idle relay looks every two seconds.
+    One(Option<Carried>),
+    Many {
+        messages: Box<pull::Stream>,
+        next: Position,
+        last: Position,
+    },
 }
 
 impl Messages {
     async fn open(stream: &Stream, from: Position, last: Position) -> Result<Self, RelayError> {
+        if from == last {
+            let message = stream.get_raw_message(last as u64).await.map_err(unanswered)?;
+            return Ok(Self::One(Some(message.into())));
+        }
         let config = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from as u64 },
             ack_policy: AckPolicy::None,
@@ -394,26 +430,26 @@ impl Messages {
             ..pull::Config::default()
         };
         let consumer = stream.create_consumer(config).await.map_err(unanswered)?;
-        let batches = consumer.stream().max_messages_per_batch(PAGE * 2).expires(EXPIRES).messages().await;
-        Ok(Self { batches: batches.map_err(unanswered)?, next: from, last })
+        let messages = consumer.stream().max_messages_per_batch(PAGE * 2).expires(EXPIRES).messages().await;
+        Ok(Self::Many { messages: Box::new(messages.map_err(unanswered)?), next: from, last })
     }
 
-    /// Up to `limit` of them, with their sequences, which follow each other; `None` after the last.
-    async fn next(&mut self, limit: usize) -> Result<Option<Vec<(Position, Message)>>, RelayError> {
-        if self.next > self.last {
-            return Ok(None);
-        }
+    /// The next ones, in order of their sequences; `None` after the last.
+    async fn next(&mut self) -> Result<Option<Vec<Carried>>, RelayError> {
+        let (messages, next, last) = match self {
+            Self::One(message) => return Ok(message.take().map(|message| vec![message])),
+            Self::Many { messages, next, last } => (messages, next, *last),
+        };
         let mut page = Vec::new();
-        while page.len() < limit && self.next <= self.last {
-            let message = tokio::time::timeout(EXPIRES, self.batches.next()).await.map_err(unanswered)?;
+        while page.len() < PAGE && *next <= last {
+            let message = tokio::time::timeout(EXPIRES, messages.next()).await.map_err(unanswered)?;
             let message = message.ok_or_else(|| unanswered("the stream ends"))?.map_err(unanswered)?;
             let sequence = message.info().map_err(unanswered)?.stream_sequence as Position;
-            if sequence != self.next {
-                return Err(unanswered(format!("sequence {} is missing", self.next)));
-            }
-            self.next += 1;
-            page.push((sequence, message.message));
+            *next = sequence + 1;
+            let Message { subject, headers, payload, .. } = message.message;
+            let (subject, headers) = (subject.to_string(), headers.unwrap_or_default());
+            page.push(Carried { sequence, subject, headers, payload });
         }
-        Ok(Some(page))
+        Ok((!page.is_empty()).then_some(page))
     }
 }
