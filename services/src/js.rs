@@ -170,7 +170,12 @@ pub fn recorded(subject: &str, headers: &HeaderMap, payload: Bytes) -> Result<Re
 
 /// Whether a message is of the format that has links.
 pub fn is_packed(message: &async_nats::Message) -> bool {
-    message.headers.as_ref().is_some_and(|headers| headers.get(PACKED).is_some())
+    message.headers.as_ref().is_some_and(has_packed)
+}
+
+/// Whether headers are of the format that has links.
+pub fn has_packed(headers: &HeaderMap) -> bool {
+    headers.get(PACKED).is_some()
 }
 
 /// What headers say of an event.
