@@ -208,11 +208,12 @@ impl Relay {
             for (n, (sequence, message)) in page.iter().enumerate() {
                 let event = events.get(n);
                 if event.is_none_or(|event| event.position != *sequence || !is_of(message, event)) {
-                    let what = match event {
-                        Some(_) => format!("at {sequence} it has what is not the log's event"),
-                        None => format!("it has come to {last}, and the log to {head}"),
+                    let (from, what) = match event {
+                        Some(_) => (*sequence, format!("at {sequence} it has what is not the log's event")),
+                        // The stream may begin after the log's end: what it had in between is gone.
+                        None => (head.min(sequence - 1) + 1, format!("it has come to {last}, and the log to {head}")),
                     };
-                    return Ok(Some(Difference { from: *sequence, what }));
+                    return Ok(Some(Difference { from, what }));
                 }
             }
         }
@@ -278,7 +279,8 @@ impl Relay {
         sqlx::raw_sql("SET LOCAL transaction_timeout = 0").execute(&mut *transaction).await?;
         let mut kept = 0;
         if info.state.messages > 0 && difference.from <= last {
-            let mut messages = Messages::open(stream, difference.from, last).await?;
+            let first = difference.from.max(info.state.first_sequence as Position);
+            let mut messages = Messages::open(stream, first, last).await?;
             while kept < MOST_KEPT
                 && let Some(page) = messages.next(PAGE).await?
             {
