@@ -385,3 +385,115 @@ pub fn word(call: Call) -> &'static str {
         Call::Refund { .. } => "refund",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::DateTime;
+    use domain::payment::{CaptureRequested, PaymentCaptured, PaymentRequested, VoidRequested};
+    use store::{Fingerprint, Metadata};
+
+    const EUR: &str = "EUR";
+
+    fn recorded(position: Position, origin: Origin, event: payment::Event) -> Recorded {
+        let id = Uuid::from_u128(position as u128);
+        let metadata = Metadata {
+            correlation_id: order().0,
+            causation_id: None,
+            command_id: id,
+            fingerprint: Fingerprint([0; 16]),
+            actor: "test".into(),
+            origin,
+            occurred_at: DateTime::UNIX_EPOCH,
+            traceparent: None,
+        };
+        let record = RecordedEvent {
+            position,
+            stream: codec::stream::<payment::Payment>(payment().0),
+            version: position,
+            event_id: id,
+            event_type: event.event_type().into(),
+            schema_version: 1,
+            recorded_at: DateTime::UNIX_EPOCH,
+            metadata,
+            payload: "{}".into(),
+            link: None,
+        };
+        Recorded { record, event: Event::Payment(payment(), event) }
+    }
+
+    fn order() -> OrderId {
+        OrderId(Uuid::from_u128(0xA))
+    }
+
+    fn payment() -> PaymentId {
+        PaymentId(Uuid::from_u128(0xB))
+    }
+
+    fn requested(amount: i64) -> payment::Event {
+        let method = PaymentMethod { kind: "credit_card".into(), token: "tok".into() };
+        let (currency, idempotency_key) = (EUR.parse().unwrap(), payment().0);
+        PaymentRequested { order_id: order(), amount: Amount(amount), currency, method, idempotency_key }.into()
+    }
+
+    fn capture(amount: i64) -> [payment::Event; 2] {
+        let (order_id, capture_id, amount) = (order(), CaptureId(Uuid::from_u128(0xC)), Amount(amount));
+        let (currency, left, reference) = (EUR.parse().unwrap(), Amount::ZERO, "r".into());
+        [
+            CaptureRequested { order_id, capture_id, amount, currency, idempotency_key: capture_id.0 }.into(),
+            PaymentCaptured { order_id, capture_id, amount, left, currency, reference }.into(),
+        ]
+    }
+
+    fn void() -> payment::Event {
+        let idempotency_key = Call::Void.idempotency_key(payment());
+        VoidRequested { order_id: order(), idempotency_key }.into()
+    }
+
+    fn live(events: impl IntoIterator<Item = payment::Event>) -> Vec<Recorded> {
+        (1..).zip(events).map(|(position, event)| recorded(position, Origin::Live, event)).collect()
+    }
+
+    fn collected(events: &[Recorded]) -> Vec<LostCall> {
+        let mut collected = Collected::default();
+        events.iter().for_each(|event| collected.take(2, event));
+        collected.calls
+    }
+
+    #[test]
+    fn a_void_lets_go_of_what_was_held_and_not_captured() {
+        let [asked, captured] = capture(300);
+        let all = [requested(1000), asked.clone(), captured.clone(), void()];
+        let calls = collected(&live(all.clone()));
+        assert_eq!(
+            calls.iter().map(|call| word(call.asked.call)).collect::<Vec<_>>(),
+            ["authorise", "capture", "void"]
+        );
+        assert_eq!(calls[2].amount(&[]), Some((Amount(700), EUR.parse().unwrap())));
+        // Whether the events before it are lost as well, or still in the log.
+        for parted in 1..all.len() {
+            let (before, lost) = all.split_at(parted);
+            let calls = collected(&live(lost.to_vec()));
+            let void = calls.last().unwrap();
+            assert_eq!(void.amount(&live(before.to_vec())), Some((Amount(700), EUR.parse().unwrap())), "{parted}");
+        }
+    }
+
+    #[test]
+    fn the_log_asks_for_a_call_if_key_and_content_are_the_same() {
+        let calls = collected(&live([requested(1000)]));
+        assert_eq!(calls[0].in_log(&live([])), InLog::No);
+        assert_eq!(calls[0].in_log(&live([requested(1000)])), InLog::Same);
+        assert_eq!(calls[0].in_log(&live([requested(1001)])), InLog::Other);
+        assert_eq!(calls[0].in_log(&[recorded(1, Origin::Import, requested(1000))]), InLog::No);
+    }
+
+    #[test]
+    fn a_call_is_told_once_and_what_differs_under_its_key_as_well() {
+        let same = collected(&live([requested(1000), requested(1000)]));
+        assert_eq!(same.iter().map(|call| call.is_ambiguous).collect::<Vec<_>>(), [false]);
+        let other = collected(&live([requested(1000), requested(1001)]));
+        assert_eq!(other.iter().map(|call| call.is_ambiguous).collect::<Vec<_>>(), [true, true]);
+        assert!(collected(&[recorded(1, Origin::Import, requested(1000))]).is_empty());
+    }
+}
