@@ -264,6 +264,8 @@ impl Reader {
         let position = lost.position;
         if position > self.next {
             self.messages.gone.push((self.next, position - 1));
+            // Over a gap, no link can be computed.
+            self.chain = None;
         }
         self.next = position + 1;
         let Some(record) = self.record(lost) else {
@@ -463,7 +465,7 @@ mod tests {
     #[test]
     fn a_void_lets_go_of_what_was_held_and_not_captured() {
         let [asked, captured] = capture(300);
-        let all = [requested(1000), asked.clone(), captured.clone(), void()];
+        let all = [requested(1000), asked, captured, void()];
         let calls = collected(&live(all.clone()));
         assert_eq!(
             calls.iter().map(|call| word(call.asked.call)).collect::<Vec<_>>(),

@@ -325,6 +325,7 @@ async fn which_of_the_lost_messages_are_gone_is_told() {
         (&json!(1), &json!([{ "from": 2, "to": wiped_at }])),
         "{epoch}"
     );
+    assert_eq!(epoch["unlinked_from"], Value::Null, "nobody can tell");
 }
 
 /// Invariant 27: what others have published is named as that. What a forged event would have asked for was not done.

@@ -184,7 +184,8 @@ impl Report<'_> {
         let rows: Vec<Vec<String>> = self.notices.iter().map(|notice| self.notice_row(notice)).collect();
         if !rows.is_empty() {
             output::line("");
-            output::line(&output::table(&["epoch", "position", "notice", "order", "id", "may have been sent"], &rows));
+            output::line(&output::table(&["epoch", "position", "notice", "order", "id", "result"], &rows));
+            output::line("Whoever sends the notices may know by its id whether one was sent.");
         }
         output::line("");
         output::line(UNSEEN);
@@ -256,7 +257,7 @@ impl Report<'_> {
             notice.message().to_owned(),
             notice.order_id().to_string(),
             notice_id.to_string(),
-            format!("yes; whoever sends notices may know its id{}", self.doubt(*epoch, *position)),
+            format!("may have been sent{}", self.doubt(*epoch, *position)),
         ]
     }
 
@@ -317,6 +318,7 @@ fn epoch_json(epoch: &Epoch, messages: &Messages) -> Value {
         "unreadable": messages.unreadable.iter().map(unreadable).collect::<Vec<_>>(),
         "gone": messages.gone.iter().map(range).collect::<Vec<_>>(),
         "gone_is_known": distributed_to.is_some(),
+        "not_included": UNSEEN,
     })
 }
 
