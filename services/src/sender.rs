@@ -5,14 +5,13 @@
 
 use crate::execute::{Envelope, ExecuteError, Executor};
 use crate::notifier::NoticeBody;
+use crate::outside::{NoAnswer, request};
 use crate::policy::{Pace, Policy, decline_is_foreseen};
 use crate::projector::RENEW;
 use crate::provider::{self, bounded};
 use crate::step::{Outcome, Step};
 use crate::subject;
 use async_nats::Client;
-use async_nats::client::RequestErrorKind;
-use async_nats::service::NATS_SERVICE_ERROR;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::Command;
 use domain::payment::Outcome as ProviderOutcome;
@@ -220,14 +219,6 @@ struct Acts {
     pace: Pace,
 }
 
-/// Why there is no answer that can be used.
-enum NoAnswer {
-    /// It may have been done, or not.
-    Silence,
-    /// It can be sent again as it is.
-    Failed(String),
-}
-
 impl Acts {
     /// `branch` is the history of the log that the follow-up was read from.
     async fn perform(&self, due: &Due, branch: &Branch) -> Settlement {
@@ -310,19 +301,7 @@ impl Acts {
     }
 
     async fn request(&self, subject: String, body: &impl Serialize) -> Result<bytes::Bytes, NoAnswer> {
-        let body = serde_json::to_vec(body).map_err(|e| NoAnswer::Failed(e.to_string()))?;
-        let request = async_nats::Request::new().payload(body.into()).timeout(Some(self.pace.answer));
-        let answer = self.client.send_request(subject, request).await.map_err(|e| match e.kind() {
-            RequestErrorKind::TimedOut => NoAnswer::Silence,
-            RequestErrorKind::NoResponders
-            | RequestErrorKind::InvalidSubject
-            | RequestErrorKind::MaxPayloadExceeded
-            | RequestErrorKind::Other => NoAnswer::Failed(e.to_string()),
-        })?;
-        match answer.headers.as_ref().and_then(|headers| headers.get(NATS_SERVICE_ERROR)) {
-            Some(error) => Err(NoAnswer::Failed(error.to_string())),
-            None => Ok(answer.payload),
-        }
+        request(&self.client, subject, body, self.pace.answer).await
     }
 
     /// Again, after a while; unless it was tried often enough.

@@ -4,6 +4,7 @@
 mod appends;
 mod archive;
 mod binary;
+mod books;
 mod buyers;
 mod changes;
 mod choreography;
@@ -23,6 +24,7 @@ mod holding;
 mod hot;
 mod linearizable;
 mod long_streams;
+mod losing;
 mod model;
 mod olist;
 mod orders;

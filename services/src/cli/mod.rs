@@ -98,7 +98,7 @@ enum Verb {
     #[command(subcommand)]
     Projections(projections::Verb),
     /// Put JetStream right after the database was restored to an older state. Stop every service first.
-    Reconcile,
+    Reconcile(reconcile::Args),
     /// Measure what the log does on this machine, beside a bound taken in the same run.
     Bench(bench::Args),
     /// Check the log's own promises, those of the business, and that log, JetStream and read models agree.
@@ -239,7 +239,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Import(verb) => import::run(verb, &servers, json).await,
         Verb::Replay(args) => replay::run(&args, &servers, json).await,
         Verb::Projections(verb) => projections::run(verb, &servers, json).await,
-        Verb::Reconcile => reconcile::run(&servers, json).await,
+        Verb::Reconcile(args) => reconcile::run(&args, &servers, json).await,
         Verb::Bench(args) => bench::run(args, json).await,
         Verb::Verify(args) => verify::run(&args, &servers, json).await,
     }

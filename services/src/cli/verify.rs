@@ -4,7 +4,7 @@ use super::{Failure, output, target};
 use crate::config::Servers;
 use crate::process::{connect_nats, jetstream};
 use crate::replay::{Mode, replay};
-use crate::verify::{Report, verify, verify_sample};
+use crate::verify::{Report, VerifyError, verify, verify_books, verify_sample};
 use crate::{codec, readable};
 use projections::ReadModel;
 use std::time::Duration;
@@ -19,6 +19,10 @@ pub(super) struct Args {
     /// Look at so many orders only, drawn at random, whatever the log's length.
     #[arg(long, value_name = "ORDERS", conflicts_with = "wait", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     sample: Option<u32>,
+    /// Ask the payment provider as well what became of each call that the log has asked for: of all payments, or of so many,
+    /// drawn at random. That is one request for each call.
+    #[arg(long, value_name = "PAYMENTS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    books: Option<Option<u32>>,
     /// Rebuild the read models that differ, as `daybook replay` does, and check again.
     #[arg(long)]
     repair: bool,
@@ -30,16 +34,19 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     readable::check(&pool).await?;
     let log = Log::new(pool.clone(), codec::CATEGORIES);
     // A sample of the orders is in Postgres alone.
-    let jetstream = match args.sample {
-        Some(_) => None,
-        None => Some(jetstream(&connect_nats(&urls.nats_url, "daybook verify").await?)),
+    let client = match (args.sample, args.books) {
+        (Some(_), None) => None,
+        _ => Some(connect_nats(&urls.nats_url, "daybook verify").await?),
     };
-    let checked = async || {
+    let unavailable = |e: VerifyError| Failure::Unavailable(e.to_string());
+    let checked = async || -> Result<Report, Failure> {
         let report = match args.sample {
             Some(orders) => verify_sample(&pool, &log, orders).await,
-            None => verify(&pool, jetstream.as_ref(), Duration::from_secs(args.wait)).await,
+            None => verify(&pool, client.as_ref().map(jetstream).as_ref(), Duration::from_secs(args.wait)).await,
         };
-        report.map_err(|e| Failure::Unavailable(e.to_string()))
+        let report = report.map_err(unavailable)?;
+        let (Some(payments), Some(client)) = (args.books, &client) else { return Ok(report) };
+        Ok(report.with(verify_books(&pool, client, payments).await.map_err(unavailable)?))
     };
     let mut report = checked().await?;
     print(&report, json)?;

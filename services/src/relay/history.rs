@@ -234,11 +234,12 @@ impl Relay {
                 }
                 expected += 1;
                 if event.is_none_or(|event| event.position != sequence || !message.is_of(event)) {
-                    let what = match event {
-                        Some(_) => format!("at {sequence} it has what is not the log's event"),
-                        None => format!("it has come to {last}, and the log to {head}"),
+                    let (from, what) = match event {
+                        Some(_) => (sequence, format!("at {sequence} it has what is not the log's event")),
+                        // The stream may begin after the log's end: what it had in between is gone.
+                        None => (head.min(sequence - 1) + 1, format!("it has come to {last}, and the log to {head}")),
                     };
-                    return Ok(Some(Difference { from: sequence, what }));
+                    return Ok(Some(Difference { from, what }));
                 }
             }
         }
@@ -304,7 +305,8 @@ impl Relay {
         sqlx::raw_sql("SET LOCAL transaction_timeout = 0").execute(&mut *transaction).await?;
         let mut kept = 0;
         if info.state.messages > 0 && difference.from <= last {
-            let mut messages = Messages::open(stream, difference.from, last).await?;
+            let first = difference.from.max(info.state.first_sequence as Position);
+            let mut messages = Messages::open(stream, first, last).await?;
             while kept < MOST_KEPT
                 && let Some(page) = messages.next().await?
             {

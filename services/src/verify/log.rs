@@ -60,6 +60,13 @@ pub(super) async fn at(pool: &PgPool, positions: &[i64]) -> Result<Vec<Row>, sql
     rows!("WHERE position = ANY($1)", positions).fetch_all(pool).await
 }
 
+/// The events of these streams, stream by stream, in order.
+pub(super) async fn of_streams(pool: &PgPool, category: i16, streams: &[Uuid]) -> Result<Vec<Row>, sqlx::Error> {
+    rows!("WHERE category = $1 AND stream_id = ANY($2) ORDER BY stream_id, version", category, streams)
+        .fetch_all(pool)
+        .await
+}
+
 impl Row {
     /// `live` or `import`; none for a code that means neither.
     pub(super) fn origin_name(&self) -> Option<&'static str> {

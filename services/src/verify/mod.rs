@@ -2,6 +2,7 @@
 //! folds that share nothing with the projectors. The log is read once, page by page, in one snapshot with all that is
 //! folded from it.
 
+mod books;
 mod business;
 mod caught_up;
 mod chain;
@@ -25,6 +26,7 @@ mod timers;
 mod waiting;
 mod window;
 
+pub use books::verify_books;
 pub use report::{Check, Report};
 pub use sample::verify_sample;
 
@@ -56,10 +58,12 @@ pub enum VerifyError {
     Log(#[from] store::ReadError),
     #[error("the window cannot be read: {0}")]
     JetStream(#[source] async_nats::Error),
+    #[error("the provider's books cannot be compared: {0}")]
+    Provider(String),
 }
 
 /// Compares all that is kept with the log, and the log with its promises. `pool` is in the role that reads. A system in
-/// motion is given `patience` to come to where the log is now.
+/// motion is given `patience` to come to where the log is now. The provider's books are another question: [`verify_books`].
 ///
 /// # Errors
 /// When Postgres or NATS cannot be asked.
@@ -74,7 +78,8 @@ pub async fn verify(
         Some(jetstream) => window::check(pool, jetstream).await?,
         None => Check::not_asked(window::NAME),
     };
-    let checks = [caught_up].into_iter().chain(checks).chain([window]).collect();
+    let books = Check::not_asked(books::NAME);
+    let checks = [caught_up].into_iter().chain(checks).chain([window, books]).collect();
     Ok(Report { events, checks })
 }
 

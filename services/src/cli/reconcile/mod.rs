@@ -1,5 +1,8 @@
 //! `daybook reconcile`: after a restore of Postgres, JetStream holds a history that the log does not have. The log goes
-//! on in its next epoch, and the stream is filled again from it.
+//! on in its next epoch, and the stream is filled again from it. `--report` tells what may have been done outside in the
+//! name of the lost events (`report.rs`).
+
+mod report;
 
 use super::{Failure, output, target};
 use crate::codec;
@@ -11,7 +14,18 @@ use store::Log;
 use store::connect::{self, Role};
 use tokio::sync::watch;
 
-pub(super) async fn run(servers: &Servers, json: bool) -> Result<(), Failure> {
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Change nothing. List what was done outside because of events that the log has lost: money that the provider has
+    /// moved, and notices that customers may have got. Services may run.
+    #[arg(long)]
+    report: bool,
+}
+
+pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<(), Failure> {
+    if args.report {
+        return report::run(servers, json).await;
+    }
     let urls = target::urls(servers)?;
     let pool = connect::pool(&urls.database_url, Role::Project, 2)?;
     let log = Log::new(pool.clone(), codec::CATEGORIES);
