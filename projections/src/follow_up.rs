@@ -8,7 +8,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
 use store::lease::Lease;
-use store::{Origin, Position, derive_id};
+use store::{Branch, History, Link, Mark, Origin, Position, derive_id};
 use uuid::Uuid;
 
 /// A follow-up that is due.
@@ -117,30 +117,55 @@ impl Rows {
 
 /// Up to `limit` follow-ups that are due, the longest due first, without those `in_flight`; with `since`, only those due from
 /// then on. What was due before and is settled leaves its entries in the index until Postgres vacuums it: a look that begins
-/// after them costs a fraction.
+/// after them costs a fraction. With them comes the history of the log that their events are of: nothing is to be decided for
+/// them on another one.
 ///
 /// # Errors
 /// When Postgres fails.
 pub async fn due(
     pool: &PgPool,
+    history: &History,
     in_flight: &[Uuid],
     since: Option<DateTime<Utc>>,
     limit: i64,
-) -> Result<Vec<Due>, sqlx::Error> {
-    sqlx::query_as!(
-        Due,
+) -> Result<(Vec<Due>, Branch), sqlx::Error> {
+    let seen = history.seen();
+    let rows = sqlx::query!(
         r#"SELECT id, event_id, position, correlation_id, reaction, attempts,
-                  greatest(due_at, 'epoch') AS "due_at!", act AS "act: Json<Act>"
+                  greatest(due_at, 'epoch') AS "due_at!", act AS "act: Json<Act>",
+                  (SELECT position FROM daybook.events ORDER BY position DESC LIMIT 1) AS end_position,
+                  (SELECT link FROM daybook.events ORDER BY position DESC LIMIT 1) AS "end_link: Link",
+                  coalesce($4::bigint, 0) = 0
+                      OR EXISTS (SELECT FROM daybook.events WHERE position = $4 AND link = $5::bytea) AS "has_seen!"
            FROM daybook.follow_ups AS f
            WHERE state = 'due' AND f.due_at <= statement_timestamp()
              AND f.due_at >= coalesce($2::timestamptz, '-infinity') AND id NOT IN (SELECT unnest($1::uuid[]))
            ORDER BY f.due_at LIMIT $3"#,
         in_flight,
         since,
-        limit
-    )
-    .fetch_all(pool)
-    .await
+        limit,
+        seen.mark.map(|mark| mark.position),
+        seen.mark.as_ref().map(|mark| &mark.link.0[..])
+    );
+    let rows = rows.fetch_all(pool).await?;
+    let branch = match rows.first() {
+        Some(row) => {
+            let end = row.end_position.zip(row.end_link).map(|(position, link)| Mark { position, link });
+            history.observe(seen, row.has_seen, end)
+        }
+        None => seen.branch,
+    };
+    let due = rows.into_iter().map(|row| Due {
+        id: row.id,
+        event_id: row.event_id,
+        position: row.position,
+        correlation_id: row.correlation_id,
+        reaction: row.reaction,
+        attempts: row.attempts,
+        due_at: row.due_at,
+        act: row.act,
+    });
+    Ok((due.collect(), branch))
 }
 
 /// The longest reason that is kept, in characters.
@@ -151,11 +176,17 @@ pub fn storable(reason: &str) -> String {
     reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect()
 }
 
-/// Records what came of follow-ups, if the lease is still held; `false`, and nothing, if it is not.
+/// Records what came of follow-ups, if the lease is still held, and the log has `seen`: what was done in another history is
+/// not done in this one. `false`, and nothing, if not.
 ///
 /// # Errors
 /// When Postgres fails.
-pub async fn settle(pool: &PgPool, lease: &Lease, settled: Vec<(Due, Settlement)>) -> Result<bool, sqlx::Error> {
+pub async fn settle(
+    pool: &PgPool,
+    lease: &Lease,
+    seen: Option<Mark>,
+    settled: Vec<(Due, Settlement)>,
+) -> Result<bool, sqlx::Error> {
     let (mut ids, mut states, mut reasons, mut delays) = (vec![], vec![], vec![], vec![]);
     let mut next = Vec::new();
     for (due, settlement) in settled {
@@ -177,10 +208,15 @@ pub async fn settle(pool: &PgPool, lease: &Lease, settled: Vec<(Due, Settlement)
     let mut transaction = pool.begin().await?;
     // Locks the lease's row, so that it cannot change hands before this is committed.
     let held = sqlx::query_scalar!(
-        "SELECT true FROM daybook.leases WHERE name = $1 AND owner = $2 AND fence = $3 FOR SHARE",
+        "SELECT true FROM daybook.leases WHERE name = $1 AND owner = $2 AND fence = $3
+           AND (coalesce($4::bigint, 0) = 0
+                OR EXISTS (SELECT FROM daybook.events WHERE position = $4 AND link = $5::bytea))
+         FOR SHARE",
         lease.name,
         lease.owner,
-        lease.fence
+        lease.fence,
+        seen.map(|mark| mark.position),
+        seen.as_ref().map(|mark| &mark.link.0[..])
     );
     if held.fetch_optional(&mut *transaction).await?.is_none() {
         return Ok(false);

@@ -184,6 +184,11 @@ impl Held {
         self.folded().position
     }
 
+    /// The history of the log that it was read from.
+    pub(crate) fn branch(&self) -> &Branch {
+        &self.folded().branch
+    }
+
     /// What an append that is decided on it continues.
     pub(crate) fn speculation(&self) -> Speculation {
         self.guard.speculation.clone()

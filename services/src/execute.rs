@@ -17,8 +17,8 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{
-    Append, AppendError, Appended, Appender, ExpectedVersion, Fingerprint, Loader, Log, Metadata, Origin, Position,
-    ReadError, RecordedEvent, Speculation, StreamAppend, StreamId, Version,
+    Append, AppendError, Appended, Appender, Branch, ExpectedVersion, Fingerprint, History, Loader, Log, Metadata,
+    Origin, Position, ReadError, RecordedEvent, Speculation, StreamAppend, StreamId, Version,
 };
 use uuid::Uuid;
 
@@ -113,6 +113,11 @@ impl Session {
         self.looked_at.iter().any(|l| !l.events.is_empty())
     }
 
+    /// Whether all that was looked at is of this history of the log.
+    fn is_on(&self, branch: &Branch) -> bool {
+        self.looked_at.iter().all(|l| l.held.branch().is_same(branch))
+    }
+
     /// A state just read from one stream was true at one moment. A kept one, or several together, need not have been.
     fn needs_confirmation(&self) -> bool {
         self.looked_at.len() > 1 || self.looked_at.iter().any(|l| l.held.was_kept)
@@ -183,12 +188,30 @@ impl Executor {
     /// # Errors
     /// See [`ExecuteError`]. After `Unavailable` and `Unreadable` it is unknown whether it was recorded.
     pub async fn execute(&self, envelope: &Envelope) -> Result<Outcome, ExecuteError> {
+        self.execute_in_time(envelope, None).await
+    }
+
+    /// The same for a command that follows from an event: if the log has another history by now, and so perhaps not that
+    /// event, nothing is decided.
+    ///
+    /// # Errors
+    /// Also `Conflict`, if the log has another history.
+    pub async fn execute_on(&self, branch: &Branch, envelope: &Envelope) -> Result<Outcome, ExecuteError> {
+        self.execute_in_time(envelope, Some(branch)).await
+    }
+
+    /// What the process has seen of the log.
+    pub fn history(&self) -> History {
+        self.appender.history()
+    }
+
+    async fn execute_in_time(&self, envelope: &Envelope, on: Option<&Branch>) -> Result<Outcome, ExecuteError> {
         // A server that neither answers nor goes away must not hold up those whose turn is next.
-        let executed = tokio::time::timeout(DEADLINE, self.execute_in_time(envelope)).await;
+        let executed = tokio::time::timeout(DEADLINE, self.try_to_execute(envelope, on)).await;
         executed.unwrap_or_else(|_| Err(ExecuteError::Unavailable("no answer in time".into())))
     }
 
-    async fn execute_in_time(&self, envelope: &Envelope) -> Result<Outcome, ExecuteError> {
+    async fn try_to_execute(&self, envelope: &Envelope, on: Option<&Branch>) -> Result<Outcome, ExecuteError> {
         let fingerprint = envelope.fingerprint();
         let (mut conflict, mut hold) = (None, None);
         for attempt in 1..=MAX_ATTEMPTS {
@@ -198,6 +221,9 @@ impl Executor {
                 Err(ExecuteError::Rejected(rejection)) => Some(rejection),
                 Err(e) => return Err(e),
             };
+            if on.is_some_and(|branch| !session.is_on(branch)) {
+                return Err(ExecuteError::Conflict(AppendError::DependencyAborted));
+            }
             if refused.is_some() {
                 session.looked_at.iter_mut().for_each(|l| l.events.clear());
             }

@@ -26,6 +26,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::lease::{self, Lease};
+use store::{Branch, History};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -39,6 +40,8 @@ const IN_FLIGHT: usize = 256;
 const POLL: Duration = Duration::from_millis(200);
 /// How often it is looked for all that is due, and not only for what was due about when that was which was started last.
 const LOOK_FOR_ALL: Duration = Duration::from_secs(1);
+/// What came of a follow-up, and the history of the log that it was done in.
+type Settled = (Branch, Due, Settlement);
 /// How much later than others follow-ups may be committed that were due before them, to be found by the next look.
 const LATE: TimeDelta = TimeDelta::milliseconds(250);
 
@@ -47,7 +50,8 @@ pub struct Sender {
     acts: Arc<Acts>,
     owner: Uuid,
     held: Option<(Lease, Instant)>,
-    under_way: JoinSet<(Due, Settlement)>,
+    under_way: JoinSet<Settled>,
+    history: History,
     ids: HashSet<Uuid>,
     /// When what was started last was due.
     started: Option<DateTime<Utc>>,
@@ -66,9 +70,10 @@ impl Sender {
         written: Arc<Notify>,
         pace: Pace,
     ) -> Self {
+        let history = executor.history();
         let acts = Arc::new(Acts { executor, client, pace });
-        let (under_way, ids) = (JoinSet::new(), HashSet::new());
-        Self { pool, acts, owner, held: None, under_way, ids, started: None, looked_for_all: Instant::now(), written }
+        let (under_way, ids, looked_for_all) = (JoinSet::new(), HashSet::new(), Instant::now());
+        Self { pool, acts, owner, held: None, under_way, history, ids, started: None, looked_for_all, written }
     }
 
     async fn hold(&mut self) -> Result<Option<Lease>, sqlx::Error> {
@@ -101,36 +106,37 @@ impl Sender {
         if room < IN_FLIGHT / 4 {
             return Ok(());
         }
-        for due in self.look(room as i64).await? {
+        let (all, branch) = self.look(room as i64).await?;
+        for due in all {
             self.started = Some(due.due_at);
             self.ids.insert(due.id);
-            let acts = self.acts.clone();
+            let (acts, branch) = (self.acts.clone(), branch.clone());
             self.under_way.spawn(async move {
-                let settlement = acts.perform(&due).await;
-                (due, settlement)
+                let settlement = acts.perform(&branch, &due).await;
+                (branch, due, settlement)
             });
         }
         Ok(())
     }
 
     /// What is due and not under way; of what was due long before that which was started last, not all at each look.
-    async fn look(&mut self, limit: i64) -> Result<Vec<Due>, sqlx::Error> {
+    async fn look(&mut self, limit: i64) -> Result<(Vec<Due>, Branch), sqlx::Error> {
         let ids: Vec<Uuid> = self.ids.iter().copied().collect();
         if let Some(started) = self.started
             && self.looked_for_all.elapsed() < LOOK_FOR_ALL
         {
-            let due = follow_up::due(&self.pool, &ids, Some(started - LATE), limit).await?;
-            if !(due.is_empty() && ids.is_empty()) {
+            let due = follow_up::due(&self.pool, &self.history, &ids, Some(started - LATE), limit).await?;
+            if !(due.0.is_empty() && ids.is_empty()) {
                 return Ok(due);
             }
         }
-        let due = follow_up::due(&self.pool, &ids, None, limit).await?;
+        let due = follow_up::due(&self.pool, &self.history, &ids, None, limit).await?;
         self.looked_for_all = Instant::now();
         Ok(due)
     }
 
     /// Everything that has come to an end. Waits for the first, but not when there may be more to start meanwhile.
-    async fn finished(&mut self) -> Vec<(Due, Settlement)> {
+    async fn finished(&mut self) -> Vec<Settled> {
         let mut finished = Vec::new();
         tokio::select! {
             first = self.under_way.join_next() => finished.extend(first),
@@ -145,13 +151,17 @@ impl Sender {
     }
 
     /// Records what came of follow-ups.
-    async fn settle(&mut self, lease: &Lease, settled: Vec<(Due, Settlement)>) -> Result<(), sqlx::Error> {
+    async fn settle(&mut self, lease: &Lease, settled: Vec<Settled>) -> Result<(), sqlx::Error> {
+        // Whether recorded or not: what is still due is started again, and has its effect once.
+        settled.iter().for_each(|(_, due, _)| _ = self.ids.remove(&due.id));
+        // All that it rests on was seen before.
+        let seen = self.history.seen();
+        let of_this_history = settled.into_iter().filter(|(branch, ..)| branch.is_same(&seen.branch));
+        let settled: Vec<_> = of_this_history.map(|(_, due, settlement)| (due, settlement)).collect();
         if settled.is_empty() {
             return Ok(());
         }
-        // Whether recorded or not: what is still due is started again, and has its effect once.
-        settled.iter().for_each(|(due, _)| _ = self.ids.remove(&due.id));
-        if !follow_up::settle(&self.pool, lease, settled).await? {
+        if !follow_up::settle(&self.pool, lease, seen.mark, settled).await? {
             self.hold_no_more();
         }
         Ok(())
@@ -208,10 +218,10 @@ enum NoAnswer {
 }
 
 impl Acts {
-    async fn perform(&self, due: &Due) -> Settlement {
+    async fn perform(&self, on: &Branch, due: &Due) -> Settlement {
         match &due.act.0 {
-            Act::Command(command) => self.command(due, command.clone()).await,
-            Act::Provider(call) => self.provider(due, call).await,
+            Act::Command(command) => self.command(on, due, command.clone()).await,
+            Act::Provider(call) => self.provider(on, due, call).await,
             Act::Notice(notice) => {
                 let body = NoticeBody { notice_id: due.id, notice: notice.clone() };
                 match self.request(subject::NOTIFY.into(), &body).await {
@@ -223,7 +233,7 @@ impl Acts {
         }
     }
 
-    async fn command(&self, due: &Due, command: Command) -> Settlement {
+    async fn command(&self, on: &Branch, due: &Due, command: Command) -> Settlement {
         let envelope = Envelope {
             command_id: due.id,
             command,
@@ -233,7 +243,7 @@ impl Acts {
             occurred_at: Utc::now(),
             traceparent: None,
         };
-        match self.executor.execute(&envelope).await {
+        match self.executor.execute_on(on, &envelope).await {
             Ok(_) => Settlement::Accepted,
             // It was done before; what was decided since then has changed its body.
             Err(ExecuteError::IdSpent) => Settlement::Accepted,
@@ -251,34 +261,34 @@ impl Acts {
 
     /// Asks the provider, and records its answer with the payment; or that there was none in time, which is no decline:
     /// the provider is then asked what it knows of the call.
-    async fn provider(&self, due: &Due, call: &ProviderCall) -> Settlement {
+    async fn provider(&self, on: &Branch, due: &Due, call: &ProviderCall) -> Settlement {
         let subject = format!("{}.{}", subject::PROVIDER, provider::verb(&call.operation));
         let answer = match self.request(subject, call).await {
             Ok(answer) => answer,
             Err(NoAnswer::Silence) => {
                 return match not_answered(call) {
                     // It knew nothing of the call when it was asked: the same key makes it safe to go on calling.
-                    Some(unknown) if due.reaction != CALL_AGAIN => self.command(due, unknown).await,
+                    Some(unknown) if due.reaction != CALL_AGAIN => self.command(on, due, unknown).await,
                     _ => self.retry(due, "the provider did not answer in time"),
                 };
             }
             Err(NoAnswer::Failed(reason)) => return self.retry(due, &reason),
         };
         match (parse_answer(&call.operation, &answer), not_found(call)) {
-            (Ok(LookupAnswer::Found(outcome)), _) => self.outcome(due, call, bounded(outcome)).await,
-            (Ok(LookupAnswer::NotFound), Some(never_seen)) => self.command(due, never_seen).await,
+            (Ok(LookupAnswer::Found(outcome)), _) => self.outcome(on, due, call, bounded(outcome)).await,
+            (Ok(LookupAnswer::NotFound), Some(never_seen)) => self.command(on, due, never_seen).await,
             (Ok(LookupAnswer::NotFound), None) => self.retry(due, "the provider's answer is malformed"),
             (Err(e), _) => self.retry(due, &format!("the provider's answer is malformed: {e}")),
         }
     }
 
     /// Records what came of a call. A "no" that no order is prepared for is recorded, and parked to be seen.
-    async fn outcome(&self, due: &Due, call: &ProviderCall, outcome: ProviderOutcome) -> Settlement {
+    async fn outcome(&self, on: &Branch, due: &Due, call: &ProviderCall, outcome: ProviderOutcome) -> Settlement {
         let declined = match &outcome {
             ProviderOutcome::Declined { reason } if !decline_is_foreseen(&call.operation) => Some(reason.clone()),
             ProviderOutcome::Declined { .. } | ProviderOutcome::Approved { .. } => None,
         };
-        match (self.command(due, answered(call, outcome)).await, declined) {
+        match (self.command(on, due, answered(call, outcome)).await, declined) {
             (Settlement::Accepted, Some(reason)) => park(due, format!("the provider declined: {reason}")),
             (settlement, _) => settlement,
         }

@@ -18,9 +18,9 @@ pub struct Branch(Arc<AtomicBool>);
 
 /// The branch that the log is on, and the last mark that was seen of it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Seen {
-    pub(crate) branch: Branch,
-    pub(crate) mark: Option<Mark>,
+pub struct Seen {
+    pub branch: Branch,
+    pub mark: Option<Mark>,
 }
 
 impl Branch {
@@ -45,8 +45,18 @@ impl History {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn seen(&self) -> Seen {
+    /// What a statement that reads is to ask the log for, so that [`Self::observe`] can be told.
+    pub fn seen(&self) -> Seen {
         self.lock().clone()
+    }
+
+    /// The branch that a statement has read from. It asked whether the log has the mark of `seen`, and where it ended then.
+    pub fn observe(&self, seen: Seen, has_seen: bool, end: Option<Mark>) -> Branch {
+        if !has_seen {
+            return self.lose(&seen.branch, end);
+        }
+        end.into_iter().for_each(|end| self.advance(&seen.branch, end));
+        seen.branch
     }
 
     /// The log was at `mark`, on `branch`.

@@ -33,7 +33,7 @@ pub use appender::{Appender, Hold, Submitted};
 pub use chain::{Chain, Digest, Link, Mark};
 pub use event::{Fingerprint, Metadata, NewEvent, Origin, Payload, RecordedEvent, derive_id, event_id};
 pub use filter::Filter;
-pub use history::{Branch, History};
+pub use history::{Branch, History, Seen};
 pub use import::{Import, ImportError};
 pub use load::{Loaded, Loader, Snapshot, StreamEvent};
 pub use read::{Log, LogIdentity, Page, ReadError, Server};

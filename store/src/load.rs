@@ -252,11 +252,7 @@ impl Worker {
     fn branch_of(&self, seen: Seen, row: Option<&Row>) -> Branch {
         let Some(row) = row else { return seen.branch };
         let end = row.end_position.zip(row.end_link).map(|(position, link)| Mark { position, link });
-        if !row.has_seen {
-            return self.history.lose(&seen.branch, end);
-        }
-        end.into_iter().for_each(|end| self.history.advance(&seen.branch, end));
-        seen.branch
+        self.history.observe(seen, row.has_seen, end)
     }
 
     /// In the log that has all that was seen of the branch, and so what the snapshot was made of.

@@ -165,7 +165,7 @@ async fn a_late_refusal_of_what_was_accepted_leaves_nothing() {
     assert!(next.is_some());
     let late = Settlement::Refused { reason: rejection.to_string(), next };
     let lease = lease::acquire(&system.parts.project, "sender", system.parts.owner).await.unwrap().unwrap();
-    assert!(follow_up::settle(&system.parts.project, &lease, vec![(reserve, late)]).await.unwrap());
+    assert!(follow_up::settle(&system.parts.project, &lease, None, vec![(reserve, late)]).await.unwrap());
     system.settle().await;
     assert_eq!(system.status(order).await, "confirmed");
     system.assert_verified().await;

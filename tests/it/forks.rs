@@ -2,14 +2,15 @@
 //! recorded. The connections of the services survive that, as they do behind a pooler. In the end, whatever else happened,
 //! nothing of a lost history is in the rows, and what was done outside in its name is listed.
 
-use crate::harness::{System, database, envelope, executor, new_order, order_of, receipt};
+use crate::binary::until;
+use crate::harness::{System, appenders_waiting, database, envelope, executor, new_order, order_of, receipt};
 use async_nats::HeaderMap;
 use chrono::{DateTime, Utc};
-use domain::id::{OrderId, Sku};
+use domain::id::{OrderId, Sku, StockId};
 use domain::order::CancelReason;
 use domain::reaction::{Act as Effect, Operation, react};
-use domain::stock::{self, AdjustReason};
-use domain::{Command, order};
+use domain::stock::{self, AdjustReason, Stock};
+use domain::{Aggregate, Command, Rejection, order};
 use projections::Projection;
 use projections::follow_up::follow_up_id;
 use proptest::prelude::*;
@@ -663,6 +664,25 @@ impl World {
         let authorised = "SELECT order_id FROM daybook.provider_ledger WHERE operation = 'authorise' ORDER BY done_at";
         query_scalar(authorised).fetch_all(&self.books).await.unwrap()
     }
+
+    /// What was kept of lost histories, by position.
+    async fn kept(&self) -> Vec<Position> {
+        let kept = "SELECT position FROM daybook.lost_events ORDER BY epoch, position";
+        query_scalar(kept).fetch_all(&self.superuser).await.unwrap()
+    }
+
+    /// What the log says of a SKU: how many pieces are on hand after each of its events.
+    async fn on_hand(&self, sku: &str) -> Vec<u64> {
+        let stream = codec::stream::<Stock>(StockId::from(&Sku::new(sku).unwrap()).0);
+        let mut stock = Stock::default();
+        let events = self.system.parts.log.read_stream(stream, 0, 10_000).await.unwrap().into_iter().map(Event::of);
+        let after = events.map(|event| {
+            let domain::Event::Stock(_, event) = event.event else { unreachable!("it is in a stream of stock") };
+            stock.evolve(&event);
+            stock.on_hand()
+        });
+        after.collect()
+    }
 }
 
 fn removal(sku: &str, pieces: u32) -> Envelope {
@@ -746,4 +766,195 @@ fn whatever_becomes_of_the_log_nothing_of_a_lost_history_is_left() {
     if let Err(e) = proved {
         panic!("{e}");
     }
+}
+
+/// Invariant 26. The log is at 1. Three receipts are acknowledged, distributed and taken in; the database goes back to 1, and
+/// four others are recorded at 2 to 5. The services go on all the time.
+#[tokio::test]
+async fn no_row_is_of_a_lost_event_while_services_go_on() {
+    for has_operator_first in [true, false] {
+        let mut world = World::start().await;
+        world.execute(0, receipt("mug", 1)).await.unwrap();
+        world.settle(0).await;
+        let copy = world.save().await;
+        for _ in 0..3 {
+            world.execute(0, receipt("hat", 100)).await.unwrap();
+        }
+        world.settle(0).await;
+        assert_eq!(world.system.stock_of("hat").await, (300, 0));
+
+        world.fork(&copy).await;
+        for pieces in [10, 20, 30, 40] {
+            assert!(world.execute(1, receipt("mug", pieces)).await.unwrap().recorded);
+        }
+        assert_eq!(world.head().await, 5);
+        if has_operator_first {
+            world.reconcile().await.unwrap();
+        } else {
+            // The projectors are beyond the end of what was lost before anybody looks at the stream.
+            world.expire().await;
+            world.project_all(0).await;
+            assert_eq!(world.system.stock_of("mug").await, (101, 0));
+        }
+        world.end(1).await;
+        assert_eq!(world.system.stock_of("mug").await, (102, 0));
+        assert_eq!(projections::stock_level::get(&world.system.parts.read, "hat").await.unwrap(), None);
+        assert_eq!(world.kept().await, [2, 3, 4], "the operator is first: {has_operator_first}");
+    }
+}
+
+/// Invariant 26. Two orders are recorded at 2 and 3, and distributed. The services are stopped, the database goes back to 1, and
+/// the services are started. Another order is recorded at 2, and then a client sends the second one again: it lands where it
+/// was, with the position, the version and the ids that it had.
+#[tokio::test]
+async fn a_command_that_lands_where_it_was_vouches_for_nothing_before_it() {
+    for is_taken_in in [false, true] {
+        let mut world = World::start().await;
+        world.execute(0, receipt("mug", 9)).await.unwrap();
+        world.settle(0).await;
+        let copy = world.save().await;
+        let lost = world.place(0, "mug", 1).await;
+        let again = world.place(0, "mug", 2).await;
+        assert_eq!(world.head().await, 3);
+        world.relay_all(Some(0)).await;
+        if is_taken_in {
+            world.expire().await;
+            world.project_all(0).await;
+        }
+
+        world.fork(&copy).await;
+        for restart in [Act::RestartExecutor(0), Act::RestartExecutor(1), Act::RestartRelay(0), Act::RestartRelay(1)] {
+            world.act(&restart).await;
+        }
+        world.act(&Act::RestartSender).await;
+        let new = world.place(0, "mug", 3).await;
+        let sent = world.sent[2].clone();
+        let outcome = world.executors[1].execute(&sent).await.unwrap();
+        assert_eq!((outcome.recorded, outcome.position), (true, 3));
+        world.note(2, &Ok(outcome));
+        // They begin where the checkpoints are.
+        world.sets = [projecting(&world.system, None).await, projecting(&world.system, None).await];
+        world.end(0).await;
+        for order in [new, again] {
+            assert_eq!(world.system.status(order).await, "confirmed");
+            assert_eq!(world.authorised().await.iter().filter(|id| **id == order.0).count(), 1);
+        }
+        assert_eq!(projections::order_summary::get(&world.system.parts.read, lost.0).await.unwrap(), None);
+        assert!(!world.authorised().await.contains(&lost.0));
+        assert_eq!(world.kept().await, [2, 3], "they are taken in: {is_taken_in}");
+    }
+}
+
+/// Invariants 21 and 26: a state that was read of a lost history is decided on no more, though its version fits.
+#[tokio::test]
+async fn no_command_is_decided_on_a_lost_state() {
+    let mut world = World::start().await;
+    let empty = world.save().await;
+    world.execute(0, receipt("mug", 10)).await.unwrap();
+    world.fork(&empty).await;
+    let received = world.execute(1, receipt("mug", 1)).await.unwrap();
+    assert_eq!((received.recorded, received.position), (true, 1));
+    let refused = world.execute(0, removal("mug", 5)).await;
+    assert!(
+        matches!(
+            refused,
+            Err(ExecuteError::Rejected(Rejection::Stock(stock::Rejection::BelowReserved { on_hand: 1, .. })))
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(world.on_hand("mug").await, [1]);
+    // What is decided anew is recorded where it is allowed.
+    assert!(world.execute(0, removal("mug", 1)).await.unwrap().recorded);
+    assert_eq!(world.on_hand("mug").await, [1, 0]);
+    world.end(0).await;
+}
+
+/// Invariant 26: what a process has read of a lost history becomes no snapshot.
+#[tokio::test]
+async fn no_snapshot_is_written_of_a_lost_history() {
+    let mut world = World::start().await;
+    world.execute(0, receipt("mug", 1)).await.unwrap();
+    let copy = world.save().await;
+    let receipts: Vec<Envelope> = (0..600).map(|_| receipt("mug", 1)).collect();
+    let received = receipts.iter().map(|receipt| world.executors[0].execute(receipt));
+    futures_util::future::join_all(received).await.into_iter().for_each(|received| assert!(received.unwrap().recorded));
+
+    // A snapshot is asked for by who reads the stream. It cannot be written yet.
+    let mut transaction = world.superuser.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE daybook.snapshots IN SHARE MODE").execute(&mut *transaction).await.unwrap();
+    world.execute(1, removal("mug", 10_000)).await.unwrap_err();
+    appenders_waiting(&world.system.urls.database_url, 1).await;
+    sqlx::raw_sql(LOCK_ALL).execute(&mut *transaction).await.unwrap();
+    let (log, listed) = put_back(transaction, &copy).await;
+    world.forked(&copy, log, listed).await;
+
+    // The new history has as many events of the stream.
+    let receipts: Vec<Envelope> = (0..600).map(|_| receipt("mug", 2)).collect();
+    let received = receipts.iter().map(|receipt| world.executors[0].execute(receipt));
+    futures_util::future::join_all(received).await.into_iter().for_each(|received| assert!(received.unwrap().recorded));
+    // What the loader was asked for before, it has done, or not.
+    world.execute(1, removal("hat", 1)).await.unwrap_err();
+    world.act(&Act::RestartExecutor(1)).await;
+    let refused = world.execute(1, removal("mug", 10_000)).await;
+    assert!(
+        matches!(
+            refused,
+            Err(ExecuteError::Rejected(Rejection::Stock(stock::Rejection::BelowReserved { on_hand: 1201, .. })))
+        ),
+        "{refused:?}"
+    );
+    world.end(0).await;
+}
+
+/// Invariant 26, no new act: a follow-up that the sender had begun when its event was lost is not recorded.
+#[tokio::test]
+async fn a_follow_up_that_was_begun_before_the_fork_is_not_done_after_it() {
+    let mut world = World::start().await;
+    world.execute(0, receipt("mug", 9)).await.unwrap();
+    world.settle(0).await;
+    let copy = world.save().await;
+    let lost = world.place(0, "mug", 1).await;
+    world.relay_all(Some(0)).await;
+    world.project_all(0).await;
+    assert_eq!(world.due().await, 1, "the payment is to be taken");
+
+    // The sender has read the follow-up, and can read what it is decided on when the log is another one.
+    let mut transaction = world.superuser.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE daybook.snapshots IN ACCESS EXCLUSIVE MODE").execute(&mut *transaction).await.unwrap();
+    assert_eq!(world.system.sender.step().await.unwrap(), Outcome::Worked(0));
+    appenders_waiting(&world.system.urls.database_url, 1).await;
+    let (log, listed) = put_back(transaction, &copy).await;
+    world.forked(&copy, log, listed).await;
+    world.end(0).await;
+    assert_eq!(world.system.events_of(lost).await, [""; 0]);
+    assert!(world.authorised().await.is_empty());
+}
+
+/// Invariants 13, 25 and 26: what was done in a lost history is not settled in the present one, where it is due again.
+#[tokio::test]
+async fn what_was_done_in_a_lost_history_is_done_again() {
+    let mut world = World::start().await;
+    world.execute(0, receipt("mug", 9)).await.unwrap();
+    world.settle(0).await;
+    let order = world.place(0, "mug", 1).await;
+    world.relay_all(Some(0)).await;
+    world.project_all(0).await;
+    let copy = world.save().await;
+    assert_eq!((world.head().await, world.due().await), (2, 1));
+
+    // The sender has done it, and cannot yet say so.
+    let mut transaction = world.superuser.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE daybook.leases IN ACCESS EXCLUSIVE MODE").execute(&mut *transaction).await.unwrap();
+    let (log, url) = (world.system.parts.log.clone(), world.system.urls.database_url.clone());
+    let fork = async {
+        until("the payment is requested", async || (log.head().await.unwrap() == 3).then_some(())).await;
+        appenders_waiting(&url, 1).await;
+        sqlx::raw_sql(LOCK_ALL).execute(&mut *transaction).await.unwrap();
+        put_back(transaction, &copy).await
+    };
+    let sender = &mut world.system.sender;
+    let (_, (log, listed)) = tokio::join!(sender.step(), fork);
+    world.forked(&copy, log, listed).await;
+    world.end(0).await;
+    assert_eq!(world.system.status(order).await, "confirmed");
 }
