@@ -81,6 +81,14 @@ struct State {
     looked: Instant,
 }
 
+/// What there is to send.
+enum Read {
+    Page(Page),
+    Nothing,
+    /// The log has begun another epoch: the stream is another one.
+    OtherEpoch,
+}
+
 impl Relay {
     /// `hint` changes when the log has grown. `pool` is in the role that projects.
     pub fn new(log: Log, pool: PgPool, jetstream: Context, hint: watch::Receiver<Position>) -> Self {
@@ -99,12 +107,19 @@ impl Relay {
     }
 
     /// The groups after the last one that was sent; without what the stream has of the first.
-    async fn read(&mut self, state: State) -> Result<Option<Page>, RelayError> {
+    async fn read(&mut self, state: State) -> Result<Read, RelayError> {
         let page = match self.next_page.take() {
-            Some(page) => page.await.map_err(ReadError::Task)?,
-            None => self.log.read_after(state.mark, PAGE).await,
-        }?;
-        let Some(mut page) = page else { return Ok(None) };
+            Some(page) => page.await.map_err(ReadError::Task)??,
+            // While there was nothing to send, an epoch may have begun that has all that this relay knows of the log.
+            None => {
+                let (page, epoch) = tokio::join!(self.log.read_after(state.mark, PAGE), self.log.epoch());
+                if epoch? != state.identity.epoch {
+                    return Ok(Read::OtherEpoch);
+                }
+                page?
+            }
+        };
+        let Some(mut page) = page else { return Ok(Read::Nothing) };
         if page.events.len() >= PAGE as usize {
             let (log, after) = (self.log.clone(), page.end);
             self.next_page = Some(tokio::spawn(async move { log.read_after(after, PAGE).await }));
@@ -112,7 +127,7 @@ impl Relay {
         if state.mark.position < state.last {
             page.events.retain(|event| event.position > state.last);
         }
-        Ok(Some(page))
+        Ok(Read::Page(page))
     }
 
     /// Sends a page, and waits for no more acknowledgements than it must.
@@ -149,19 +164,23 @@ impl Relay {
         Ok(true)
     }
 
-    /// A page, or what is left of the last ones.
-    async fn relay(&mut self, state: State) -> Result<(Outcome, State), RelayError> {
-        let Some(page) = self.read(state).await? else {
-            if self.in_flight.is_empty() {
+    /// A page, or what is left of the last ones. Without a state, the stream is to be looked at.
+    async fn relay(&mut self, state: State) -> Result<(Outcome, Option<State>), RelayError> {
+        let page = match self.read(state).await? {
+            Read::Page(page) => page,
+            Read::Nothing if self.in_flight.is_empty() => {
                 self.all_stored(state);
-                return Ok((Outcome::Idle, state));
+                return Ok((Outcome::Idle, Some(state)));
             }
-            while self.acknowledged().await? {}
-            return Ok((Outcome::Worked(0), state));
+            Read::Nothing => {
+                while self.acknowledged().await? {}
+                return Ok((Outcome::Worked(0), Some(state)));
+            }
+            Read::OtherEpoch => return Ok((Outcome::Worked(0), None)),
         };
         self.publish(state, &page.events).await?;
         let state = State { last: page.end.position, mark: page.end, ..state };
-        Ok((Outcome::Worked(page.events.len()), state))
+        Ok((Outcome::Worked(page.events.len()), Some(state)))
     }
 }
 
@@ -195,11 +214,11 @@ impl Step for Relay {
         match self.relay(state).await {
             // Once in a while the stream is looked at, also if there is nothing to publish: it may have been wiped.
             Ok((Outcome::Idle, state)) => {
-                self.state = Some(state).filter(|state| state.looked.elapsed() < LOOK);
+                self.state = state.filter(|state| state.looked.elapsed() < LOOK);
                 Ok(Outcome::Idle)
             }
             Ok((worked, state)) => {
-                self.state = Some(state);
+                self.state = state;
                 Ok(worked)
             }
             // The log has gone on from an older state: the next step finds out what that means for the stream.

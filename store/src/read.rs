@@ -173,6 +173,14 @@ impl Log {
         Ok(log)
     }
 
+    /// The log's epoch.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn epoch(&self) -> Result<i64, ReadError> {
+        Ok(sqlx::query_scalar!("SELECT epoch FROM daybook.log").fetch_one(&self.pool).await?)
+    }
+
     /// The server that the log is on.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ mod failover;
 mod finding;
 mod folding;
 mod follow_ups;
+mod forks;
 mod harness;
 mod health;
 mod histories;

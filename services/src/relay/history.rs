@@ -192,20 +192,23 @@ impl Relay {
         let (first, last) = (info.state.first_sequence as Position, info.state.last_sequence as Position);
         let head = self.log.head().await?;
         let needed = checkpoint::live(&self.pool).await?.into_iter().map(|(_, position)| position).min().unwrap_or(0);
-        let mut from = first.max(needed + 1).min(last);
+        let mut known = first;
         if let Some(compared) = self.compared.filter(|c| c.created == created(info) && c.mark.position <= last)
             && self.log.has(compared.mark).await?
         {
-            from = from.max(compared.mark.position);
+            known = known.max(compared.mark.position);
         }
+        let from = known.max(needed + 1).min(last);
         if info.state.messages == 0 || from < first {
             // Nothing is left to compare but where it ends.
             let what = || format!("it has come to {last}, and the log to {head}");
             return Ok((last > head).then(|| Difference { from: head + 1, what: what() }));
         }
         match self.first_difference(stream, from, last, head).await? {
-            // It may begin long before.
-            Some(_) if from > first => self.first_difference(stream, first, last, head).await,
+            // It may begin before: the projections have gone on without the stream.
+            Some(difference) if difference.from == from && known < from => {
+                self.first_difference(stream, known, last, head).await
+            }
             difference => Ok(difference),
         }
     }
