@@ -232,7 +232,13 @@ impl Worker {
     async fn write_decided(&mut self, batch: Batch, seen: Seen) -> Answers {
         let group = batch.group();
         let kept = self.connection.is_kept();
-        let outcomes = match self.call(group, &seen, false).await {
+        let called = match self.call_one(group, &seen).await {
+            // There is no short way, or somebody else has written.
+            Ok(None) => self.call(group, &seen, false).await,
+            Ok(Some(outcomes)) => Ok(outcomes),
+            Err(e) => Err(e),
+        };
+        let outcomes = match called {
             // An event id or a stream that exists already fails the whole statement. Asked to check, it tells which.
             Err(e) if is_taken(&e) => self.call(group, &seen, true).await,
             // A connection that had been kept was broken: perhaps long ago. What it did write after all is found.
@@ -330,6 +336,32 @@ impl Worker {
         Ok((group.outcomes(rows), end))
     }
 
+    /// The short way, for one event of a process that is alone; `None` if that is not so.
+    async fn call_one(
+        &mut self,
+        group: &Group,
+        seen: &Seen,
+    ) -> Result<Option<(Vec<Outcome>, Option<Mark>)>, sqlx::Error> {
+        let Some(mark) = seen.mark.filter(|_| self.known.is_alone() && self.known.vouches_for(group, seen.mark)) else {
+            return Ok(None);
+        };
+        let registered = &mut self.registered;
+        let called = self.connection.call(async |connection: &mut PgConnection| {
+            registered.register(connection, group.appends()).await?;
+            group.call_one(connection, mark).await
+        });
+        let called = called.await;
+        match self.heed(called) {
+            Ok(row) => Ok(row.map(|row| {
+                let rows = vec![row];
+                let end = Group::end(&rows);
+                (group.outcomes(rows), end)
+            })),
+            Err(e) if violates(&e, &["events_position"]) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     async fn execute(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
         let executed =
             self.connection.call(async |connection: &mut PgConnection| sqlx::raw_sql(sql).execute(connection).await);
@@ -359,8 +391,12 @@ fn failed(batch: Batch, error: &sqlx::Error) -> Answers {
 }
 
 fn is_taken(error: &sqlx::Error) -> bool {
+    violates(error, &["events_event_id", "events_stream_version"])
+}
+
+fn violates(error: &sqlx::Error, constraints: &[&str]) -> bool {
     let constraint = error.as_database_error().and_then(|e| e.constraint());
-    matches!(constraint, Some("events_event_id" | "events_stream_version"))
+    constraint.is_some_and(|constraint| constraints.contains(&constraint))
 }
 
 /// `append_group` says that the log does not have what this process has seen of it.

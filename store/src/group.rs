@@ -193,6 +193,56 @@ impl Group {
         .await
     }
 
+    /// The same for a group of one event, if it is one, whose version is vouched for at the mark `seen`. `None` if it is
+    /// none, or the log does not have the mark.
+    pub(crate) async fn call_one(&self, connection: &mut PgConnection, seen: Mark) -> Result<Option<Row>, sqlx::Error> {
+        let ([append], [event_id], [Some(version)], []) =
+            (&self.appends[..], &self.event_ids[..], &self.event_version[..], &self.expect_append[..])
+        else {
+            return Ok(None);
+        };
+        let Some((stream, event)) = append.streams.iter().find_map(|s| Some((s.stream, s.events.first()?))) else {
+            return Ok(None);
+        };
+        let metadata = &append.metadata;
+        let written = sqlx::query!(
+            r#"SELECT recorded, event_link AS "event_link: Link"
+               FROM daybook.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"#,
+            seen.position,
+            &seen.link.0[..],
+            stream.category.id,
+            stream.id,
+            version,
+            metadata.correlation_id,
+            metadata.causation_id,
+            metadata.command_id,
+            &metadata.fingerprint.0[..],
+            &*metadata.actor,
+            metadata.origin.code(),
+            metadata.occurred_at,
+            metadata.traceparent.as_deref(),
+            event_id,
+            &*event.event_type,
+            event.schema_version,
+            &*event.payload,
+            &self.entries
+        );
+        let written = written.fetch_one(connection).await?;
+        let position = Some(seen.position + 1);
+        Ok(written.recorded.zip(written.event_link).map(|(recorded_at, link)| Row {
+            append: None,
+            outcome: None,
+            first_position: position,
+            group_recorded_at: Some(recorded_at),
+            event_versions: None,
+            stream: None,
+            expected_version: None,
+            actual_version: None,
+            end_position: position,
+            end_link: Some(link),
+        }))
+    }
+
     /// The streams that the group writes to, with the version that it takes each to be at; `None` if it does not say
     /// of all, or contradicts itself.
     pub(crate) fn claims(&self) -> Option<Vec<(StreamId, Version)>> {

@@ -10,6 +10,8 @@ use std::collections::HashMap;
 pub(crate) struct Known {
     /// The end of the log after the last group. Every event since `versions` was begun is this process's own.
     end: Option<Mark>,
+    /// Nobody else has written between the last two groups.
+    is_alone: bool,
     versions: HashMap<StreamId, Version>,
 }
 
@@ -24,13 +26,18 @@ impl Known {
         end.is_some() && end == self.end && group.claims().is_some_and(|claims| claims.iter().all(fits))
     }
 
+    /// Whether the next group is likely to follow on the last one.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.is_alone
+    }
+
     /// Notes what came of a group, after which the log ended at `end`.
     pub(crate) fn note(&mut self, appends: &[Append], outcomes: &[Result<Appended, AppendError>], end: Mark) {
         let events = |append: &Append| append.streams.iter().map(|s| s.events.len()).sum::<usize>() as Position;
         let written = || appends.iter().zip(outcomes).filter_map(|(append, o)| Some((append, o.as_ref().ok()?)));
         let count: Position = written().map(|(append, _)| events(append)).sum();
-        if self.end.is_none_or(|before| before.position + count != end.position) || self.versions.len() > KNOWN_STREAMS
-        {
+        self.is_alone = self.end.is_some_and(|before| before.position + count == end.position);
+        if !self.is_alone || self.versions.len() > KNOWN_STREAMS {
             // Somebody else has written in between, to any stream.
             self.versions.clear();
         }

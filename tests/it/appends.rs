@@ -97,6 +97,35 @@ async fn each_expectation_holds_or_is_a_typed_conflict() {
     assert_eq!(store.assert_dense().await.len(), 6);
 }
 
+/// Of two processes, each of one client, both write: who was alone finds that it is not, and takes the long way.
+#[tokio::test]
+async fn one_client_a_process_writes_whoever_else_does() {
+    let store = Store::new().await;
+    let other = Appender::start(&store.url).unwrap();
+    for round in 0..5 {
+        for (n, appender) in [(1, &store.appender), (2, &other)] {
+            // The first of a turn follows the other's, the next ones its own.
+            for turn in 0..4 {
+                let version = round * 4 + turn;
+                let expected = if version == 0 { NoStream } else { Exact(version) };
+                let appended = appender.append(append(vec![to(stream(n), expected, 1)])).await.unwrap();
+                assert_eq!((appended.versions, appended.end.position), (vec![version + 1], appended.position));
+            }
+        }
+    }
+    // A conflict, and an id that is taken, are told on the short way as well.
+    let conflict = store.appender.append(append(vec![to(stream(1), Exact(3), 1)])).await;
+    assert!(matches!(conflict, Err(AppendError::VersionConflict { actual: 20, .. })), "{conflict:?}");
+    let twice = append(vec![to(stream(3), NoStream, 1)]);
+    let first = store.appender.append(twice.clone()).await.unwrap();
+    store.appender.append(append(vec![to(stream(4), NoStream, 1)])).await.unwrap();
+    let again = store.appender.append(twice).await;
+    assert_eq!(again, Err(AppendError::AlreadyRecorded { position: first.position }));
+    let all = store.assert_dense().await;
+    let mut chain = store::Chain::after(store::Mark::GENESIS);
+    assert!(all.iter().all(|event| chain.take(event).unwrap()), "each is a group of its own");
+}
+
 /// Invariants 2 and 5.
 #[tokio::test]
 async fn an_append_to_several_streams_is_all_or_nothing() {

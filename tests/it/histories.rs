@@ -432,12 +432,15 @@ async fn a_message_that_was_removed_comes_back() {
     jetstream.delete_stream(subject::STREAM).await.unwrap();
     let config = async_nats::jetstream::stream::Config { deny_delete: false, ..config };
     jetstream.create_stream(config).await.unwrap();
-    system.relay().await;
+    let relay = || {
+        let parts = &system.parts;
+        Relay::new(parts.log.clone(), parts.project.clone(), jetstream.clone(), watch::channel(0).1)
+    };
+    let (mut first, mut second) = (relay(), relay());
+    while first.step().await.unwrap() != Outcome::Idle {}
     let stream = jetstream.get_stream(subject::STREAM).await.unwrap();
     assert!(stream.delete_message(3).await.unwrap());
-    let mut relay =
-        Relay::new(system.parts.log.clone(), system.parts.project.clone(), jetstream.clone(), watch::channel(0).1);
-    while relay.step().await.unwrap() != Outcome::Idle {}
+    while second.step().await.unwrap() != Outcome::Idle {}
     system.project().await;
     assert_eq!(system.stock_of("mug").await, (5, 0));
     system.assert_verified().await;

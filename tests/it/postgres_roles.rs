@@ -286,6 +286,7 @@ async fn invariant_9_nothing_is_granted_but_what_is_needed() {
     .unwrap();
     let only = [
         ("daybook_append", "append_group"),
+        ("daybook_append", "append_one"),
         ("daybook_project", "begin_epoch"),
         ("daybook_project", "confirm_server"),
         ("daybook_project", "event_digest"),
@@ -619,6 +620,49 @@ async fn a_false_head_vouches_for_no_version() {
         }
     }
     assert_eq!(log.state().await, before);
+}
+
+/// The short way writes only after the mark that the caller has seen, and only while that is the head.
+#[tokio::test]
+async fn one_event_is_written_after_the_head_that_was_seen_and_nowhere_else() {
+    let log = Log::start().await;
+    let mut append = log.connect(Role::Append).await;
+    let links = "SELECT position, encode(link, 'hex') FROM daybook.events WHERE link IS NOT NULL ORDER BY position";
+    let links: Vec<(i64, String)> = query_as(links).fetch_all(&log.superuser).await.unwrap();
+    let one = |position: i64, link: &str, stream: u128, version: i64| {
+        let (stream, command) = (Uuid::from_u128(stream), Uuid::now_v7());
+        format!(
+            "SELECT recorded IS NOT NULL FROM daybook.append_one({position}, decode('{link}', 'hex'), 1::smallint,
+                 '{stream}', {version}, '{stream}', NULL, '{command}', '\\x000102030405060708090a0b0c0d0e0f', 'hand',
+                 0::smallint, now(), NULL, '{}', 'First', 1::smallint, '{{}}', decode(repeat('00', 40), 'hex'))",
+            store::event_id(command, 0)
+        )
+    };
+    let before = log.state().await;
+    let (head, link) = links.last().unwrap();
+    // The log does not have it: another position, another link.
+    for (position, link) in [(*head + 1, &**link), (*head, &*"ab".repeat(32)), (0, &*"00".repeat(32))] {
+        let written: bool =
+            query_scalar(AssertSqlSafe(one(position, link, 9, 1))).fetch_one(&mut append).await.unwrap();
+        assert!(!written, "{position}");
+    }
+    // It has it, and has gone on since.
+    let (position, earlier) = &links[0];
+    let refused = query_scalar::<_, bool>(AssertSqlSafe(one(*position, earlier, 9, 1))).fetch_one(&mut append).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.as_database_error().unwrap().constraint(), Some("events_position"));
+    // A version that is there.
+    let refused = query_scalar::<_, bool>(AssertSqlSafe(one(*head, link, 1, 2))).fetch_one(&mut append).await;
+    assert_eq!(refused.unwrap_err().as_database_error().unwrap().constraint(), Some("events_stream_version"));
+    assert_eq!(log.state().await, before);
+
+    sqlx::raw_sql("SET synchronous_commit = off; BEGIN").execute(&mut append).await.unwrap();
+    let written: bool = query_scalar(AssertSqlSafe(one(*head, link, 9, 1))).fetch_one(&mut append).await.unwrap();
+    let set: String = query_scalar("SHOW synchronous_commit").fetch_one(&mut append).await.unwrap();
+    sqlx::raw_sql("COMMIT").execute(&mut append).await.unwrap();
+    assert!(written);
+    assert_eq!(set, "on", "an acknowledgement is durability");
+    log.assert_dense().await;
 }
 
 fn hex(bytes: &[u8]) -> String {
