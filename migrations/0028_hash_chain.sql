@@ -26,7 +26,7 @@ $$;
 REVOKE ALL ON FUNCTION daybook.event_digest FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION daybook.event_digest TO daybook_project, daybook_read;
 
--- Events of before this migration: what was recorded at one time is a group.
+-- Events of before this migration: what was recorded at one time is a group, of a thousand events at most.
 DO $$
 DECLARE
     chained bytea := decode(repeat('00', 32), 'hex');
@@ -34,7 +34,7 @@ DECLARE
 BEGIN
     ALTER TABLE daybook.events DISABLE TRIGGER events_append_only;
     FOR before IN SELECT recorded_at, min(position) AS first, max(position) AS last
-                    FROM daybook.events GROUP BY recorded_at ORDER BY min(position) LOOP
+                    FROM daybook.events GROUP BY recorded_at, position / 1000 ORDER BY min(position) LOOP
         SELECT sha256(chained || int8send(before.first) || timestamptz_send(before.recorded_at)
                       || string_agg(int8send(e.version) || daybook.event_digest(e), '' ORDER BY e.position))
           INTO chained

@@ -122,6 +122,11 @@ impl Buffer {
     fn push(&self, Batch { events: new, proof }: Batch) {
         let Some(last) = new.last().map(|e| e.record().position) else { return };
         let mut kept = lock(&self.kept);
+        // Whoever reads counts from the first event on: a hole would be passed over.
+        let before = kept.events.back().map(|e| e.record().position);
+        if before.is_some_and(|before| new.first().is_none_or(|e| e.record().position != before + 1)) {
+            *kept = Kept::default();
+        }
         let Kept { events, proofs } = &mut *kept;
         events.extend(new);
         proofs.push_back(proof);
@@ -313,6 +318,12 @@ impl Feed {
     /// Finds the place in the log where what was passed on ends.
     async fn begin(&mut self) -> Result<(), FeedError> {
         let after = self.position();
+        let proof = lock(&self.buffer.kept).proofs.back().copied();
+        if let Some(proof) = proof
+            && !self.log.has(proof).await?
+        {
+            return self.begin_on_other_history().await;
+        }
         if let Some(mark) = self.log.mark(after).await? {
             self.chain = Some(Chain::after(mark));
         } else if let Some(page) = self.log.read_groups(after, PAGE as i64).await? {
@@ -375,6 +386,8 @@ impl Feed {
             self.chain = self.chain.take().map(|chain| Chain::after(chain.end()));
         }
         if let Some(e) = received.error {
+            // It has been taken into the chain, and not into the buffer.
+            self.chain = None;
             return Err(e.into());
         }
         if (received.broken || received.silent)
@@ -388,6 +401,10 @@ impl Feed {
                 tracing::debug!(events = missed, "read from the log what JetStream did not bring");
             }
             count += missed;
+            if received.broken && count == 0 && self.distrusted_until.is_none_or(|until| until < Instant::now()) {
+                // What could not be used would come again at once.
+                self.distrusted_until = Some(Instant::now() + WITHOUT_STREAM);
+            }
         }
         Ok(if count > 0 { Outcome::Worked(count) } else { Outcome::Idle })
     }
@@ -407,7 +424,8 @@ fn take(
     if record.position <= chain.position() {
         return Ok(());
     }
-    if record.position > chain.position() + 1 {
+    // A message of an earlier build has no link: the log is read.
+    if record.position > chain.position() + 1 || !js::is_packed(headers) {
         return Err(Unusable::Lost);
     }
     let completes = chain.take(&record).map_err(|e| Unusable::Foreign(e.to_string()))?;
@@ -505,12 +523,12 @@ impl Reader {
         Ok(Some(Batch { events: decoded(page.events)?, proof: page.end }))
     }
 
-    /// Whether the log has the events of a batch, now. If not, none of them is returned again.
+    /// Whether the log has the events that a mark proves, now. If not, what is kept is not returned again.
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub async fn proves(&self, batch: &Batch) -> Result<bool, FeedError> {
-        let has = self.log.has(batch.proof).await?;
+    pub async fn has(&self, proof: Mark) -> Result<bool, FeedError> {
+        let has = self.log.has(proof).await?;
         if !has {
             self.doubt();
         }

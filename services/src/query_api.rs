@@ -324,7 +324,6 @@ async fn answer(pool: &PgPool, verb: &str, source: Source, body: &[u8]) -> Resul
     // Before it is waited for: a log of another history may never come there.
     has(pool, body.mark).await?;
     let position = wait_for(pool, source, at_least, wait).await?;
-    has(pool, body.mark).await?;
     let data = match verb {
         "order_summary.get" => {
             let GetOrder { order_id } = data(body.data)?;
@@ -396,6 +395,8 @@ async fn answer(pool: &PgPool, verb: &str, source: Source, body: &[u8]) -> Resul
             json!(stock_level::list(pool, after.as_ref().map(Sku::as_str), page(limit)).await.map_err(unavailable)?)
         }
     };
+    // A log that has it after the rows were read had it when they were.
+    has(pool, body.mark).await?;
     Ok(QueryReply { position, data })
 }
 

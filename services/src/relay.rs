@@ -224,6 +224,8 @@ impl Step for Relay {
             // The log has gone on from an older state: the next step finds out what that means for the stream.
             Err(RelayError::Log(ReadError::OtherHistory(position))) => {
                 tracing::warn!(position, "the log does not have what was published up to this position");
+                // What this relay has compared before says nothing of what it has published since.
+                self.compared = None;
                 Ok(Outcome::Worked(0))
             }
             // Another relay was faster, or an acknowledgement was late; or somebody else has published.

@@ -218,6 +218,8 @@ impl Replay<'_, '_> {
             }
             progress(last, target);
         }
+        // What follows is read from a position on: so what was folded up to there is proved first.
+        self.rebuild.write(self.owner.pool).await?;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use crate::feed::{FeedError, Reader};
 use projections::Delivered;
-use store::{Filter, Position};
+use store::{Filter, Mark, Position};
 
 /// How many events are looked at at a time.
 const PAGE: usize = 500;
@@ -13,12 +13,14 @@ pub struct Subscription {
     reader: Reader,
     filter: Filter,
     position: Position,
+    /// Of what was returned.
+    proof: Option<Mark>,
 }
 
 impl Subscription {
     /// Subscribes to the events after `after` that `filter` lets through. The feed has to be stepped by somebody.
     pub fn new(reader: Reader, after: Position, filter: Filter) -> Self {
-        Self { reader, filter, position: after }
+        Self { reader, filter, position: after, proof: None }
     }
 
     /// The next events, one or more; waits until there are any. It may be dropped at any time, and nothing is lost.
@@ -32,9 +34,15 @@ impl Subscription {
                 self.reader.grown().await;
                 continue;
             };
-            if !self.reader.proves(&batch).await? {
+            if let Some(proof) = self.proof
+                && !self.reader.has(proof).await?
+            {
+                return Err(FeedError::OtherHistory);
+            }
+            if !self.reader.has(batch.proof).await? {
                 continue;
             }
+            self.proof = Some(batch.proof);
             if let Some(last) = batch.events.last() {
                 self.position = last.record().position;
             }

@@ -229,7 +229,7 @@ impl Worker {
         answers.and_aborted(aborted)
     }
 
-    async fn write_decided(&mut self, batch: Batch, seen: Seen) -> Answers {
+    async fn write_decided(&mut self, batch: Batch, mut seen: Seen) -> Answers {
         let group = batch.group();
         let kept = self.connection.is_kept();
         let called = match self.call_one(group, &seen).await {
@@ -242,7 +242,15 @@ impl Worker {
             // An event id or a stream that exists already fails the whole statement. Asked to check, it tells which.
             Err(e) if is_taken(&e) => self.call(group, &seen, true).await,
             // A connection that had been kept was broken: perhaps long ago. What it did write after all is found.
-            Err(e) if kept && is_broken(&e) => self.call(group, &seen, true).await,
+            Err(e) if kept && is_broken(&e) => {
+                // Behind the new one there may be another server. Meanwhile, more was seen of the log than when this began.
+                let now = self.history.seen();
+                if !now.branch.is_same(&seen.branch) {
+                    return Box::pin(self.write(batch)).await;
+                }
+                seen = now;
+                self.call(group, &seen, true).await
+            }
             outcomes => outcomes,
         };
         match outcomes {
@@ -351,15 +359,16 @@ impl Worker {
             group.call_one(connection, mark).await
         });
         let called = called.await;
-        match self.heed(called) {
-            Ok(row) => Ok(row.map(|row| {
-                let rows = vec![row];
-                let end = Group::end(&rows);
-                (group.outcomes(rows), end)
-            })),
-            Err(e) if violates(&e, &["events_position"]) => Ok(None),
-            Err(e) => Err(e),
+        if called.as_ref().is_err_and(|e| violates(e, &["events_position"])) {
+            self.known = Known::default();
+            return Ok(None);
         }
+        let row = self.heed(called)?;
+        Ok(row.map(|row| {
+            let rows = vec![row];
+            let end = Group::end(&rows);
+            (group.outcomes(rows), end)
+        }))
     }
 
     async fn execute(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {

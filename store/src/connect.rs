@@ -7,7 +7,7 @@ use std::time::Duration;
 /// What a connection may do. The login of the URL must be a member of these roles; `migrate` makes it one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Execute `append_group`, `hold_log` and `register_event_types`, and nothing else.
+    /// Execute `append_group`, `append_one`, `hold_log` and `register_event_types`, and nothing else.
     Append,
     /// Read the log, and write read models, follow-ups, snapshots, checkpoints and leases.
     Project,

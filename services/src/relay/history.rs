@@ -117,8 +117,10 @@ impl Relay {
                 return Err(diverged(&difference.what));
             }
             let next = identity.epoch.max(carried.epoch) + 1;
-            self.begin_epoch(&stream, &info, next, &difference).await?;
-            self.remove().await?;
+            // If another relay was faster, it makes the stream anew as well.
+            if self.begin_epoch(&stream, &info, next, &difference).await? {
+                self.remove().await?;
+            }
             found.get_or_insert(difference.what);
         }
     }
@@ -295,14 +297,14 @@ impl Relay {
         Ok(chain.position() > mark.position)
     }
 
-    /// Begins an epoch, and keeps what the stream has from the difference on.
+    /// Begins an epoch, and keeps what the stream has from the difference on; `false`, if it has begun already.
     async fn begin_epoch(
         &self,
         stream: &Stream,
         info: &Info,
         next: i64,
         difference: &Difference,
-    ) -> Result<(), RelayError> {
+    ) -> Result<bool, RelayError> {
         let last = info.state.last_sequence as Position;
         let mut transaction = self.pool.begin().await?;
         sqlx::raw_sql("SET LOCAL transaction_timeout = 0").execute(&mut *transaction).await?;
@@ -325,7 +327,8 @@ impl Relay {
             kept: kept as i64,
             why: difference.what.clone(),
         };
-        if epoch::begin(&mut transaction, &new).await? {
+        let begun = epoch::begin(&mut transaction, &new).await?;
+        if begun {
             transaction.commit().await?;
             tracing::error!(
                 epoch = next,
@@ -336,7 +339,7 @@ impl Relay {
                  reconcile --report`"
             );
         }
-        Ok(())
+        Ok(begun)
     }
 }
 
