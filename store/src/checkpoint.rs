@@ -76,7 +76,10 @@ pub async fn take(
         Some(Live { version: live, .. }) if live != version => {
             Err(AdvanceError::OtherVersion { projection, live, ours: version })
         }
-        _ => Err(AdvanceError::Fenced(projection)),
+        _ => {
+            lease::outrank(pool, lease).await?;
+            Err(AdvanceError::Fenced(projection))
+        }
     }
 }
 

@@ -37,6 +37,27 @@ pub async fn acquire(pool: &PgPool, name: &'static str, owner: Uuid) -> Result<O
     Ok(fence.fetch_optional(pool).await?.map(|fence| Lease { name, owner, fence }))
 }
 
+/// Raises the fence of a lease that is still held above that of its projection's checkpoint. That can only be higher if its
+/// owner acquired the lease in a history that the database has lost since, and took the checkpoint in this one: who has the
+/// lease now could never take it.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub(crate) async fn outrank(pool: &PgPool, lease: &Lease) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE daybook.leases AS l SET fence = c.fence + 1
+         FROM daybook.checkpoints AS c
+         WHERE l.name = $1 AND l.owner = $2 AND l.fence = $3
+           AND c.projection = l.name AND c.live AND c.fence > l.fence",
+        lease.name,
+        lease.owner,
+        lease.fence
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 /// Gives the lease back, so that another owner need not wait for its expiry.
 ///
 /// # Errors

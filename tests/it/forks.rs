@@ -903,6 +903,21 @@ async fn no_row_is_written_on_what_is_remembered_of_a_lost_history() {
     world.end(0).await;
 }
 
+/// Invariant 16. A process has acquired a lease, the database goes back to when another one had it, and then the first one takes
+/// the checkpoint, under its fence. The one that has the lease again goes on all the same.
+#[tokio::test]
+async fn a_fence_of_a_lost_history_keeps_nobody_out() {
+    let mut world = World::start().await;
+    world.execute(0, receipt("mug", 1)).await.unwrap();
+    world.settle(0).await;
+    let take = "UPDATE daybook.checkpoints SET fence = fence + 1 WHERE projection = 'stock_level'";
+    sqlx::query(take).execute(&world.superuser).await.unwrap();
+    world.execute(0, receipt("mug", 1)).await.unwrap();
+    world.settle(0).await;
+    assert_eq!(world.system.stock_of("mug").await, (2, 0));
+    world.end(1).await;
+}
+
 /// Invariants 21 and 26: a state that was read of a lost history is decided on no more, though its version fits; also if the
 /// process has looked at the log in the meantime.
 #[tokio::test]
