@@ -135,8 +135,9 @@ impl Relay {
         let mut unsent = page;
         loop {
             // What is wrong with one message does not show in the acknowledgement of a later one, which says no more
-            // than that it does not follow. Then the stream is looked at, and each acknowledged until one is stored.
-            let at_once = if self.stores { ACKED_AT_ONCE } else { 1 };
+            // than that it does not follow. Then the stream is looked at, and each acknowledged until one is stored. The first
+            // one of a page always is: if another relay has published a lost event in its place, the second one follows.
+            let at_once = if self.stores && unsent.len() < page.len() { ACKED_AT_ONCE } else { 1 };
             let (events, rest) = unsent.split_at(at_once.min(unsent.len()));
             let Some((last, others)) = events.split_last() else { return Ok(()) };
             unsent = rest;

@@ -918,6 +918,27 @@ async fn a_fence_of_a_lost_history_keeps_nobody_out() {
     world.end(1).await;
 }
 
+/// Invariant 12. A relay waits at the fork, and another one has published an event that is lost. The first one does not publish
+/// what follows the event in its place.
+#[tokio::test]
+async fn a_relay_publishes_nothing_around_a_lost_event() {
+    let mut world = World::start().await;
+    world.execute(0, receipt("mug", 1)).await.unwrap();
+    world.relay_all(Some(1)).await;
+    let copy = world.save().await;
+    world.execute(0, receipt("hat", 1)).await.unwrap();
+    world.relay_all(Some(0)).await;
+    world.fork(&copy).await;
+    for _ in 0..3 {
+        world.execute(1, receipt("mug", 1)).await.unwrap();
+    }
+    world.relay_all(Some(1)).await;
+    // Who compares the stream later need not begin before what the projections still need.
+    world.project_all(0).await;
+    world.end(0).await;
+    assert_eq!(world.kept().await[0], 2);
+}
+
 /// Invariants 21 and 26: a state that was read of a lost history is decided on no more, though its version fits; also if the
 /// process has looked at the log in the meantime.
 #[tokio::test]

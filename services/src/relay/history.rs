@@ -194,13 +194,14 @@ impl Relay {
         let (first, last) = (info.state.first_sequence as Position, info.state.last_sequence as Position);
         let head = self.log.head().await?;
         let needed = checkpoint::live(&self.pool).await?.into_iter().map(|(_, position)| position).min().unwrap_or(0);
-        let mut known = first;
+        // What this relay has published since it last compared may stand beside what others have.
+        let (mut known, mut from) = (first, first.max(needed + 1).min(last));
         if let Some(compared) = self.compared.filter(|c| c.created == created(info) && c.mark.position <= last)
             && self.log.has(compared.mark).await?
         {
-            known = known.max(compared.mark.position);
+            known = first.max(compared.mark.position);
+            from = known;
         }
-        let from = known.max(needed + 1).min(last);
         if info.state.messages == 0 || from < first {
             // Nothing is left to compare but where it ends.
             let what = || format!("it has come to {last}, and the log to {head}");
