@@ -1,5 +1,6 @@
 //! Where the servers are, and what is run: flags and environment, read here and nowhere else.
 
+use crate::nats;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -10,9 +11,11 @@ pub struct Servers {
     /// Postgres, as postgresql://user@host/database.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, help_heading = "Global options")]
     pub database_url: Option<String>,
-    /// NATS with JetStream, as nats://host:4222.
+    /// NATS with JetStream, as nats://host:4222; several servers with commas.
     #[arg(long, env = "NATS_URL", hide_env_values = true, global = true, help_heading = "Global options")]
     pub nats_url: Option<String>,
+    #[command(flatten)]
+    pub nats: nats::Args,
 }
 
 /// Both servers, named. URLs may hold passwords: they are left out of `Debug`.

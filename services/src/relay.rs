@@ -8,6 +8,7 @@
 //! (`relay/history.rs`).
 
 mod history;
+mod mending;
 
 use crate::step::{Outcome, Step};
 use crate::{js, subject};
@@ -18,6 +19,7 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::{Client, HeaderMap};
 use history::Compared;
 pub use history::Reconciled;
+use mending::{EVERY, Mending};
 use sqlx::PgPool;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -40,6 +42,11 @@ const POLL: Duration = Duration::from_millis(100);
 pub enum RelayError {
     #[error("JetStream carries another history than the log ({0}): look, and run `daybook reconcile`")]
     Diverged(String),
+    #[error(
+        "others publish into the stream of events, again and again: what they publish is removed, no faster than every {} \
+         s. Let nobody but the relay publish there: see deploy/nats/daybook.conf", EVERY.as_secs()
+    )]
+    Disturbed,
     #[error(transparent)]
     Log(#[from] ReadError),
     #[error("the database cannot be used: {0}")]
@@ -58,6 +65,9 @@ pub struct Relay {
     client: Client,
     jetstream: Context,
     hint: watch::Receiver<Position>,
+    /// On how many servers the stream is to be kept; `None` leaves it as it is.
+    replicas: Option<usize>,
+    mending: Mending,
     state: Option<State>,
     /// What was last compared; it is remembered when the state is not.
     compared: Option<Compared>,
@@ -98,12 +108,20 @@ impl Relay {
             client: jetstream.client(),
             jetstream,
             hint,
+            replicas: None,
+            mending: Mending::default(),
             state: None,
             compared: None,
             stores: false,
             in_flight: VecDeque::new(),
             next_page: None,
         }
+    }
+
+    /// Has the stream kept on so many servers of a cluster; `None` leaves it as it is.
+    #[must_use]
+    pub fn with_replicas(self, replicas: Option<usize>) -> Self {
+        Self { replicas, ..self }
     }
 
     /// The groups after the last one that was sent; without what the stream has of the first.
@@ -177,7 +195,7 @@ impl Relay {
                 while self.acknowledged().await? {}
                 return Ok((Outcome::Worked(0), Some(state)));
             }
-            Read::OtherEpoch => return Ok((Outcome::Worked(0), None)),
+            Read::OtherEpoch => return Ok((Outcome::Again, None)),
         };
         self.publish(state, &page.events).await?;
         let state = State { last: page.end.position, mark: page.end, ..state };
@@ -227,11 +245,11 @@ impl Step for Relay {
                 tracing::warn!(position, "the log does not have what was published up to this position");
                 // What this relay has compared before says nothing of what it has published since.
                 self.compared = None;
-                Ok(Outcome::Worked(0))
+                Ok(Outcome::Again)
             }
             // Another relay was faster, or an acknowledgement was late; or somebody else has published.
             Err(RelayError::Publish { source, .. }) if source.kind() == PublishErrorKind::WrongLastSequence => {
-                Ok(Outcome::Worked(0))
+                Ok(Outcome::Again)
             }
             Err(e) => Err(e),
         }

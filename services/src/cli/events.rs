@@ -3,7 +3,6 @@
 use super::{Failure, output, target};
 use crate::codec::{self, CATEGORIES};
 use crate::config::Servers;
-use crate::process::connect_nats;
 use crate::search::{Direction, Query, Search};
 use crate::{shutdown, subject};
 use chrono::{DateTime, Utc};
@@ -89,8 +88,7 @@ const PAGE: i64 = 500;
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
     let (Verb::Read(Read { which, .. }) | Verb::Tail(Tail { which, .. })) = &verb;
     let filter = which.filter()?;
-    let urls = target::urls(servers)?;
-    let pool = connect::pool(&urls.database_url, Role::Read, 1)?;
+    let pool = connect::pool(&target::database_url(servers)?, Role::Read, 1)?;
     let log = Log::new(pool.clone(), codec::CATEGORIES);
     match verb {
         Verb::Read(args) => {
@@ -99,7 +97,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
             read(Search::begin(log, pool, query).await?, args.limit, json).await
         }
         Verb::Tail(args) => {
-            let nats = connect_nats(&urls.nats_url, "daybook events tail").await?;
+            let nats = target::connect(servers, "daybook events tail").await?;
             let tailed = tail(&log, &nats, filter, args.from, json);
             tokio::select! {
                 tailed = tailed => tailed,
