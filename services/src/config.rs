@@ -11,7 +11,7 @@ pub struct Servers {
     /// Postgres, as postgresql://user@host/database.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, help_heading = "Global options")]
     pub database_url: Option<String>,
-    /// NATS with JetStream, as nats://host:4222; several servers with commas.
+    /// NATS with JetStream, as nats://host:4222.
     #[arg(long, env = "NATS_URL", hide_env_values = true, global = true, help_heading = "Global options")]
     pub nats_url: Option<String>,
     #[command(flatten)]

@@ -247,9 +247,10 @@ pub fn help() -> String {
     use clap::Args as _;
     let mut help = "\
 How to be known to NATS, and to know it, by the environment, or by flags of the same names (--nats-user). Passwords and
-tokens come from the environment or from files alone; a login in NATS_URL (nats://user:password@host) counts least.\n\n"
+tokens come from the environment or from files alone. NATS_URL may name several servers, with commas, and a login
+(nats://user:password@host), which counts least.\n\n"
         .to_owned();
-    let secrets = [(PASSWORD, "The password of the user."), (TOKEN, "The token.")];
+    let secrets = [(PASSWORD, "The password of the user"), (TOKEN, "The token")];
     let command = Args::augment_args(clap::Command::new("daybook"));
     let flags = command.get_arguments().filter_map(|flag| {
         let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
