@@ -129,7 +129,8 @@ async fn launch(
     let mut command = Command::new(program);
     // It runs in its store folder: so a later run can tell whether a pid is still its own.
     command.current_dir(&store_dir).args(["-js", "-a", "127.0.0.1", "-p"]).arg(port.map_or(-1, i32::from).to_string());
-    command.args(["--store_dir", ".", "--pid", "nats.pid", "--ports_file_dir", "."]);
+    // Whoever looks at the processes sees whose it is.
+    command.arg("--store_dir").arg(&store_dir).args(["--pid", "nats.pid", "--ports_file_dir", "."]);
     if let Some(Configuration { file, environment, .. }) = configuration {
         command.arg("-c").arg(file).envs(environment.iter().map(|(name, value)| (name, value)));
     }
