@@ -5,8 +5,9 @@ SET LOCAL ROLE daybook_owner;
 
 -- daybook.has_marks: whether the log has each of these marks, a mark being a position and the link of its event.
 --
--- Each mark is one probe. PL/pgSQL keeps their plan: the same as a function in SQL takes ten times as long, for it is planned
--- at each call (PostgreSQL 18.6). The setting is for cached plans, as in append_group.
+-- Each mark is one probe. A statement that gives several rows calls it in a subquery of its own: else each row calls it.
+-- PL/pgSQL keeps the plan of the probe. In SQL, the same function is planned at each call, and takes ten times as long
+-- (PostgreSQL 18.6). The setting is for cached plans, as in append_group.
 CREATE FUNCTION daybook.has_marks(positions bigint[], links bytea[]) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp

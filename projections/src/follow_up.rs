@@ -136,7 +136,7 @@ pub async fn due(
                   due.due_at AS "due_at?", due.act AS "act?: Json<Act>"
            FROM (SELECT (SELECT position FROM daybook.events ORDER BY position DESC LIMIT 1) AS end_position,
                         (SELECT link FROM daybook.events ORDER BY position DESC LIMIT 1) AS end_link,
-                        daybook.has_marks($4::bigint[], $5::bytea[]) AS has_seen) AS log
+                        (SELECT daybook.has_marks($4::bigint[], $5::bytea[])) AS has_seen) AS log
            LEFT JOIN LATERAL (
                SELECT id, event_id, position, correlation_id, reaction, attempts, greatest(f.due_at, 'epoch') AS due_at, act
                FROM daybook.follow_ups AS f

@@ -194,7 +194,7 @@ impl Worker {
                               found.schema_version AS "schema_version?", found.payload AS "payload?"
                        FROM (SELECT (SELECT position FROM daybook.events ORDER BY position DESC LIMIT 1) AS end_position,
                                     (SELECT link FROM daybook.events ORDER BY position DESC LIMIT 1) AS end_link,
-                                    daybook.has_marks($6::bigint[], $7::bytea[]) AS has_seen) AS log
+                                    (SELECT daybook.has_marks($6::bigint[], $7::bytea[])) AS has_seen) AS log
                        LEFT JOIN (unnest($1::smallint[], $2::uuid[], $3::bigint[])
                                       WITH ORDINALITY AS wanted(category, stream_id, after, number)
                                   LEFT JOIN daybook.snapshots AS s
