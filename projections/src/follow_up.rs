@@ -8,7 +8,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
 use store::lease::Lease;
-use store::{Found, Link, Mark, Origin, Position, derive_id};
+use store::{Found, Link, Mark, Origin, Position, Seen, derive_id};
 use uuid::Uuid;
 
 /// A follow-up that is due.
@@ -116,18 +116,19 @@ impl Rows {
 }
 
 /// Up to `limit` follow-ups that are due, the longest due first, without those `in_flight`; with `since`, only those due from
-/// then on. At the same moment it looks whether the log has the mark `seen`. What was due before and is settled leaves its entries in the index until Postgres vacuums it: a look that begins
-/// after them costs a fraction.
+/// then on. At the same moment it looks whether the log has the marks of `seen`. A settled follow-up leaves its entry in the
+/// index until Postgres vacuums it: a look that begins after such entries costs a fraction.
 ///
 /// # Errors
 /// When Postgres fails.
 pub async fn due(
     pool: &PgPool,
-    seen: Option<Mark>,
+    seen: &Seen,
     in_flight: &[Uuid],
     since: Option<DateTime<Utc>>,
     limit: i64,
 ) -> Result<(Vec<Due>, Found), sqlx::Error> {
+    let (seen_positions, seen_links) = seen.columns();
     let rows = sqlx::query!(
         r#"SELECT log.end_position, log.end_link AS "end_link: Link", log.has_seen AS "has_seen!",
                   due.id AS "id?", due.event_id AS "event_id?", due.position AS "position?",
@@ -135,9 +136,7 @@ pub async fn due(
                   due.due_at AS "due_at?", due.act AS "act?: Json<Act>"
            FROM (SELECT (SELECT position FROM daybook.events ORDER BY position DESC LIMIT 1) AS end_position,
                         (SELECT link FROM daybook.events ORDER BY position DESC LIMIT 1) AS end_link,
-                        coalesce($4::bigint, 0) = 0
-                            OR EXISTS (SELECT FROM daybook.events WHERE position = $4 AND link = $5::bytea) AS has_seen)
-                AS log
+                        (SELECT daybook.has_marks($4::bigint[], $5::bytea[])) AS has_seen) AS log
            LEFT JOIN LATERAL (
                SELECT id, event_id, position, correlation_id, reaction, attempts, greatest(f.due_at, 'epoch') AS due_at, act
                FROM daybook.follow_ups AS f
@@ -148,8 +147,8 @@ pub async fn due(
         in_flight,
         since,
         limit,
-        seen.map(|seen| seen.position),
-        seen.as_ref().map(|seen| &seen.link.0[..])
+        &seen_positions,
+        &seen_links as &[&[u8]]
     )
     .fetch_all(pool)
     .await?;
@@ -181,7 +180,7 @@ pub fn storable(reason: &str) -> String {
     reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect()
 }
 
-/// Records what came of follow-ups, if the lease is still held and the log has the mark `seen`; `false`, and nothing, if not.
+/// Records what came of follow-ups, if the lease is still held and the log has the marks of `seen`; `false`, and nothing, if not.
 /// An id is derived, so the follow-up of a lost event may be there again, of the same event in another history: what came of
 /// the one does not settle the other.
 ///
@@ -190,7 +189,7 @@ pub fn storable(reason: &str) -> String {
 pub async fn settle(
     pool: &PgPool,
     lease: &Lease,
-    seen: Option<Mark>,
+    seen: &Seen,
     settled: Vec<(Due, Settlement)>,
 ) -> Result<bool, sqlx::Error> {
     let (mut ids, mut states, mut reasons, mut delays) = (vec![], vec![], vec![], vec![]);
@@ -211,19 +210,19 @@ pub async fn settle(
         reasons.push(reason.as_deref().map(storable));
         delays.push(delay);
     }
+    let (seen_positions, seen_links) = seen.columns();
     let mut transaction = pool.begin().await?;
     // Locks the lease's row, so that it cannot change hands before this is committed.
     let held = sqlx::query_scalar!(
         "SELECT true FROM daybook.leases
          WHERE name = $1 AND owner = $2 AND fence = $3
-           AND (coalesce($4::bigint, 0) = 0
-                OR EXISTS (SELECT FROM daybook.events WHERE position = $4 AND link = $5::bytea))
+           AND daybook.has_marks($4::bigint[], $5::bytea[])
          FOR SHARE",
         lease.name,
         lease.owner,
         lease.fence,
-        seen.map(|seen| seen.position),
-        seen.as_ref().map(|seen| &seen.link.0[..])
+        &seen_positions,
+        &seen_links as &[&[u8]]
     );
     if held.fetch_optional(&mut *transaction).await?.is_none() {
         return Ok(false);

@@ -139,7 +139,7 @@ impl Sender {
     ) -> Result<(Vec<Due>, Branch), sqlx::Error> {
         let history = self.acts.executor.history();
         let seen = history.seen();
-        let (due, found) = follow_up::due(&self.pool, seen.mark, in_flight, since, limit).await?;
+        let (due, found) = follow_up::due(&self.pool, &seen, in_flight, since, limit).await?;
         let branch = history.note(seen, found);
         // Somebody else has found another history meanwhile: which one this is of, the next look tells.
         Ok(if branch.is_lost() { (vec![], branch) } else { (due, branch) })
@@ -171,7 +171,7 @@ impl Sender {
         if settled.is_empty() {
             return Ok(());
         }
-        if !follow_up::settle(&self.pool, lease, seen.mark, settled).await? {
+        if !follow_up::settle(&self.pool, lease, &seen, settled).await? {
             self.hold_no_more();
         }
         Ok(())

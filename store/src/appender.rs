@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 const QUEUE: usize = 4096;
 /// How long the log is held at most for those who decide again.
 const HOLD: Duration = Duration::from_millis(20);
-/// The SQLSTATE of `append_group` for a mark that the log does not have.
+/// The SQLSTATE of `append_group` for marks that the log does not have.
 const OTHER_HISTORY: &str = "YH001";
 /// What begins a transaction that holds the log. Should this process be stopped meanwhile, Postgres ends it.
 const BEGIN_HOLD: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '1s'; SELECT daybook.hold_log()";
@@ -314,7 +314,7 @@ impl Worker {
     fn settle(&mut self, batch: Batch, seen: &Seen, (outcomes, end): (Vec<Outcome>, Option<Mark>)) -> Answers {
         if let Some(end) = end {
             self.known.note(batch.group().appends(), &outcomes, end);
-            self.history.advance(&seen.branch, end);
+            self.history.advance(seen, end);
         }
         let last = outcomes.iter().flatten().map(|appended| appended.position).max();
         // The hint goes out before the answers, so that what follows from it is under way.
@@ -329,11 +329,11 @@ impl Worker {
         seen: &Seen,
         check: bool,
     ) -> Result<(Vec<Outcome>, Option<Mark>), sqlx::Error> {
-        let vouched = self.known.vouches_for(group, seen.mark);
+        let vouched_at = self.known.vouches_for(group, &seen.marks).map(|mark| mark.position);
         let registered = &mut self.registered;
         let called = self.connection.call(async |connection: &mut PgConnection| {
             registered.register(connection, group.appends()).await?;
-            group.call(connection, seen.mark, vouched, check).await
+            group.call(connection, seen, vouched_at, check).await
         });
         let called = called.await;
         if called.as_ref().is_err_and(is_other_history) {
@@ -350,9 +350,8 @@ impl Worker {
         group: &Group,
         seen: &Seen,
     ) -> Result<Option<(Vec<Outcome>, Option<Mark>)>, sqlx::Error> {
-        let Some(mark) = seen.mark.filter(|_| self.known.is_alone() && self.known.vouches_for(group, seen.mark)) else {
-            return Ok(None);
-        };
+        let vouched = self.known.vouches_for(group, &seen.marks);
+        let Some(mark) = vouched.filter(|_| self.known.is_alone() && seen.marks.len() == 1) else { return Ok(None) };
         let registered = &mut self.registered;
         let called = self.connection.call(async |connection: &mut PgConnection| {
             registered.register(connection, group.appends()).await?;

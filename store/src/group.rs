@@ -3,6 +3,7 @@
 use crate::chain::{self, Digest, Link, Mark};
 use crate::check::MAX_BYTES;
 use crate::event::event_id;
+use crate::history::Seen;
 use crate::{Append, AppendError, Appended, ExpectedVersion, NewEvent, Position, Speculation, StreamId, Version};
 use chrono::{DateTime, SubsecRound, Utc};
 use sqlx::PgConnection;
@@ -44,7 +45,7 @@ impl AsRef<Append> for Prepared {
     }
 }
 
-/// The appends of one call. What the arrays mean is written down in `migrations/0028_hash_chain.sql`.
+/// The appends of one call. `migrations/0031_several_marks.sql` says what the arrays mean.
 #[derive(Default)]
 pub(crate) struct Group {
     appends: Vec<Append>,
@@ -145,15 +146,16 @@ impl Group {
         self.expect_version.push(version);
     }
 
-    /// One statement, one transaction; refused if the log does not have the mark `seen`. `vouched` says that all claimed
-    /// versions fit if the log ends there; `check` asks it to look the event ids up first.
+    /// One statement, one transaction; refused if the log lacks a mark of `seen`. All claimed versions are known to fit if
+    /// the log ends at `vouched_at`; `check` asks it to look the event ids up first.
     pub(crate) async fn call(
         &self,
         connection: &mut PgConnection,
-        seen: Option<Mark>,
-        vouched: bool,
+        seen: &Seen,
+        vouched_at: Option<Position>,
         check: bool,
     ) -> Result<Vec<Row>, sqlx::Error> {
+        let (seen_positions, seen_links) = seen.columns();
         let metadata = || self.appends.iter().map(|a| &a.metadata);
         let events = || self.appends.iter().flat_map(|a| &a.streams).flat_map(|s| &s.events);
         sqlx::query_as!(
@@ -184,9 +186,9 @@ impl Group {
             &self.expect_append,
             &self.expect_stream,
             &self.expect_version,
-            seen.map(|seen| seen.position),
-            seen.as_ref().map(|seen| &seen.link.0[..]),
-            vouched,
+            &seen_positions,
+            &seen_links as &[&[u8]],
+            vouched_at,
             check
         )
         .fetch_all(connection)

@@ -2,13 +2,17 @@
 //!
 //! A log can go on from an older state: after a failover to a replica that lacked the last events, or a restore. What a
 //! process remembers of the events that were lost must not count any more. It cannot notice that by its connections: they
-//! survive behind a pooler. So each append names the last mark that the process has seen, and each load asks for it.
+//! survive behind a pooler. So each append names the marks that the process has seen, and each load asks for them.
+//!
+//! There may be several: of statements that were under way at once, one may have shown the log before a change of history,
+//! and the other one the log after it.
 
+use crate::Position;
 use crate::chain::Mark;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The last mark that a process has seen of the log, by appending or loading. One a process; clones share it.
+/// The marks that a process has seen of the log, by appending or loading. One a process; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct History(Arc<Mutex<Seen>>);
 
@@ -16,20 +20,28 @@ pub struct History(Arc<Mutex<Seen>>);
 #[derive(Debug, Clone, Default)]
 pub struct Branch(Arc<AtomicBool>);
 
-/// The branch that the log is on, and the last mark that was seen of it; `None` if none was.
+/// The branch that the log is on, and where it ended in each answer that no later statement has asked for. A log that has
+/// all these marks has all that was seen of the branch.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     pub branch: Branch,
-    pub mark: Option<Mark>,
+    pub marks: Vec<Mark>,
 }
 
-/// What a statement has found that was asked for a mark, and reads something else at the same moment.
+/// What a statement has found that was asked for marks, and reads something else at the same moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
-    /// Whether the log has the mark, or was asked for none.
+    /// Whether the log has all the marks.
     pub has_seen: bool,
     /// Where the log ends; `None` if it has no event.
     pub end: Option<Mark>,
+}
+
+impl Seen {
+    /// The positions of the marks, and their links, as `append_group` and `has_marks` take them.
+    pub fn columns(&self) -> (Vec<Position>, Vec<&[u8]>) {
+        self.marks.iter().map(|mark| (mark.position, &mark.link.0[..])).unzip()
+    }
 }
 
 impl Branch {
@@ -59,20 +71,24 @@ impl History {
         self.lock().clone()
     }
 
-    /// Notes what a statement has found that was asked for `seen`. Returns the branch that it has read from.
-    pub fn note(&self, seen: Seen, found: Found) -> Branch {
+    /// Notes what a statement has found that was asked for `asked`. Returns the branch that it has read from.
+    pub fn note(&self, asked: Seen, found: Found) -> Branch {
         if !found.has_seen {
-            return self.lose(&seen.branch, found.end);
+            return self.lose(&asked.branch, found.end);
         }
-        found.end.into_iter().for_each(|end| self.advance(&seen.branch, end));
-        seen.branch
+        if let Some(end) = found.end {
+            self.advance(&asked, end);
+        }
+        asked.branch
     }
 
-    /// The log was at `mark`, on `branch`.
-    pub(crate) fn advance(&self, branch: &Branch, mark: Mark) {
+    /// The log had all of `asked`, and ended at `end`: so `end` stands for them. What was seen meanwhile stays to be asked
+    /// for, for `end` may be of a log that does not have it.
+    pub(crate) fn advance(&self, asked: &Seen, end: Mark) {
         let mut seen = self.lock();
-        if seen.branch.is_same(branch) && seen.mark.is_none_or(|before| before.position < mark.position) {
-            seen.mark = Some(mark);
+        if seen.branch.is_same(&asked.branch) {
+            seen.marks.retain(|mark| *mark != end && !asked.marks.contains(mark));
+            seen.marks.push(end);
         }
     }
 
@@ -82,12 +98,12 @@ impl History {
         let mut seen = self.lock();
         if seen.branch.is_same(branch) {
             tracing::warn!(
-                seen = ?seen.mark,
+                seen = ?seen.marks,
                 found = ?now,
                 "the log has another history than this process has seen: what it remembers is thrown away"
             );
             seen.branch.0.store(true, Ordering::Release);
-            *seen = Seen { branch: Branch::default(), mark: now };
+            *seen = Seen { branch: Branch::default(), marks: now.into_iter().collect() };
             return seen.branch.clone();
         }
         Branch::lost()

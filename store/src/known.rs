@@ -19,11 +19,12 @@ pub(crate) struct Known {
 const KNOWN_STREAMS: usize = 200_000;
 
 impl Known {
-    /// Whether all versions that the group claims are known to fit, if the log ends at `end`.
-    pub(crate) fn vouches_for(&self, group: &Group, end: Option<Mark>) -> bool {
+    /// The mark of `seen` at which all versions that the group claims are known to fit, if the log ends there.
+    pub(crate) fn vouches_for(&self, group: &Group, seen: &[Mark]) -> Option<Mark> {
         // Of a stream that does not exist, the first version is always the next one; if it does, a constraint says so.
         let fits = |(stream, claim): &(StreamId, Version)| *claim == 0 || self.versions.get(stream) == Some(claim);
-        end.is_some() && end == self.end && group.claims().is_some_and(|claims| claims.iter().all(fits))
+        let end = self.end.filter(|end| seen.contains(end))?;
+        group.claims()?.iter().all(fits).then_some(end)
     }
 
     /// Whether the next group is likely to follow on the last one.

@@ -118,7 +118,7 @@ struct Wanted {
 struct Row {
     end_position: Option<Position>,
     end_link: Option<Link>,
-    /// Whether the log has the mark that it was asked for.
+    /// Whether the log has the marks that it was asked for.
     has_seen: bool,
     number: Option<i64>,
     version: Option<Version>,
@@ -182,6 +182,7 @@ impl Worker {
         let ids: Vec<Uuid> = wanted.iter().map(|w| w.stream.id).collect();
         let after: Vec<Option<Version>> = wanted.iter().map(|w| w.after).collect();
         let (fold, seen) = (self.fold, self.history.seen());
+        let (seen_positions, seen_links) = seen.columns();
         let rows = self
             .connection
             .call(async |connection: &mut PgConnection| {
@@ -193,9 +194,7 @@ impl Worker {
                               found.schema_version AS "schema_version?", found.payload AS "payload?"
                        FROM (SELECT (SELECT position FROM daybook.events ORDER BY position DESC LIMIT 1) AS end_position,
                                     (SELECT link FROM daybook.events ORDER BY position DESC LIMIT 1) AS end_link,
-                                    coalesce($6::bigint, 0) = 0
-                                        OR EXISTS (SELECT FROM daybook.events WHERE position = $6 AND link = $7::bytea)
-                                        AS has_seen) AS log
+                                    (SELECT daybook.has_marks($6::bigint[], $7::bytea[])) AS has_seen) AS log
                        LEFT JOIN (unnest($1::smallint[], $2::uuid[], $3::bigint[])
                                       WITH ORDINALITY AS wanted(category, stream_id, after, number)
                                   LEFT JOIN daybook.snapshots AS s
@@ -218,8 +217,8 @@ impl Worker {
                     &after as &[Option<Version>],
                     fold,
                     PAGE as i64,
-                    seen.mark.map(|mark| mark.position),
-                    seen.mark.as_ref().map(|mark| &mark.link.0[..])
+                    &seen_positions,
+                    &seen_links as &[&[u8]]
                 )
                 .fetch_all(connection)
                 .await
@@ -258,13 +257,16 @@ impl Worker {
     /// In the log that has all that was seen of the branch, and so what the snapshot was made of.
     async fn keep(&mut self, stream: StreamId, snapshot: Snapshot, branch: &Branch) -> Result<(), sqlx::Error> {
         let (fold, seen) = (self.fold, self.history.seen());
-        let Some(mark) = seen.mark.filter(|_| seen.branch.is_same(branch)) else { return Ok(()) };
+        if !seen.branch.is_same(branch) || seen.marks.is_empty() {
+            return Ok(());
+        }
+        let (seen_positions, seen_links) = seen.columns();
         self.connection
             .call(async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "INSERT INTO daybook.snapshots (category, stream_id, version, position, fold, state)
                  SELECT $1, $2, $3, $4, $5, $6::text::json
-                 WHERE EXISTS (SELECT FROM daybook.events WHERE position = $7 AND link = $8)
+                 WHERE daybook.has_marks($7::bigint[], $8::bytea[])
                  ON CONFLICT ON CONSTRAINT snapshots_stream DO UPDATE
                  SET version = excluded.version, position = excluded.position, fold = excluded.fold,
                      state = excluded.state
@@ -275,8 +277,8 @@ impl Worker {
                     snapshot.position,
                     fold,
                     snapshot.state,
-                    mark.position,
-                    &mark.link.0[..]
+                    &seen_positions,
+                    &seen_links as &[&[u8]]
                 )
                 .execute(connection)
                 .await

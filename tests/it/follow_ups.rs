@@ -17,7 +17,7 @@ use sqlx::types::Json;
 use sqlx::{Row, query_as, query_scalar};
 use std::sync::Arc;
 use std::time::Duration;
-use store::lease;
+use store::{Seen, lease};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -165,7 +165,7 @@ async fn a_late_refusal_of_what_was_accepted_leaves_nothing() {
     assert!(next.is_some());
     let late = Settlement::Refused { reason: rejection.to_string(), next };
     let lease = lease::acquire(&system.parts.project, "sender", system.parts.owner).await.unwrap().unwrap();
-    assert!(follow_up::settle(&system.parts.project, &lease, None, vec![(reserve, late)]).await.unwrap());
+    assert!(follow_up::settle(&system.parts.project, &lease, &Seen::default(), vec![(reserve, late)]).await.unwrap());
     system.settle().await;
     assert_eq!(system.status(order).await, "confirmed");
     system.assert_verified().await;

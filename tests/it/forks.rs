@@ -12,7 +12,7 @@ use domain::reaction::{Act as Effect, Operation, react};
 use domain::stock::{self, AdjustReason, Stock};
 use domain::{Aggregate, Command, Rejection, order};
 use projections::Projection;
-use projections::follow_up::follow_up_id;
+use projections::follow_up::{self, follow_up_id};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config as Cases, TestRunner};
@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use store::connect::{self, Role};
-use store::{Position, StreamId, checkpoint};
+use store::{Position, Seen, StreamId, checkpoint};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
@@ -966,6 +966,44 @@ async fn no_command_is_decided_on_a_lost_state() {
         // What is decided anew is recorded where it is allowed.
         assert!(world.execute(0, removal("mug", 1)).await.unwrap().recorded);
         assert_eq!(world.on_hand("mug").await, [1, 0]);
+        world.end(0).await;
+    }
+}
+
+/// Invariants 21 and 26. Two statements of a process are under way at once, and the log goes back between their answers. Neither
+/// answer hides the other, whichever is noted first.
+#[tokio::test]
+async fn an_answer_of_the_present_hides_none_of_a_lost_history() {
+    for lost_first in [true, false] {
+        let mut world = World::start().await;
+        world.execute(0, receipt("mug", 1)).await.unwrap();
+        let copy = world.save().await;
+        let pool = world.system.parts.project.clone();
+        let ask = async |asked: &Seen| follow_up::due(&pool, asked, &[], None, 1).await.unwrap().1;
+        let history = world.executors[0].history();
+        let asked = history.seen();
+        assert_eq!(asked.marks.len(), 1);
+        if lost_first {
+            world.execute(0, receipt("mug", 10)).await.unwrap();
+        } else {
+            // Another process records it, and the answer is on its way.
+            world.execute(1, receipt("mug", 10)).await.unwrap();
+        }
+        let lost = ask(&asked).await;
+        world.fork(&copy).await;
+        world.execute(1, receipt("mug", 1)).await.unwrap();
+        world.execute(1, receipt("hat", 1)).await.unwrap();
+        let present = ask(&asked).await;
+        assert_eq!((lost.end.unwrap().position, present.end.unwrap().position), (2, 3));
+        for found in if lost_first { [lost, present] } else { [present, lost] } {
+            assert!(!history.note(asked.clone(), found).is_lost());
+        }
+        assert_eq!(history.seen().marks.len(), 2);
+        // What the process remembers has the same version as what the log has, and more pieces.
+        world.execute(0, removal("mug", 5)).await.unwrap_err();
+        assert!(asked.branch.is_lost());
+        assert_eq!(world.on_hand("mug").await, [1, 2]);
+        assert_eq!(history.seen().marks.len(), 1);
         world.end(0).await;
     }
 }

@@ -26,7 +26,7 @@ use services::{codec, js, query_api, subject};
 use sqlx::{PgPool, query_as, query_scalar};
 use std::time::Duration;
 use store::connect::{self, Role};
-use store::{Import, Log, Mark, Position, RecordedEvent, lease};
+use store::{Import, Log, Mark, Position, RecordedEvent, Seen, lease};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -531,7 +531,7 @@ async fn a_follow_up_of_a_lost_event_does_nothing_any_more() {
     system.project().await;
     let history = system.executor.history();
     let seen = history.seen();
-    let (due, found) = follow_up::due(&system.parts.project, seen.mark, &[], None, 10).await.unwrap();
+    let (due, found) = follow_up::due(&system.parts.project, &seen, &[], None, 10).await.unwrap();
     let branch = history.note(seen, found);
     let reserve = due.into_iter().find(|due| due.reaction == "reserve_stock").unwrap();
     go_back(&system, 1).await;
@@ -544,8 +544,8 @@ async fn a_follow_up_of_a_lost_event_does_nothing_any_more() {
     let settled = vec![(reserve, Settlement::Accepted)];
     assert!(branch.is_lost());
     system.receive("mug", 1).await;
-    let lost = Mark { position: 2, link: store::Link([7; 32]) };
-    assert!(!follow_up::settle(&system.parts.project, &lease, Some(lost), settled).await.unwrap());
+    let lost = Seen { marks: vec![Mark { position: 2, link: store::Link([7; 32]) }], ..Seen::default() };
+    assert!(!follow_up::settle(&system.parts.project, &lease, &lost, settled).await.unwrap());
 }
 
 /// Invariants 19 and 26: no answer at a position that another history has come to.

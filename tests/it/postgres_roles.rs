@@ -481,9 +481,9 @@ impl Call {
             ("expect_stream", EMPTY.into()),
             ("expect_version", EMPTY.into()),
             ("event_entries", "decode(repeat('00', 80), 'hex')".into()),
-            ("seen_position", "NULL".into()),
-            ("seen_link", "NULL".into()),
-            ("vouched", "false".into()),
+            ("seen_positions", "'{}'".into()),
+            ("seen_links", "'{}'".into()),
+            ("vouched_at", "NULL".into()),
             ("checked", "false".into()),
         ])
     }
@@ -590,7 +590,12 @@ async fn a_false_head_vouches_for_no_version() {
     let before = log.state().await;
     let mut append = log.connect(Role::Append).await;
     let link = |position: i64| format!("(SELECT link FROM daybook.events WHERE position = {position})");
-    let seen = |position: &str, link: &str| Call::to(3).with("seen_position", position).with("seen_link", link);
+    let seen = |marks: &[(&str, &str)]| {
+        let (positions, links): (Vec<_>, Vec<_>) = marks.iter().copied().unzip();
+        Call::to(3)
+            .with("seen_positions", format!("ARRAY[{}]::bigint[]", positions.join(", ")))
+            .with("seen_links", format!("ARRAY[{}]::bytea[]", links.join(", ")))
+    };
     let other = "decode(repeat('ab', 32), 'hex')";
     // The role itself cannot read links: it knows those that it was told.
     let mut links = Vec::new();
@@ -602,21 +607,29 @@ async fn a_false_head_vouches_for_no_version() {
     for (position, link) in
         [("-1", other), ("4", other), ("5", other), ("1000000", other), ("9223372036854775807", other)]
     {
-        for vouched in ["true", "false"] {
-            let refused = seen(position, link).with("vouched", vouched).run(&mut append).await.unwrap_err();
-            assert_eq!(code(&refused), OTHER_HISTORY, "{position}");
+        let last = &*links.last().unwrap().1;
+        for marks in [&[(position, link)][..], &[(position, link), ("4", last)], &[("4", last), (position, link)]] {
+            for vouched_at in [position, "4", "NULL"] {
+                let refused = seen(marks).with("vouched_at", vouched_at).run(&mut append).await.unwrap_err();
+                assert_eq!(code(&refused), OTHER_HISTORY, "{marks:?}");
+            }
         }
     }
     let (last, rest) = links.split_last().unwrap();
-    let refused = seen(&last.0.to_string(), &rest[0].1).run(&mut append).await.unwrap_err();
+    let refused = seen(&[(&last.0.to_string(), &rest[0].1)]).run(&mut append).await.unwrap_err();
     assert_eq!(code(&refused), OTHER_HISTORY, "a link of another position");
-    for (position, link) in
-        rest.iter().map(|(p, l)| (p.to_string(), &**l)).chain([("0".into(), other), ("NULL".into(), "NULL")])
-    {
+    let refused = seen(&[("4", "NULL")]).run(&mut append).await.unwrap_err();
+    assert_eq!(code(&refused), OTHER_HISTORY, "no link");
+    let refused = seen(&[("4", &last.1)]).with("seen_links", "'{}'").run(&mut append).await.unwrap_err();
+    assert_eq!(code(&refused), "22023", "a position without a link");
+    let rest: Vec<_> = rest.iter().map(|(position, link)| (position.to_string(), link)).collect();
+    let rest: Vec<_> = rest.iter().map(|(position, link)| (&**position, &***link)).collect();
+    for marks in rest.iter().map(std::slice::from_ref).chain([&rest[..], &[]]) {
         for (stream, forged) in [(3, "{5,6}"), (1, "{1,2}"), (1, "{9,10}")] {
-            let call = Call::to(stream).with("event_version", format!("'{forged}'")).with("vouched", "true");
-            let call = call.with("seen_position", &*position).with("seen_link", link);
-            assert_eq!(call.run(&mut append).await.unwrap()[0].outcome, "conflict", "{position}: {forged}");
+            let call = seen(marks).with("stream_ids", format!("'{{{}}}'", Uuid::from_u128(stream)));
+            let vouched_at = marks.first().map_or("NULL", |(position, _)| position);
+            let call = call.with("event_version", format!("'{forged}'")).with("vouched_at", vouched_at);
+            assert_eq!(call.run(&mut append).await.unwrap()[0].outcome, "conflict", "{marks:?}: {forged}");
         }
     }
     assert_eq!(log.state().await, before);
@@ -698,7 +711,9 @@ async fn who_lies_at_the_true_head_doubles_nothing_and_is_found_out() {
     let link: Vec<u8> =
         query_scalar("SELECT link FROM daybook.events WHERE position = 4").fetch_one(&log.superuser).await.unwrap();
     let link = format!("decode('{}', 'hex')", hex(&link));
-    let at_head = |call: Call| call.with("vouched", "true").with("seen_position", "4").with("seen_link", &*link);
+    let at_head = |call: Call| {
+        call.with("vouched_at", "4").with("seen_positions", "'{4}'").with("seen_links", format!("ARRAY[{link}]"))
+    };
     for doubled in ["{1,2}", "{2,3}", "{3,2}", "{3,3}"] {
         let call = at_head(Call::to(1).with("event_version", format!("'{doubled}'")));
         let refused = call.run(&mut append).await.unwrap_err();
