@@ -6,12 +6,35 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use std::time::Duration;
 use store::checkpoint::{self, Status};
+use store::distribution::{self, Distribution};
 use store::{Position, lease};
 
 /// How long the rate is measured, for a person or a program that asks.
 pub const SAMPLE: Duration = Duration::from_secs(1);
 /// How long one that has its lease and something to do may stand still, in seconds: a batch takes less than one.
 const STANDSTILL: f64 = 10.0;
+/// How far in the future, in seconds, the relay may have told, as clocks are never set back by themselves.
+const AHEAD: f64 = 1.0;
+
+/// Why somebody has to look at the relay, if that is so.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub async fn relay(pool: &PgPool) -> Result<Option<String>, sqlx::Error> {
+    let Distribution { worked_seconds_ago, last_error } = distribution::status(pool).await?;
+    let stands_still = match worked_seconds_ago {
+        None => "the relay has never run".to_owned(),
+        Some(ago) if ago < -AHEAD => {
+            format!("the relay has last run in {:.0} s, by Postgres' clock: it was set back", -ago)
+        }
+        Some(ago) if ago > STANDSTILL => format!("the relay has stood still for {ago:.0} s"),
+        Some(_) => return Ok(None),
+    };
+    Ok(Some(match last_error {
+        Some(error) => format!("{stands_still} ({error})"),
+        None => stands_still,
+    }))
+}
 
 /// What a projection does, in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-/// How long the relay is not told of others' hints again.
+/// How long nobody is told of others' hints again.
 const HINTED: Duration = Duration::from_millis(1);
 /// How long an orderly end may take.
 const STOP: Duration = Duration::from_secs(25);
@@ -225,7 +225,8 @@ impl Process {
             // A connection of its own: the only one that may publish events, and not held up by answers.
             let client = parts.nats.relay.connect("daybook relay").await?;
             let others = client.subscribe(subject::HEAD_HINT).await.map_err(async_nats::Error::from)?;
-            loops.spawn(hear_hints(others, grown, stopping.clone()));
+            let stopping = stopping.clone();
+            loops.spawn(async move { _ = stopping.run_until_cancelled(hear_hints(others, grown)).await });
             let relay = Relay::new(parts.log.clone(), parts.project.clone(), jetstream(&client), hint);
             start.run(relay.with_replicas(parts.nats.replicas));
             relay_client = Some(client);
@@ -304,15 +305,12 @@ async fn tell_hints(
     }
 }
 
-/// Tells this process's relay that others have appended, as they say. Hints may come as often as their senders like.
-async fn hear_hints(mut others: Subscriber, grown: watch::Sender<Position>, stopping: CancellationToken) {
-    let heard = async {
-        while others.next().await.is_some() {
-            grown.send_modify(|_| {});
-            tokio::time::sleep(HINTED).await;
-            // One look is as good for all of them.
-            while let Some(Some(_)) = others.next().now_or_never() {}
-        }
-    };
-    _ = stopping.run_until_cancelled(heard).await;
+/// Tells whoever looks at `grown` that others have appended, as they say. Hints may come as often as their senders like.
+pub(crate) async fn hear_hints(mut others: Subscriber, grown: watch::Sender<Position>) {
+    while others.next().await.is_some() {
+        grown.send_modify(|_| {});
+        tokio::time::sleep(HINTED).await;
+        // One look is as good for all of them.
+        while let Some(Some(_)) = others.next().now_or_never() {}
+    }
 }

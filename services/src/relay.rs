@@ -20,10 +20,11 @@ use async_nats::{Client, HeaderMap};
 use history::Compared;
 pub use history::Reconciled;
 use mending::{EVERY, Mending};
+use projections::follow_up::storable;
 use sqlx::PgPool;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use store::{Log, LogIdentity, Mark, Page, Position, ReadError, RecordedEvent};
+use store::{Log, LogIdentity, Mark, Page, Position, ReadError, RecordedEvent, distribution};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -35,6 +36,8 @@ const ACKED_AT_ONCE: usize = 100;
 const IN_FLIGHT: usize = 10;
 /// How often the stream is looked at while there is nothing to publish.
 const LOOK: Duration = Duration::from_secs(2);
+/// How often it says that it does its work.
+const TELL: Duration = Duration::from_secs(1);
 /// How long to wait for a hint before looking.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -68,6 +71,8 @@ pub struct Relay {
     /// On how many servers the stream is to be kept; `None` leaves it as it is.
     replicas: Option<usize>,
     mending: Mending,
+    /// When it last said that it does its work.
+    told: Option<Instant>,
     state: Option<State>,
     /// What was last compared; it is remembered when the state is not.
     compared: Option<Compared>,
@@ -110,6 +115,7 @@ impl Relay {
             hint,
             replicas: None,
             mending: Mending::default(),
+            told: None,
             state: None,
             compared: None,
             stores: false,
@@ -217,6 +223,33 @@ impl Step for Relay {
     }
 
     async fn step(&mut self) -> Result<Outcome, RelayError> {
+        let stepped = self.carry_on().await;
+        self.tell(&stepped).await;
+        stepped
+    }
+
+    async fn wait(&mut self) {
+        _ = tokio::time::timeout(POLL, self.hint.changed()).await;
+    }
+}
+
+impl Relay {
+    /// Says how it does, for `daybook projections list --check`. If that fails, it shows by what is not there.
+    async fn tell(&mut self, stepped: &Result<Outcome, RelayError>) {
+        match stepped {
+            Ok(Outcome::Idle | Outcome::Worked(_)) if self.told.is_none_or(|told| told.elapsed() >= TELL) => {
+                self.told = Some(Instant::now());
+                _ = distribution::worked(&self.pool).await;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.told = None;
+                _ = distribution::failed(&self.pool, &storable(&error.to_string())).await;
+            }
+        }
+    }
+
+    async fn carry_on(&mut self) -> Result<Outcome, RelayError> {
         self.hint.mark_unchanged();
         let state = match self.state {
             Some(state) => state,
@@ -253,9 +286,5 @@ impl Step for Relay {
             }
             Err(e) => Err(e),
         }
-    }
-
-    async fn wait(&mut self) {
-        _ = tokio::time::timeout(POLL, self.hint.changed()).await;
     }
 }

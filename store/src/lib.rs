@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod connect;
 mod connection;
 mod copy;
+pub mod distribution;
 pub mod epoch;
 mod event;
 pub mod event_types;

@@ -5,11 +5,14 @@ use projections::{Projection, ReadModel};
 use serde_json::{Value, json};
 use services::client::Client;
 use services::health::{Health, State, projections};
+use services::process::jetstream;
 use services::projector::Projector;
-use services::query_api;
+use services::relay::Relay;
 use services::step::{Outcome, Step};
+use services::{query_api, subject};
 use std::time::Duration;
 use store::checkpoint;
+use tokio::sync::watch;
 
 async fn all(system: &System) -> Vec<Health> {
     projections(&system.parts.read, Duration::from_millis(1)).await.unwrap()
@@ -156,6 +159,25 @@ async fn the_check_names_who_is_not_well_and_the_query_tells_the_same() {
     assert_eq!((ill.status.code(), &*stderr), (Some(1), "daybook: revenue is frozen, waiting is paused\n"));
     let table = String::from_utf8(ill.stdout).unwrap();
     assert_eq!(table.lines().count(), Projection::ALL.len() + 1, "{table}");
+    // Projections read the log when JetStream brings nothing: that the relay stands still shows in none of them.
+    jetstream(&system.parts.client).delete_stream(subject::STREAM).await.unwrap();
+    let foreign = async_nats::jetstream::stream::Config {
+        name: subject::STREAM.into(),
+        subjects: vec![subject::EVENTS.into()],
+        ..Default::default()
+    };
+    jetstream(&system.parts.client).create_stream(foreign).await.unwrap();
+    let (log, project) = (system.parts.log.clone(), system.parts.project.clone());
+    let mut relay = Relay::new(log, project, jetstream(&system.parts.client), watch::channel(0).1);
+    relay.step().await.unwrap_err();
+    run(&system.urls.database_url, "UPDATE daybook.distribution SET worked_at = worked_at - interval '60 s'").await;
+    let ill = String::from_utf8(check("--check").await.stderr).unwrap();
+    let told = "waiting is paused, the relay has stood still for 6";
+    assert!(ill.contains(told) && ill.contains("it does not say which log it carries"), "{ill}");
+    run(&system.urls.database_url, "UPDATE daybook.distribution SET worked_at = clock_timestamp() + interval '1 h'")
+        .await;
+    let ill = String::from_utf8(check("--check").await.stderr).unwrap();
+    assert!(ill.contains("by Postgres' clock: it was set back"), "{ill}");
     let listed = check("--json").await;
     assert_eq!(listed.status.code(), Some(0));
     let listed: Vec<Value> =

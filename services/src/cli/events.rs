@@ -3,11 +3,11 @@
 use super::{Failure, output, target};
 use crate::codec::{self, CATEGORIES};
 use crate::config::Servers;
+use crate::process::hear_hints;
 use crate::search::{Direction, Query, Search};
 use crate::{shutdown, subject};
 use chrono::{DateTime, Utc};
 use domain::Event;
-use futures_util::StreamExt;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use store::connect::{self, Role};
@@ -127,7 +127,7 @@ async fn tail(
     json: bool,
 ) -> Result<(), Failure> {
     let hints = nats.subscribe(subject::HEAD_HINT).await;
-    let mut hints = hints.map_err(|e| Failure::Unavailable(format!("NATS cannot be used: {e}")))?;
+    let hints = hints.map_err(|e| Failure::Unavailable(format!("NATS cannot be used: {e}")))?;
     let after = match from {
         Some(from) => from - 1,
         None => log.head().await?,
@@ -135,9 +135,7 @@ async fn tail(
     let (grown, hint) = watch::channel(after);
     let mut subscription = log.subscribe(after, filter, hint);
     let hinting = async {
-        while hints.next().await.is_some() {
-            grown.send_modify(|_| {});
-        }
+        hear_hints(hints, grown).await;
         std::future::pending().await
     };
     let printing = async {

@@ -13,7 +13,7 @@ use store::connect::{self, Role};
 pub(super) enum Verb {
     /// List how far each projection is, how fast, and what keeps it from being further.
     List {
-        /// Say which are neither current nor catching up, and exit with 1 if there are such.
+        /// Say which are neither current nor catching up, or that the relay stands still, and exit with 1 if so.
         #[arg(long)]
         check: bool,
     },
@@ -65,11 +65,12 @@ async fn list(database_url: &str, check: bool, json: bool) -> Result<(), Failure
     } else {
         print(&all);
     }
-    let ill: Vec<String> = all
-        .iter()
-        .filter(|one| check && !one.state.is_healthy())
-        .map(|one| format!("{} is {}", one.projection, one.state.as_str()))
-        .collect();
+    if !check {
+        return Ok(());
+    }
+    let unwell = all.iter().filter(|one| !one.state.is_healthy());
+    let mut ill: Vec<String> = unwell.map(|one| format!("{} is {}", one.projection, one.state.as_str())).collect();
+    ill.extend(health::relay(&pool).await?);
     if ill.is_empty() { Ok(()) } else { Err(Failure::Differs(ill.join(", "))) }
 }
 
