@@ -79,6 +79,8 @@ async fn a_user_with_a_password_comes_in() {
     let context = json!({ "url": url, "user": "shop", "password": "secret@1,", "token": "", "creds": "" });
     let context = file_with(&context.to_string()).await;
     assert!(is_let_in(&[("NATS_CONTEXT_FILE", &context)]).await);
+    let empty = ["NATS_USER", "NATS_INBOX_PREFIX"].map(|name| (name, ""));
+    assert!(is_let_in(&[&[("NATS_CONTEXT_FILE", &*context)], &empty[..]].concat()).await, "what is empty is not set");
 
     // What is set wrongly is told, with what to do, and without the secret.
     for (settings, told) in [

@@ -87,7 +87,7 @@ fn tell(event: &Event, refused: &Seldom) {
     match event {
         Event::ServerError(error) => {
             if let Some(times) = refused.count() {
-                tracing::warn!(target: "daybook::nats", %error, times, "NATS refuses something");
+                tracing::warn!(target: "daybook::nats", %error, times, "NATS does not permit it: see the user's rights, and NATS_INBOX_PREFIX");
             }
         }
         Event::SlowConsumer(_) => {

@@ -217,20 +217,19 @@ impl Args {
             Some(path) => Context::read("NATS_CONTEXT_FILE", path)?,
             None => Context::default(),
         };
-        let password = from_file_or_env("NATS_PASSWORD_FILE", self.nats_password_file.as_deref(), PASSWORD)?;
-        let token = from_file_or_env("NATS_TOKEN_FILE", self.nats_token_file.as_deref(), TOKEN)?;
         let mut set = Context {
-            url: url.map(str::to_owned).or(file.url),
+            url: url.map(str::to_owned),
             user: self.nats_user.clone(),
-            password,
-            token,
+            password: from_file_or_env("NATS_PASSWORD_FILE", self.nats_password_file.as_deref(), PASSWORD)?,
+            token: from_file_or_env("NATS_TOKEN_FILE", self.nats_token_file.as_deref(), TOKEN)?,
             nkey: self.nats_nkey_file.clone(),
             creds: self.nats_creds.clone(),
-            ca: self.nats_ca.clone().or(file.ca),
-            cert: self.nats_cert.clone().or(file.cert),
-            key: self.nats_key.clone().or(file.key),
-            inbox_prefix: self.nats_inbox_prefix.clone().or(file.inbox_prefix),
+            ca: self.nats_ca.clone(),
+            cert: self.nats_cert.clone(),
+            key: self.nats_key.clone(),
+            inbox_prefix: self.nats_inbox_prefix.clone(),
         };
+        set.forget_empty();
         // A login is one thing: it is not mixed from two places, but for a password that stands elsewhere than its user.
         if set.token.is_none() && set.nkey.is_none() && set.creds.is_none() {
             (set.user, set.password) = (set.user.or(file.user), set.password.or(file.password));
@@ -238,7 +237,14 @@ impl Args {
                 (set.token, set.nkey, set.creds) = (file.token, file.nkey, file.creds);
             }
         }
-        Ok(set)
+        Ok(Context {
+            url: set.url.or(file.url),
+            ca: set.ca.or(file.ca),
+            cert: set.cert.or(file.cert),
+            key: set.key.or(file.key),
+            inbox_prefix: set.inbox_prefix.or(file.inbox_prefix),
+            ..set
+        })
     }
 }
 
@@ -297,7 +303,7 @@ impl Context {
         Ok(context)
     }
 
-    /// The `nats` command line writes what is not set as an empty text.
+    /// An empty text is not set: so the `nats` command line writes it, and so a variable may be.
     fn forget_empty(&mut self) {
         let empty_path = |path: &PathBuf| path.as_os_str().is_empty();
         for text in [&mut self.url, &mut self.user, &mut self.inbox_prefix] {
