@@ -30,7 +30,7 @@ const PAGE: i64 = 500;
 /// How many messages an acknowledgement is asked for.
 const ACKED_AT_ONCE: usize = 100;
 /// How many acknowledgements may be waited for: the next page is read and sent while they are.
-const IN_FLIGHT: usize = 10;
+const IN_FLIGHT: usize = 20;
 /// How often the stream is looked at while there is nothing to publish.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long to wait for a hint before looking.
