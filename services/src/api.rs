@@ -20,6 +20,8 @@ use tokio_util::task::TaskTracker;
 pub const NATS_SERVICE_ERROR: &str = "Nats-Service-Error";
 pub const NATS_SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";
 
+/// How many fields at fault an answer names.
+const MAX_FAULTS: usize = 50;
 /// How many requests of an endpoint are handled at once; what comes beyond waits in NATS' client.
 const AT_ONCE: usize = 1024;
 
@@ -149,9 +151,9 @@ pub async fn respond(request: &Request, answer: Result<impl Serialize, ErrorBody
         serde_json::to_vec(&value).map_err(|e| ErrorBody::new(Code::Internal, format!("the answer: {e}")))
     });
     let (headers, body, error) = match answer {
+        Ok(body) if body.len() > request.client.max_payload() => error_answer(too_large()),
         Ok(body) => (HeaderMap::new(), body, None),
-        // NATS' own way to answer an error leaves the body empty; this one has the same headers and says more.
-        Err(error) => (error_headers(&error), serde_json::to_vec(&error).unwrap_or_default(), Some(error)),
+        Err(error) => error_answer(error),
     };
     let Request { message, client, endpoint, begun } = request;
     endpoint.answered(begun.elapsed(), error.map(|error| (error.code.status(), error.message)));
@@ -163,6 +165,19 @@ pub async fn respond(request: &Request, answer: Result<impl Serialize, ErrorBody
     if let Err(error) = sent {
         tracing::warn!(subject = %message.subject, %error, "an answer could not be sent");
     }
+}
+
+/// NATS carries no message as large as that, and a part of it would be no answer.
+pub(crate) fn too_large() -> ErrorBody {
+    let message = "the answer is larger than NATS' max_payload: ask for less, or have max_payload raised";
+    ErrorBody { recorded: None, ..ErrorBody::new(Code::TooLarge, message) }
+}
+
+/// NATS' own way to answer an error leaves the body empty; this one has the same headers and says more.
+fn error_answer(mut error: ErrorBody) -> (HeaderMap, Vec<u8>, Option<ErrorBody>) {
+    // Where all is wrong, there would be more to say than what was sent.
+    error.fields.truncate(MAX_FAULTS);
+    (error_headers(&error), serde_json::to_vec(&error).unwrap_or_default(), Some(error))
 }
 
 fn error_headers(error: &ErrorBody) -> HeaderMap {

@@ -2,7 +2,7 @@
 
 use crate::api::{Door, Service, respond};
 use crate::subject;
-use crate::wire::{Code, ErrorBody, parse};
+use crate::wire::{ErrorBody, parse};
 use bytes::Bytes;
 use domain::reaction::Notice;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,6 @@ async fn write_down(pool: &PgPool, body: &Bytes) -> Result<Value, ErrorBody> {
     )
     .execute(pool)
     .await
-    .map_err(|e| ErrorBody::new(Code::Unavailable, format!("the notice cannot be written down: {e}")))?;
+    .map_err(|e| ErrorBody::of_database("the notice cannot be written down", &e))?;
     Ok(json!({}))
 }

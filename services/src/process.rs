@@ -13,7 +13,7 @@ use crate::relay::Relay;
 use crate::sender::Sender;
 use crate::step::{Step, run};
 use crate::timers::Sweeper;
-use crate::{codec, command_api, notifier, provider, query_api, subject};
+use crate::{codec, command_api, js, notifier, provider, query_api, subject};
 use async_nats::jetstream;
 use async_nats::{Client, Subscriber};
 use futures_util::{FutureExt, StreamExt};
@@ -22,7 +22,7 @@ use sqlx::PgPool;
 use std::sync::Arc;
 use std::time::Duration;
 use store::connect::{self, Role as Database};
-use store::{Appender, Loader, Log, Position, ReadError, checkpoint};
+use store::{Appender, Loader, Log, Position, ReadError, checkpoint, clock};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,6 +45,12 @@ pub enum StartError {
     Nats(#[from] NatsError),
     #[error("NATS cannot be used: {0}")]
     Subscribe(String),
+    /// An event may be recorded that NATS does not carry.
+    #[error(
+        "NATS' max_payload is {is} bytes, and an event's message may have {needed}: set max_payload to {needed} or more in the \
+         configuration of nats-server"
+    )]
+    MaxPayload { is: usize, needed: usize },
 }
 
 impl From<SettingsError> for StartError {
@@ -65,6 +71,14 @@ impl From<async_nats::Error> for StartError {
 /// When it cannot be reached now.
 pub async fn connect_nats(url: &str, name: &str) -> Result<Client, StartError> {
     Ok(Nats::at(url)?.process.connect(name).await?)
+}
+
+/// Whether the server carries whatever event can be recorded.
+fn check_max_payload(client: &Client) -> Result<(), StartError> {
+    match (client.max_payload(), js::MAX_MESSAGE) {
+        (is, needed) if is < needed => Err(StartError::MaxPayload { is, needed }),
+        _ => Ok(()),
+    }
 }
 
 pub fn jetstream(client: &Client) -> jetstream::Context {
@@ -91,14 +105,14 @@ impl Parts {
     /// # Errors
     /// As those of [`Parts::connect_on`].
     pub async fn connect(urls: &Urls) -> Result<Self, StartError> {
-        Self::connect_on(&urls.database_url, Nats::at(&urls.nats_url)?).await
+        Self::connect_on(&urls.database_url, Nats::at(&urls.nats_url)?, clock::TOLERANCE).await
     }
 
-    /// Connects, and checks that the log is one that this build can use.
+    /// Connects, and checks that the log is one that this build can use; Postgres' clock and this process' may be so far apart.
     ///
     /// # Errors
     /// When Postgres or NATS cannot be reached, the database is not Daybook's, or holds what this build cannot read.
-    pub async fn connect_on(database_url: &str, nats: Nats) -> Result<Self, StartError> {
+    pub async fn connect_on(database_url: &str, nats: Nats, clock_tolerance: Duration) -> Result<Self, StartError> {
         let read = connect::pool(database_url, Database::Read, 16)?;
         let log = Log::new(read.clone(), codec::CATEGORIES);
         log.identity().await?;
@@ -106,9 +120,11 @@ impl Parts {
         if sqlx::query_scalar!("SELECT current_setting('fsync') = 'off'").fetch_one(&read).await?.unwrap_or(false) {
             tracing::warn!("fsync is off: an acknowledged command is lost if the machine fails");
         }
-        let appender = Appender::start(database_url)?;
+        let client = nats.process.connect("daybook").await?;
+        check_max_payload(&client)?;
+        let appender = Appender::start_tolerating(database_url, clock_tolerance)?;
         Ok(Self {
-            client: nats.process.connect("daybook").await?,
+            client,
             nats,
             // One for each projection, and some for sender, sweeper, provider and notifier.
             project: connect::pool(database_url, Database::Project, Projection::ALL.len() as u32 + 3)?,
@@ -186,7 +202,7 @@ impl Process {
     /// # Errors
     /// As those of [`Parts::connect_on`].
     pub async fn start_on(database_url: &str, nats: Nats, roles: &[Role], pace: Pace) -> Result<Self, StartError> {
-        let parts = Parts::connect_on(database_url, nats).await?;
+        let parts = Parts::connect_on(database_url, nats, pace.clock_tolerance).await?;
         let (loops, stopping, failed) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let start = Loops { loops: &loops, stopping: &stopping, failed: &failed };
         let has = |role| roles.contains(&role);
@@ -242,7 +258,7 @@ impl Process {
         }
         if has(Role::Sender) {
             let (pool, client) = (parts.project.clone(), parts.client.clone());
-            start.run(Sweeper::new(pool.clone(), written.clone()));
+            start.run(Sweeper::new(pool.clone(), written.clone()).tolerating(pace.clock_tolerance));
             let sender = Sender::new(pool, executor.clone(), client, parts.owner, written, pace);
             start.run(sender);
         }

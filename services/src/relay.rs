@@ -33,10 +33,10 @@ const PAGE: i64 = 500;
 /// How many messages an acknowledgement is asked for.
 const ACKED_AT_ONCE: usize = 100;
 /// How many acknowledgements may be waited for: the next page is read and sent while they are.
-const IN_FLIGHT: usize = 10;
+const IN_FLIGHT: usize = 20;
 /// How often the stream is looked at while there is nothing to publish.
 const LOOK: Duration = Duration::from_secs(2);
-/// How often it says that it does its work.
+/// How often it says how far it is.
 const TELL: Duration = Duration::from_secs(1);
 /// How long to wait for a hint before looking.
 const POLL: Duration = Duration::from_millis(100);
@@ -58,6 +58,12 @@ pub enum RelayError {
     JetStream(String),
     #[error("publishing stopped after position {after}: {source}")]
     Publish { after: Position, source: PublishError },
+    #[error(
+        "the event at position {position} needs a message that is larger than NATS' max_payload, {max_payload} bytes: set it \
+         to {} or more in the configuration of nats-server. The relay waits for that",
+        js::MAX_MESSAGE
+    )]
+    TooLarge { position: Position, max_payload: usize },
 }
 
 /// Publishes the log. It needs no lease: two relays do no harm.
@@ -71,8 +77,6 @@ pub struct Relay {
     /// On how many servers the stream is to be kept; `None` leaves it as it is.
     replicas: Option<usize>,
     mending: Mending,
-    /// When it last said that it does its work.
-    told: Option<Instant>,
     state: Option<State>,
     /// What was last compared; it is remembered when the state is not.
     compared: Option<Compared>,
@@ -80,6 +84,10 @@ pub struct Relay {
     stores: bool,
     /// Outstanding acknowledgements, oldest first, each with the last position before what it acknowledges.
     in_flight: VecDeque<(Position, PublishAckFuture)>,
+    /// The last position that is known to be stored.
+    stored: Option<Position>,
+    /// When it was last told how far it is.
+    told: Option<Instant>,
     /// The page after the one that was sent last, if that was a full one.
     next_page: Option<JoinHandle<Result<Option<Page>, ReadError>>>,
 }
@@ -115,11 +123,12 @@ impl Relay {
             hint,
             replicas: None,
             mending: Mending::default(),
-            told: None,
             state: None,
             compared: None,
             stores: false,
             in_flight: VecDeque::new(),
+            stored: None,
+            told: None,
             next_page: None,
         }
     }
@@ -128,6 +137,18 @@ impl Relay {
     #[must_use]
     pub fn with_replicas(self, replicas: Option<usize>) -> Self {
         Self { replicas, ..self }
+    }
+
+    /// Tells who looks after it how far it is: every second, and what went wrong.
+    async fn tell(&mut self, error: Option<&RelayError>) {
+        if error.is_none() && self.told.is_some_and(|told| told.elapsed() < TELL) {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let error = error.map(|e| storable(&e.to_string()));
+        if let Err(e) = distribution::tell(&self.pool, self.stored, error.as_deref()).await {
+            tracing::debug!(error = %e, "how far the relay is cannot be written down");
+        }
     }
 
     /// The groups after the last one that was sent; without what the stream has of the first.
@@ -169,7 +190,10 @@ impl Relay {
             for event in others {
                 let (subject, headers) = (subject::event(event.stream, &event.event_type), headers(event, state));
                 let sent = self.client.publish_with_headers(subject, headers, event.payload.clone().into()).await;
-                sent.map_err(|e| RelayError::JetStream(e.to_string()))?;
+                sent.map_err(|e| match e.kind() {
+                    async_nats::client::PublishErrorKind::MaxPayloadExceeded => self.too_large(event),
+                    _ => RelayError::JetStream(e.to_string()),
+                })?;
             }
             if self.in_flight.len() >= IN_FLIGHT {
                 self.acknowledged().await?;
@@ -177,15 +201,24 @@ impl Relay {
             let subject = subject::event(last.stream, &last.event_type);
             let message = PublishMessage::build().headers(headers(last, state)).payload(last.payload.clone().into());
             let sent = self.jetstream.send_publish(subject, message).await;
-            self.in_flight.push_back((after, sent.map_err(|source| RelayError::Publish { after, source })?));
+            let sent = sent.map_err(|source| match source.kind() {
+                PublishErrorKind::MaxPayloadExceeded => self.too_large(last),
+                _ => RelayError::Publish { after, source },
+            })?;
+            self.in_flight.push_back((after, sent));
         }
+    }
+
+    fn too_large(&self, event: &RecordedEvent) -> RelayError {
+        RelayError::TooLarge { position: event.position, max_payload: self.client.max_payload() }
     }
 
     /// Waits for the oldest acknowledgement; says whether there was one to wait for.
     async fn acknowledged(&mut self) -> Result<bool, RelayError> {
         let Some((after, ack)) = self.in_flight.pop_front() else { return Ok(false) };
-        ack.await.map_err(|source| RelayError::Publish { after, source })?;
+        let ack = ack.await.map_err(|source| RelayError::Publish { after, source })?;
         self.stores = true;
+        self.stored = Some(ack.sequence as Position);
         Ok(true)
     }
 
@@ -223,8 +256,8 @@ impl Step for Relay {
     }
 
     async fn step(&mut self) -> Result<Outcome, RelayError> {
-        let stepped = self.carry_on().await;
-        self.tell(&stepped).await;
+        let stepped = self.try_step().await;
+        self.tell(stepped.as_ref().err()).await;
         stepped
     }
 
@@ -234,22 +267,7 @@ impl Step for Relay {
 }
 
 impl Relay {
-    /// Says how it does, for `daybook projections list --check`. If that fails, it shows by what is not there.
-    async fn tell(&mut self, stepped: &Result<Outcome, RelayError>) {
-        match stepped {
-            Ok(Outcome::Idle | Outcome::Worked(_)) if self.told.is_none_or(|told| told.elapsed() >= TELL) => {
-                self.told = Some(Instant::now());
-                _ = distribution::worked(&self.pool).await;
-            }
-            Ok(_) => {}
-            Err(error) => {
-                self.told = None;
-                _ = distribution::failed(&self.pool, &storable(&error.to_string())).await;
-            }
-        }
-    }
-
-    async fn carry_on(&mut self) -> Result<Outcome, RelayError> {
+    async fn try_step(&mut self) -> Result<Outcome, RelayError> {
         self.hint.mark_unchanged();
         let state = match self.state {
             Some(state) => state,
@@ -283,6 +301,11 @@ impl Relay {
             // Another relay was faster, or an acknowledgement was late; or somebody else has published.
             Err(RelayError::Publish { source, .. }) if source.kind() == PublishErrorKind::WrongLastSequence => {
                 Ok(Outcome::Again)
+            }
+            Err(e @ RelayError::TooLarge { .. }) => {
+                // A server tells its limit to who connects, and not when it is changed: so the next step asks anew.
+                _ = self.client.force_reconnect().await;
+                Err(e)
             }
             Err(e) => Err(e),
         }

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::time::Duration;
+use store::Alarm;
 use tokio_util::sync::CancellationToken;
 
 /// What a step came to.
@@ -53,9 +54,25 @@ fn next_look(look: Duration) -> Duration {
     (look * 2).clamp(FIRST_LOOK, LAST_LOOK)
 }
 
+/// The last error that was told. What stands still for hours says so once a minute, and not at every try.
+#[derive(Default)]
+struct Told {
+    error: String,
+    alarm: Alarm,
+}
+
+impl Told {
+    fn is_news(&mut self, error: &str) -> bool {
+        if self.error != error {
+            *self = Self { error: error.to_owned(), alarm: Alarm::default() };
+        }
+        self.alarm.rings()
+    }
+}
+
 /// Steps until `shutdown`; the step under way is finished. After an error it waits, longer after each further one.
 pub async fn run(mut looped: impl Step, shutdown: CancellationToken) {
-    let (mut delay, mut look) = (FIRST_DELAY, Duration::ZERO);
+    let (mut delay, mut look, mut told) = (FIRST_DELAY, Duration::ZERO, Told::default());
     while !shutdown.is_cancelled() {
         let step = tokio::time::timeout(DEADLINE, looped.step()).await;
         let pause = match step.map_err(|_| "no answer in time".to_owned()).and_then(|s| s.map_err(|e| e.to_string())) {
@@ -71,7 +88,9 @@ pub async fn run(mut looped: impl Step, shutdown: CancellationToken) {
                 }
             }
             Err(e) => {
-                tracing::warn!(name = looped.name(), error = %e, "a step failed: trying again");
+                if told.is_news(&e) {
+                    tracing::warn!(name = looped.name(), error = %e, "a step failed: trying again");
+                }
                 let pause = delay;
                 delay = (delay * 2).min(LAST_DELAY);
                 Some(pause)
@@ -124,5 +143,12 @@ mod tests {
         let steps = steps.lock().unwrap();
         let pauses: Vec<u128> = steps.windows(2).map(|two| (two[1] - two[0]).as_millis()).collect();
         assert_eq!(pauses, [0, 10, 20, 40, 80, 160, 320, 640, 1000, 1000, 1000]);
+    }
+
+    #[test]
+    fn an_error_is_told_again_when_it_is_another_one() {
+        let mut told = Told::default();
+        let news = ["a", "a", "b", "b", "a"].map(|error| told.is_news(error));
+        assert_eq!(news, [true, false, true, false, true]);
     }
 }

@@ -8,7 +8,7 @@ use crate::connection::{Connection, is_broken};
 use crate::event::Payload;
 use crate::history::{Branch, Found, History, Seen};
 use crate::read::ReadError;
-use crate::{Position, StreamId, Version, connect};
+use crate::{Failure, Position, StreamId, Version, connect};
 use bytestring::ByteString;
 use sqlx::postgres::PgConnection;
 use tokio::sync::{mpsc, oneshot};
@@ -160,9 +160,9 @@ impl Worker {
                 }
             }
             Err(e) => {
-                let error = e.to_string();
+                let (why, failure) = (e.to_string(), Failure::of(&e));
                 for wanted in wanted {
-                    _ = wanted.reply.send(Err(ReadError::NotLoaded(error.clone())));
+                    _ = wanted.reply.send(Err(ReadError::NotLoaded { why: why.clone(), failure }));
                 }
             }
         }

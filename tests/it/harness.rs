@@ -186,6 +186,11 @@ pub(crate) async fn start_postgres_on(data_dir: PathBuf) -> Postgres {
     Postgres::start(&shared().await.binaries, options, &|_: &str| {}).await.unwrap()
 }
 
+/// The servers' programs that the tests run.
+pub(crate) async fn binaries() -> Binaries {
+    shared().await.binaries.clone()
+}
+
 /// A program that belongs to the PostgreSQL which the tests run.
 pub(crate) async fn postgres_program(name: &str) -> PathBuf {
     shared().await.binaries.initdb.with_file_name(name)

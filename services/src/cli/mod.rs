@@ -142,9 +142,14 @@ impl Failure {
             Self::Client(ClientError::Refused(body)) => match body.code {
                 Code::Unavailable | Code::NotYet | Code::Conflict => 4,
                 Code::Internal => 5,
-                Code::Rejected | Code::Invalid | Code::IdSpent | Code::NotFound | Code::OtherHistory => 3,
+                Code::Rejected
+                | Code::Invalid
+                | Code::IdSpent
+                | Code::NotFound
+                | Code::OtherHistory
+                | Code::TooLarge => 3,
             },
-            Self::Start(StartError::Unreadable(_)) => 3,
+            Self::Start(StartError::Unreadable(_) | StartError::MaxPayload { .. }) => 3,
             Self::Client(ClientError::NoAnswer(_)) | Self::Start(_) | Self::Servers(_) | Self::Unavailable(_) => 4,
             Self::Client(ClientError::Malformed(_)) | Self::Other(_) => 5,
         }
@@ -153,7 +158,11 @@ impl Failure {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        Self::Unavailable(format!("Postgres cannot be used: {error}"))
+        let message = format!("Postgres cannot be used: {error}");
+        match store::Failure::of(&error) {
+            store::Failure::Passing => Self::Unavailable(message),
+            store::Failure::Data | store::Failure::Permanent => Self::Other(message),
+        }
     }
 }
 

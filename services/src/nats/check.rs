@@ -9,8 +9,6 @@ use std::time::Duration;
 
 /// How long NATS may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What an event, or an answer, may come to, with its headers.
-const LARGEST: usize = 1024 * 1024;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -77,12 +75,12 @@ async fn check_login(who: &str, connection: &Connection) -> Vec<Finding> {
 }
 
 fn check_payload(max_payload: usize) -> Finding {
-    if max_payload >= LARGEST {
+    if max_payload >= js::MAX_MESSAGE {
         return Finding::fine(format!("messages may have {max_payload} bytes"));
     }
     Finding::wrong(
-        format!("messages may have {max_payload} bytes, and events and answers up to {LARGEST}"),
-        format!("set max_payload to {LARGEST} or more in nats-server's configuration"),
+        format!("messages may have {max_payload} bytes, and an event may need {}", js::MAX_MESSAGE),
+        format!("set max_payload to {} or more in nats-server's configuration", js::MAX_MESSAGE),
     )
 }
 

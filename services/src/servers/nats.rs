@@ -22,7 +22,7 @@ const NAME: &str = "nats-server";
 
 #[derive(Debug, Clone)]
 pub struct NatsOptions {
-    /// Created if it does not exist. The log lies beside it.
+    /// Created if it does not exist. The log, and a configuration that is empty at each start, lie beside it.
     pub store_dir: PathBuf,
     /// `None` leaves the choice to nats-server, which cannot lose it to another process before it listens.
     pub port: Option<u16>,
@@ -131,8 +131,15 @@ async fn launch(
     command.current_dir(&store_dir).args(["-js", "-a", "127.0.0.1", "-p"]).arg(port.map_or(-1, i32::from).to_string());
     // Whoever looks at the processes sees whose it is.
     command.arg("--store_dir").arg(&store_dir).args(["--pid", "nats.pid", "--ports_file_dir", "."]);
-    if let Some(Configuration { file, environment, .. }) = configuration {
-        command.arg("-c").arg(file).envs(environment.iter().map(|(name, value)| (name, value)));
+    match configuration {
+        Some(Configuration { file, environment, .. }) => {
+            command.arg("-c").arg(file).envs(environment.iter().map(|(name, value)| (name, value)));
+        }
+        None => {
+            let file = folder::beside(&store_dir, "conf");
+            fs::write(&file, "# Written by daybook at each start.\n").map_err(at("write", &file))?;
+            command.arg("-c").arg(&file);
+        }
     }
     // SIGKILL, when daybook dies: nobody is left to insist if an orderly end hangs, and the port and the store must be
     // free for the next start. What it acknowledged is in the page cache, and the log in Postgres has it all.
