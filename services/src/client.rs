@@ -1,10 +1,10 @@
 //! A client of the command and query APIs, for the verbs, the demo and the tests.
 
+use crate::api;
 use crate::command_api::Verb;
 use crate::query_api::QueryBody;
 use crate::subject;
 use crate::wire::{CommandBody, ErrorBody, QueryReply, Reply};
-use async_nats::service::NATS_SERVICE_ERROR;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -146,7 +146,7 @@ impl Client {
         let request = async_nats::Request::new().payload(body.into()).timeout(Some(ANSWER));
         let answer = self.nats.send_request(subject, request).await;
         let answer = answer.map_err(|e| ClientError::NoAnswer(e.to_string()))?;
-        if answer.headers.as_ref().is_some_and(|headers| headers.get(NATS_SERVICE_ERROR).is_some()) {
+        if api::error_of(&answer).is_some() {
             return Err(serde_json::from_slice::<ErrorBody>(&answer.payload)?.into());
         }
         Ok(serde_json::from_slice(&answer.payload)?)

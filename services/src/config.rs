@@ -1,5 +1,6 @@
 //! Where the servers are, and what is run: flags and environment, read here and nowhere else.
 
+use crate::nats;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -13,6 +14,8 @@ pub struct Servers {
     /// NATS with JetStream, as nats://host:4222.
     #[arg(long, env = "NATS_URL", hide_env_values = true, global = true, help_heading = "Global options")]
     pub nats_url: Option<String>,
+    #[command(flatten)]
+    pub nats: nats::Args,
 }
 
 /// Both servers, named. URLs may hold passwords: they are left out of `Debug`.

@@ -38,8 +38,13 @@ const SUBSCRIBE: Duration = Duration::from_secs(1);
 const SLOW: Duration = Duration::from_millis(500);
 /// How often the log is read while JetStream has no stream, or one that is not believed.
 const WITHOUT_STREAM: Duration = Duration::from_millis(250);
-/// How long JetStream is not asked after it has sent what is not the log's: the relay is to remove that first.
-const DISTRUST: Duration = Duration::from_secs(1);
+/// How long JetStream is not asked after it was of no use: it brought nothing, or what is not the log's, which the relay is
+/// to remove first. That doubles each time …
+const FIRST_DISTRUST: Duration = Duration::from_millis(250);
+/// … up to this …
+const LAST_DISTRUST: Duration = Duration::from_secs(8);
+/// … until it has been right for so long.
+const TRUSTED_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
@@ -64,8 +69,42 @@ pub struct Feed {
     chain: Option<Chain>,
     /// The events of the group that is arriving.
     arriving: Vec<Delivered>,
-    /// JetStream is not asked before.
-    distrusted_until: Option<Instant>,
+    trust: Trust,
+}
+
+/// How far JetStream is believed. Each time it is asked costs it a consumer: so it is not asked without a rest.
+struct Trust {
+    /// It is not asked before.
+    asked_after: Option<Instant>,
+    /// For how long that will be the next time.
+    pause: Duration,
+    /// Since when it has brought what can be used.
+    right_since: Option<Instant>,
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Self { asked_after: None, pause: FIRST_DISTRUST, right_since: None }
+    }
+}
+
+impl Trust {
+    fn may_ask(&self) -> bool {
+        self.asked_after.is_none_or(|after| after <= Instant::now())
+    }
+
+    fn was_right(&mut self) {
+        let since = *self.right_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= TRUSTED_AFTER {
+            self.pause = FIRST_DISTRUST;
+        }
+    }
+
+    fn was_wrong(&mut self) {
+        self.right_since = None;
+        self.asked_after = Some(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(LAST_DISTRUST);
+    }
 }
 
 /// Where a projection takes events from.
@@ -191,7 +230,7 @@ impl Feed {
             reading: None,
             chain: None,
             arriving: vec![],
-            distrusted_until: None,
+            trust: Trust::default(),
         }
     }
 
@@ -237,8 +276,11 @@ impl Feed {
     /// the first one.
     async fn receive(&mut self) -> Received {
         let mut received = Received::default();
-        if self.messages.is_none() && self.distrusted_until.is_none_or(|until| until <= Instant::now()) {
+        if self.messages.is_none() && self.trust.may_ask() {
             self.messages = tokio::time::timeout(SUBSCRIBE, self.subscribe()).await.ok().flatten();
+            if self.messages.is_none() {
+                self.trust.was_wrong();
+            }
         }
         let (Some(messages), Some(chain)) = (&mut self.messages, &mut self.chain) else {
             tokio::time::sleep(WITHOUT_STREAM).await;
@@ -266,8 +308,8 @@ impl Feed {
                 Err(Unusable::Foreign(why)) => {
                     self.buffer.foreign.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(%why, "JetStream has sent what is not the log's: the log is read instead");
-                    self.distrusted_until = Some(Instant::now() + DISTRUST);
                     received.broken = true;
+                    received.foreign = true;
                 }
             }
             if received.broken || events.len() >= PAGE {
@@ -279,6 +321,11 @@ impl Feed {
             }
         }
         received.count = events.len();
+        if received.foreign || (received.broken && received.count == 0) {
+            self.trust.was_wrong();
+        } else if received.count > 0 {
+            self.trust.was_right();
+        }
         let proof = chain.end();
         self.buffer.push(Batch { events, proof });
         received
@@ -356,6 +403,8 @@ impl Feed {
 
     /// A reader found that what is kept is not the log's.
     async fn look_at_log(&mut self) -> Result<(), FeedError> {
+        // It came from JetStream, and would come again at once.
+        self.trust.was_wrong();
         match self.chain.as_ref().map(Chain::end) {
             Some(end) if self.log.has(end).await? => self.begin_after(end),
             _ => self.begin_on_other_history().await?,
@@ -401,10 +450,6 @@ impl Feed {
                 tracing::debug!(events = missed, "read from the log what JetStream did not bring");
             }
             count += missed;
-            if received.broken && count == 0 && self.distrusted_until.is_none_or(|until| until < Instant::now()) {
-                // What could not be used would come again at once.
-                self.distrusted_until = Some(Instant::now() + WITHOUT_STREAM);
-            }
         }
         Ok(if count > 0 { Outcome::Worked(count) } else { Outcome::Idle })
     }
@@ -452,8 +497,10 @@ struct Received {
     count: usize,
     /// JetStream is there, and has nothing.
     silent: bool,
-    /// It is not, left something out, or sent what is no event of the log.
+    /// It is not, left something out, or has sent what cannot be used.
     broken: bool,
+    /// It has sent what is no event of the log.
+    foreign: bool,
     error: Option<DecodeError>,
 }
 
@@ -566,4 +613,27 @@ fn decoded(page: Vec<RecordedEvent>) -> Result<Vec<Delivered>, FeedError> {
         }
     }
     Ok(events)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_of_no_use_is_asked_less_and_less_often() {
+        let mut trust = Trust::default();
+        assert!(trust.may_ask());
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            pauses.push(trust.pause.as_millis());
+            trust.was_wrong();
+            assert!(!trust.may_ask());
+            // It is right for a moment.
+            trust.was_right();
+        }
+        assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 8000]);
+        trust.right_since = Instant::now().checked_sub(TRUSTED_AFTER);
+        trust.was_right();
+        assert_eq!(trust.pause, FIRST_DISTRUST);
+    }
 }

@@ -1,6 +1,6 @@
 //! The JetStream stream that carries the log: its configuration, and events as its messages.
 
-use crate::subject;
+use crate::{percent, subject};
 use async_nats::jetstream::stream;
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
@@ -108,33 +108,8 @@ fn packed(event: &RecordedEvent, epoch: i64) -> String {
         Some(link) => write!(packed, "{link} "),
         None => write!(packed, "{NONE} "),
     };
-    escape(&metadata.actor, &mut packed);
+    percent::encode_word(&metadata.actor, &mut packed);
     packed
-}
-
-/// Percent-encodes what is not visible ASCII, and the percent sign (RFC 3986, section 2.1).
-fn escape(text: &str, to: &mut String) {
-    for byte in text.bytes() {
-        match byte {
-            b'!'..=b'~' if byte != b'%' => to.push(char::from(byte)),
-            _ => _ = write!(to, "%{byte:02X}"),
-        }
-    }
-}
-
-fn unescaped(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let mut digit = || char::from(rest.next()?).to_digit(16);
-                (digit()? << 4 | digit()?) as u8
-            }
-            _ => byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// Why a message is no event of the log.
@@ -219,7 +194,7 @@ fn unpacked(packed: &str, headers: &HeaderMap) -> Result<Told, &'static str> {
     let fingerprint = parsed(field("fingerprint")?, "fingerprint")?;
     let origin = Origin::from_name(field("origin")?).ok_or("origin")?;
     let link = some(field("link")?, "link")?;
-    let actor = unescaped(field("actor")?).ok_or("actor")?.into();
+    let actor = percent::decoded(field("actor")?).ok_or("actor")?.into();
     let traceparent = headers.get(TRACEPARENT).map(|value| ByteString::from(value.as_str()));
     let metadata =
         Metadata { correlation_id, causation_id, command_id, fingerprint, actor, origin, occurred_at, traceparent };

@@ -1,9 +1,8 @@
 //! The embedded notifier: writes down what customers are to be told. A mail sender on the same contract replaces it.
 
-use crate::api::{Service, respond};
+use crate::api::{Door, Service, respond};
 use crate::subject;
 use crate::wire::{ErrorBody, parse};
-use async_nats::Client;
 use bytes::Bytes;
 use domain::reaction::Notice;
 use serde::{Deserialize, Serialize};
@@ -22,8 +21,8 @@ pub struct NoticeBody {
 ///
 /// # Errors
 /// When NATS cannot be reached.
-pub async fn start(client: &Client, pool: PgPool) -> Result<Service, async_nats::Error> {
-    let mut service = Service::new(client, "daybook-notifier", "Writes down what customers are told").await?;
+pub async fn start(door: impl Into<Door>, pool: PgPool) -> Result<Service, async_nats::Error> {
+    let mut service = Service::new(door.into(), "daybook-notifier", "Writes down what customers are told").await?;
     let (group, verb) = subject::NOTIFY.rsplit_once('.').unwrap_or_default();
     service
         .endpoint(group, verb, move |request| {

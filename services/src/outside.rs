@@ -1,9 +1,8 @@
 //! Requests to what is outside: the payment provider, and the notifier.
 
-use crate::subject;
+use crate::{api, subject};
 use async_nats::Client;
 use async_nats::client::RequestErrorKind;
-use async_nats::service::NATS_SERVICE_ERROR;
 use bytes::Bytes;
 use domain::id::PaymentId;
 use domain::payment;
@@ -45,8 +44,8 @@ pub(crate) async fn request(
         | RequestErrorKind::MaxPayloadExceeded
         | RequestErrorKind::Other => NoAnswer::Failed(e.to_string()),
     })?;
-    match answer.headers.as_ref().and_then(|headers| headers.get(NATS_SERVICE_ERROR)) {
-        Some(error) => Err(NoAnswer::Failed(error.to_string())),
+    match api::error_of(&answer) {
+        Some(error) => Err(NoAnswer::Failed(error)),
         None => Ok(answer.payload),
     }
 }

@@ -1,10 +1,11 @@
 //! A process: the services of its roles, on one Postgres and one NATS, from start to an orderly end.
 
 use crate::aggregates::FOLD;
-use crate::api::Service;
+use crate::api::{Door, Service};
 use crate::config::{Role, Urls};
 use crate::execute::Executor;
 use crate::feed::Feed;
+use crate::nats::{Nats, NatsError, SettingsError};
 use crate::policy::Pace;
 use crate::projector::Projector;
 use crate::readable::{self, Unreadable};
@@ -13,9 +14,9 @@ use crate::sender::Sender;
 use crate::step::{Step, run};
 use crate::timers::Sweeper;
 use crate::{codec, command_api, js, notifier, provider, query_api, subject};
-use async_nats::Client;
 use async_nats::jetstream;
-use futures_util::StreamExt;
+use async_nats::{Client, Subscriber};
+use futures_util::{FutureExt, StreamExt};
 use projections::Projection;
 use sqlx::PgPool;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+/// How long nobody is told of others' hints again.
+const HINTED: Duration = Duration::from_millis(1);
 /// How long an orderly end may take.
 const STOP: Duration = Duration::from_secs(25);
 
@@ -38,8 +41,10 @@ pub enum StartError {
     Log(#[from] ReadError),
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
-    #[error("NATS cannot be reached: {0}")]
-    Nats(String),
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    #[error("NATS cannot be used: {0}")]
+    Subscribe(String),
     /// An event may be recorded that NATS does not carry.
     #[error(
         "NATS' max_payload is {is} bytes, and an event's message may have {needed}: set max_payload to {needed} or more in the \
@@ -48,25 +53,24 @@ pub enum StartError {
     MaxPayload { is: usize, needed: usize },
 }
 
-impl From<async_nats::ConnectError> for StartError {
-    fn from(error: async_nats::ConnectError) -> Self {
-        Self::Nats(error.to_string())
+impl From<SettingsError> for StartError {
+    fn from(error: SettingsError) -> Self {
+        Self::Nats(error.into())
     }
 }
 
 impl From<async_nats::Error> for StartError {
     fn from(error: async_nats::Error) -> Self {
-        Self::Nats(error.to_string())
+        Self::Subscribe(error.to_string())
     }
 }
 
-/// Connects to NATS; reconnects for ever, should the connection be lost.
+/// Connects to NATS at a URL, as whom that names; reconnects for ever, should the connection be lost.
 ///
 /// # Errors
 /// When it cannot be reached now.
 pub async fn connect_nats(url: &str, name: &str) -> Result<Client, StartError> {
-    let options = async_nats::ConnectOptions::new().name(name).max_reconnects(None);
-    Ok(options.reconnect_delay_callback(|_| Duration::from_millis(250)).connect(url).await?)
+    Ok(Nats::at(url)?.process.connect(name).await?)
 }
 
 /// Whether the server carries whatever event can be recorded.
@@ -84,6 +88,8 @@ pub fn jetstream(client: &Client) -> jetstream::Context {
 /// What every service is made from.
 pub struct Parts {
     pub client: Client,
+    /// How the client is connected, and how others are to be.
+    pub nats: Nats,
     pub read: PgPool,
     pub project: PgPool,
     pub log: Log,
@@ -94,34 +100,35 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Connects, and checks that the log is one that this build can use.
+    /// Connects to servers at URLs that say all that has to be known of them.
+    ///
+    /// # Errors
+    /// As those of [`Parts::connect_on`].
+    pub async fn connect(urls: &Urls) -> Result<Self, StartError> {
+        Self::connect_on(&urls.database_url, Nats::at(&urls.nats_url)?, clock::TOLERANCE).await
+    }
+
+    /// Connects, and checks that the log is one that this build can use; Postgres' clock and this process' may be so far apart.
     ///
     /// # Errors
     /// When Postgres or NATS cannot be reached, the database is not Daybook's, or holds what this build cannot read.
-    pub async fn connect(urls: &Urls) -> Result<Self, StartError> {
-        Self::connect_tolerating(urls, clock::TOLERANCE).await
-    }
-
-    /// The same, where Postgres' clock and this process' may be so far apart.
-    ///
-    /// # Errors
-    /// As those of [`Self::connect`].
-    pub async fn connect_tolerating(urls: &Urls, clock_tolerance: Duration) -> Result<Self, StartError> {
-        let read = connect::pool(&urls.database_url, Database::Read, 16)?;
+    pub async fn connect_on(database_url: &str, nats: Nats, clock_tolerance: Duration) -> Result<Self, StartError> {
+        let read = connect::pool(database_url, Database::Read, 16)?;
         let log = Log::new(read.clone(), codec::CATEGORIES);
         log.identity().await?;
         readable::check(&read).await?;
         if sqlx::query_scalar!("SELECT current_setting('fsync') = 'off'").fetch_one(&read).await?.unwrap_or(false) {
             tracing::warn!("fsync is off: an acknowledged command is lost if the machine fails");
         }
-        let client = connect_nats(&urls.nats_url, "daybook").await?;
+        let client = nats.process.connect("daybook").await?;
         check_max_payload(&client)?;
-        let appender = Appender::start_tolerating(&urls.database_url, clock_tolerance)?;
+        let appender = Appender::start_tolerating(database_url, clock_tolerance)?;
         Ok(Self {
             client,
+            nats,
             // One for each projection, and some for sender, sweeper, provider and notifier.
-            project: connect::pool(&urls.database_url, Database::Project, Projection::ALL.len() as u32 + 3)?,
-            loader: Loader::start(&urls.database_url, FOLD, appender.history())?,
+            project: connect::pool(database_url, Database::Project, Projection::ALL.len() as u32 + 3)?,
+            loader: Loader::start(database_url, FOLD, appender.history())?,
             appender,
             owner: Uuid::now_v7(),
             log,
@@ -138,8 +145,16 @@ impl Parts {
     /// # Errors
     /// When Postgres fails.
     pub async fn feed(&self) -> Result<Feed, sqlx::Error> {
-        let furthest = checkpoint::live(&self.read).await?.into_iter().map(|(_, position)| position).max();
-        Ok(Feed::new(self.log.clone(), jetstream(&self.client), furthest.unwrap_or(0)))
+        Ok(Feed::new(self.log.clone(), jetstream(&self.client), self.furthest().await?))
+    }
+
+    /// How far the projection has come that has come furthest.
+    ///
+    /// # Errors
+    /// When Postgres fails.
+    pub async fn furthest(&self) -> Result<Position, sqlx::Error> {
+        let live = checkpoint::live(&self.read).await?;
+        Ok(live.into_iter().map(|(_, position)| position).max().unwrap_or(0))
     }
 }
 
@@ -169,21 +184,29 @@ pub struct Process {
     loops: TaskTracker,
     stopping: CancellationToken,
     failed: CancellationToken,
-    client: Client,
+    clients: Vec<Client>,
     pools: Vec<PgPool>,
 }
 
 impl Process {
+    /// Starts the services of `roles` on servers at URLs that say all that has to be known of them.
+    ///
+    /// # Errors
+    /// As those of [`Parts::connect_on`].
+    pub async fn start(urls: &Urls, roles: &[Role], pace: Pace) -> Result<Self, StartError> {
+        Self::start_on(&urls.database_url, Nats::at(&urls.nats_url)?, roles, pace).await
+    }
+
     /// Starts the services of `roles`.
     ///
     /// # Errors
-    /// As those of [`Parts::connect`].
-    pub async fn start(urls: &Urls, roles: &[Role], pace: Pace) -> Result<Self, StartError> {
-        let parts = Parts::connect_tolerating(urls, pace.clock_tolerance).await?;
+    /// As those of [`Parts::connect_on`].
+    pub async fn start_on(database_url: &str, nats: Nats, roles: &[Role], pace: Pace) -> Result<Self, StartError> {
+        let parts = Parts::connect_on(database_url, nats, pace.clock_tolerance).await?;
         let (loops, stopping, failed) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let start = Loops { loops: &loops, stopping: &stopping, failed: &failed };
         let has = |role| roles.contains(&role);
-        let mut services = Vec::new();
+        let (mut services, mut relay_client) = (Vec::new(), None);
         let mut pools = vec![parts.read.clone(), parts.project.clone()];
         let executor = parts.executor();
         let written = Arc::new(Notify::new());
@@ -203,18 +226,26 @@ impl Process {
                 broken.cancel();
             }
         });
-        let hint = share_hints(&parts, &loops, &stopping).await?;
+        let (grown, hint) = watch::channel(0);
+        loops.spawn(tell_hints(parts.appender.head(), parts.client.clone(), grown.clone(), stopping.clone()));
+        let door = Door { client: parts.client.clone(), replies: parts.nats.replies.clone() };
         if has(Role::Provider) {
             // What is late comes when the sender has given up.
             let late = pace.answer.mul_f64(1.5);
-            services.push(provider::start(&parts.client, parts.project.clone(), late).await?);
+            services.push(provider::start(door.clone(), parts.project.clone(), late).await?);
         }
         if has(Role::Notifier) {
-            services.push(notifier::start(&parts.client, parts.project.clone()).await?);
+            services.push(notifier::start(door.clone(), parts.project.clone()).await?);
         }
         if has(Role::Relay) {
-            let relay = Relay::new(parts.log.clone(), parts.project.clone(), jetstream(&parts.client), hint);
-            start.run(relay);
+            // A connection of its own: the only one that may publish events, and not held up by answers.
+            let client = parts.nats.relay.connect("daybook relay").await?;
+            let others = client.subscribe(subject::HEAD_HINT).await.map_err(async_nats::Error::from)?;
+            let stopping = stopping.clone();
+            loops.spawn(async move { _ = stopping.run_until_cancelled(hear_hints(others, grown)).await });
+            let relay = Relay::new(parts.log.clone(), parts.project.clone(), jetstream(&client), hint);
+            start.run(relay.with_replicas(parts.nats.replicas));
+            relay_client = Some(client);
         }
         if has(Role::Projectors) {
             let feed = parts.feed().await?;
@@ -233,16 +264,19 @@ impl Process {
         }
         if has(Role::Queries) {
             // Queries may wait for their read model: they are not to keep connections from commands.
-            let pool = connect::pool(&urls.database_url, Database::Read, 8)?;
-            services.push(query_api::start(&parts.client, pool.clone()).await?);
+            let pool = connect::pool(database_url, Database::Read, 8)?;
+            services.push(query_api::start(door.clone(), pool.clone()).await?);
             pools.push(pool);
         }
         if has(Role::Commands) {
-            services.push(command_api::start(&parts.client, executor).await?);
+            services.push(command_api::start(door, executor).await?);
         }
         // What was subscribed is in place once the server has answered.
-        parts.client.flush().await.map_err(|e| StartError::Nats(e.to_string()))?;
-        Ok(Self { services, loops, stopping, failed, client: parts.client, pools })
+        let clients: Vec<Client> = [parts.client].into_iter().chain(relay_client).collect();
+        for client in &clients {
+            client.flush().await.map_err(async_nats::Error::from)?;
+        }
+        Ok(Self { services, loops, stopping, failed, clients, pools })
     }
 
     /// Returns if a loop has come to an end that it should not have: the process has to end, and be started again.
@@ -264,39 +298,35 @@ impl Process {
         self.stopping.cancel();
         self.loops.close();
         self.loops.wait().await;
-        _ = self.client.flush().await;
+        for client in self.clients {
+            _ = client.flush().await;
+        }
         for pool in self.pools {
             pool.close().await;
         }
     }
 }
 
-/// Tells other processes that this one has appended, and this one's relay that anybody has.
-async fn share_hints(
-    parts: &Parts,
-    loops: &TaskTracker,
-    stopping: &CancellationToken,
-) -> Result<watch::Receiver<Position>, StartError> {
-    let (grown, hint) = watch::channel(0);
-    let mut others = parts.client.subscribe(subject::HEAD_HINT).await.map_err(|e| StartError::Nats(e.to_string()))?;
-    let mut own = parts.appender.head();
-    let client = parts.client.clone();
-    let shared = async move {
-        loop {
-            tokio::select! {
-                changed = own.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    let head = *own.borrow_and_update();
-                    grown.send_replace(head);
-                    _ = client.publish(subject::HEAD_HINT, head.to_string().into()).await;
-                }
-                Some(_) = others.next() => grown.send_modify(|_| {}),
-            }
-        }
-    };
-    let stopping = stopping.clone();
-    loops.spawn(async move { _ = stopping.run_until_cancelled(shared).await });
-    Ok(hint)
+/// Tells other processes, and this one's relay, that this one has appended.
+async fn tell_hints(
+    mut head: watch::Receiver<Position>,
+    client: Client,
+    grown: watch::Sender<Position>,
+    stopping: CancellationToken,
+) {
+    while let Some(Ok(())) = stopping.run_until_cancelled(head.changed()).await {
+        let head = *head.borrow_and_update();
+        grown.send_replace(head);
+        _ = client.publish(subject::HEAD_HINT, head.to_string().into()).await;
+    }
+}
+
+/// Tells whoever looks at `grown` that others have appended, as they say. Hints may come as often as their senders like.
+pub(crate) async fn hear_hints(mut others: Subscriber, grown: watch::Sender<Position>) {
+    while others.next().await.is_some() {
+        grown.send_modify(|_| {});
+        tokio::time::sleep(HINTED).await;
+        // One look is as good for all of them.
+        while let Some(Some(_)) = others.next().now_or_never() {}
+    }
 }

@@ -137,7 +137,7 @@ impl Projector {
             // The checkpoint and the rows in memory may be of lost events.
             Err(FeedError::OtherHistory) => {
                 self.begin_anew();
-                return Ok(Outcome::Worked(0));
+                return Ok(Outcome::Again);
             }
             Err(e) => return Err(e.into()),
         };
@@ -158,14 +158,14 @@ impl Projector {
             // written, and nothing is wrong. The checkpoint in the database is the truth.
             Err(AdvanceError::Fenced(_)) => {
                 self.begin_anew();
-                Ok(Outcome::Worked(0))
+                Ok(Outcome::Again)
             }
             Err(AdvanceError::NotInLog(position)) => {
                 let name = self.projection.name();
                 tracing::error!(name, position, "events that the log does not have were kept out of the rows");
                 self.feed.doubt();
                 self.begin_anew();
-                Ok(Outcome::Worked(0))
+                Ok(Outcome::Again)
             }
             Err(e) => {
                 self.held = None;

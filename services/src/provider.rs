@@ -9,11 +9,9 @@ mod rule;
 pub use ledger::{Moved, moved};
 pub use rule::{DECLINE, TIMEOUT_AFTER};
 
-use crate::api::{Service, respond};
+use crate::api::{Door, Request, Service, respond};
 use crate::subject;
 use crate::wire::{Code, ErrorBody, parse};
-use async_nats::Client;
-use async_nats::service::Request;
 use domain::payment::Outcome;
 use domain::reaction::{LookupAnswer, Operation, ProviderCall};
 use ledger::Done;
@@ -26,8 +24,8 @@ use std::time::Duration;
 ///
 /// # Errors
 /// When NATS cannot be reached.
-pub async fn start(client: &Client, pool: PgPool, late: Duration) -> Result<Service, async_nats::Error> {
-    let mut service = Service::new(client, "daybook-provider", "The simulated payment provider").await?;
+pub async fn start(door: impl Into<Door>, pool: PgPool, late: Duration) -> Result<Service, async_nats::Error> {
+    let mut service = Service::new(door.into(), "daybook-provider", "The simulated payment provider").await?;
     for verb in ["authorise", "capture", "void", "refund", "lookup"] {
         let pool = pool.clone();
         service

@@ -1,14 +1,11 @@
 //! Queries over NATS request/reply, answered from the read models, the dead letters and what is known of the projections. A
 //! query may name a position to be at.
 
-use crate::api::too_large;
-use crate::api::{Service, respond};
+use crate::api::{Door, Request, Service, respond, too_large};
 use crate::codec;
 use crate::health;
 use crate::subject;
 use crate::wire::{Code, ErrorBody, QueryReply, parse, parse_field, time};
-use async_nats::Client;
-use async_nats::service::Request;
 use chrono::{DateTime, NaiveDate, Utc};
 use domain::id::Sku;
 use domain::money::Currency;
@@ -312,8 +309,10 @@ const LAST_LOOK: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// When NATS cannot be reached.
-pub async fn start(client: &Client, pool: PgPool) -> Result<Service, async_nats::Error> {
-    let mut service = Service::new(client, "daybook-queries", "Daybook's query API").await?;
+pub async fn start(door: impl Into<Door>, pool: PgPool) -> Result<Service, async_nats::Error> {
+    let door = door.into();
+    let client = door.client.clone();
+    let mut service = Service::new(door, "daybook-queries", "Daybook's query API").await?;
     for (verb, source) in VERBS {
         let (client, pool) = (client.clone(), pool.clone());
         let handle = move |request: Request| {

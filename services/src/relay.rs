@@ -8,6 +8,7 @@
 //! (`relay/history.rs`).
 
 mod history;
+mod mending;
 
 use crate::step::{Outcome, Step};
 use crate::{js, subject};
@@ -18,6 +19,7 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::{Client, HeaderMap};
 use history::Compared;
 pub use history::Reconciled;
+use mending::{EVERY, Mending};
 use projections::follow_up::storable;
 use sqlx::PgPool;
 use std::collections::VecDeque;
@@ -43,6 +45,11 @@ const POLL: Duration = Duration::from_millis(100);
 pub enum RelayError {
     #[error("JetStream carries another history than the log ({0}): look, and run `daybook reconcile`")]
     Diverged(String),
+    #[error(
+        "others publish into the stream of events, again and again: what they publish is removed, no faster than every {} \
+         s. Let nobody but the relay publish there: see deploy/nats/daybook.conf", EVERY.as_secs()
+    )]
+    Disturbed,
     #[error(transparent)]
     Log(#[from] ReadError),
     #[error("the database cannot be used: {0}")]
@@ -67,6 +74,9 @@ pub struct Relay {
     client: Client,
     jetstream: Context,
     hint: watch::Receiver<Position>,
+    /// On how many servers the stream is to be kept; `None` leaves it as it is.
+    replicas: Option<usize>,
+    mending: Mending,
     state: Option<State>,
     /// What was last compared; it is remembered when the state is not.
     compared: Option<Compared>,
@@ -111,6 +121,8 @@ impl Relay {
             client: jetstream.client(),
             jetstream,
             hint,
+            replicas: None,
+            mending: Mending::default(),
             state: None,
             compared: None,
             stores: false,
@@ -119,6 +131,12 @@ impl Relay {
             told: None,
             next_page: None,
         }
+    }
+
+    /// Has the stream kept on so many servers of a cluster; `None` leaves it as it is.
+    #[must_use]
+    pub fn with_replicas(self, replicas: Option<usize>) -> Self {
+        Self { replicas, ..self }
     }
 
     /// Tells who looks after it how far it is: every second, and what went wrong.
@@ -216,7 +234,7 @@ impl Relay {
                 while self.acknowledged().await? {}
                 return Ok((Outcome::Worked(0), Some(state)));
             }
-            Read::OtherEpoch => return Ok((Outcome::Worked(0), None)),
+            Read::OtherEpoch => return Ok((Outcome::Again, None)),
         };
         self.publish(state, &page.events).await?;
         let state = State { last: page.end.position, mark: page.end, ..state };
@@ -278,11 +296,11 @@ impl Relay {
                 tracing::warn!(position, "the log does not have what was published up to this position");
                 // What this relay has compared before says nothing of what it has published since.
                 self.compared = None;
-                Ok(Outcome::Worked(0))
+                Ok(Outcome::Again)
             }
             // Another relay was faster, or an acknowledgement was late; or somebody else has published.
             Err(RelayError::Publish { source, .. }) if source.kind() == PublishErrorKind::WrongLastSequence => {
-                Ok(Outcome::Worked(0))
+                Ok(Outcome::Again)
             }
             Err(e @ RelayError::TooLarge { .. }) => {
                 // A server tells its limit to who connects, and not when it is changed: so the next step asks anew.

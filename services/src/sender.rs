@@ -31,8 +31,8 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 const LEASE: &str = "sender";
-/// The actor of what follows from events.
-const ACTOR: &str = "daybook";
+/// The actor of what follows from events. No client may call itself so.
+pub(crate) const ACTOR: &str = "daybook";
 /// How many follow-ups are under way at once.
 const IN_FLIGHT: usize = 256;
 /// How long to wait for a hint before looking.

@@ -528,7 +528,12 @@ async fn the_verbs_take_an_order_through_holds_an_edit_and_a_return() {
     };
     let shown = async || line(&dev.run(&format!("order show {order} --json")).await)["data"].clone();
     let is = async |status: &str| {
-        until(status, async || (shown().await["status"] == status).then_some(())).await;
+        until(status, async || {
+            // At first, the read model has no such order.
+            let output = dev.run(&format!("order show {order} --json")).await;
+            (code(&output) == 0 && line(&output)["data"]["status"] == status).then_some(())
+        })
+        .await;
     };
 
     // Approved and let go, in whichever order.
@@ -576,7 +581,11 @@ async fn the_verbs_take_an_order_through_holds_an_edit_and_a_return() {
     let parcel = ShipmentId::of_seller(OrderId(order), SellerId(id(1)));
     refused(3, &format!("shipment lost {parcel}"), "is not dispatched").await;
     refused(3, &format!("shipment ready {parcel}"), "was planned anew").await;
-    let planned = line(&dev.run(&format!("shipments --json --seller {}", id(1))).await);
+    let planned = until("its new plan is in the read model", async || {
+        let shipments = lines(&dev.run(&format!("shipments --json --seller {}", id(1))).await);
+        shipments.into_iter().find(|shipment| shipment["revision"] == 2)
+    })
+    .await;
     assert_eq!((&planned["shipment_id"], &planned["status"]), (&json!(parcel), &json!("planned")));
     assert_eq!((&planned["revision"], &planned["lines"][0]["quantity"]), (&json!(2), &json!(3)));
     let table = dev.run("shipments").await;

@@ -384,7 +384,7 @@ impl World {
     async fn project(&mut self, set: usize) {
         for projector in &mut self.sets[set].projectors {
             for _ in 0..3 {
-                if !matches!(projector.step().await, Ok(Outcome::Worked(_))) {
+                if !matches!(projector.step().await, Ok(Outcome::Worked(_) | Outcome::Again)) {
                     break;
                 }
             }
@@ -527,7 +527,7 @@ impl World {
             let relay = which.map_or(&mut another, |which| &mut self.relays[which]);
             match relay.step().await {
                 Ok(Outcome::Idle) => return,
-                Ok(Outcome::Worked(_)) => {}
+                Ok(Outcome::Worked(_) | Outcome::Again) => {}
                 Err(RelayError::Diverged(_)) => self.reconcile().await.unwrap(),
                 Err(e) => last = Some(e),
             }
@@ -547,7 +547,7 @@ impl World {
             for projector in &mut self.sets[set].projectors {
                 loop {
                     match projector.step().await {
-                        Ok(Outcome::Worked(_)) => {}
+                        Ok(Outcome::Worked(_) | Outcome::Again) => {}
                         Ok(Outcome::Idle) => break,
                         Err(e) => {
                             last = Some(e.to_string());

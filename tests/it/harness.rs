@@ -5,6 +5,7 @@ use domain::id::{AddressId, CustomerId, OrderId, SellerId, ShipmentId, Sku};
 use domain::money::Amount;
 use domain::order::{PaymentMethod, PlaceLine, PlaceOrder, PlacePayment, Rounding, SellerShipping};
 use domain::{Aggregate, Command, order, shipment, stock};
+use futures_util::future::join_all;
 use projections::Projection;
 use rustix::process::{Pid, Signal, kill_process};
 use services::api::Service;
@@ -17,7 +18,9 @@ use services::process::{Parts, jetstream};
 use services::projector::Projector;
 use services::relay::Relay;
 use services::sender::Sender;
-use services::servers::{Binaries, Nats, NatsOptions, Postgres, PostgresOptions, Servers, ServersOptions};
+use services::servers::{
+    Binaries, Configuration, Nats, NatsOptions, Postgres, PostgresOptions, Servers, ServersOptions,
+};
 use services::step::{Outcome, Step};
 use services::timers::Sweeper;
 use services::verify::{Report, verify};
@@ -101,8 +104,75 @@ pub(crate) async fn folder(name: &str) -> PathBuf {
 }
 
 pub(crate) async fn start_nats() -> Nats {
-    let options = NatsOptions { store_dir: folder("nats").await, port: None };
+    if is_secured() { secured_nats().await } else { start_nats_with(None).await }
+}
+
+pub(crate) async fn start_nats_with(configuration: Option<Configuration>) -> Nats {
+    start_nats_in(folder("nats").await, configuration).await
+}
+
+pub(crate) async fn start_nats_in(store_dir: PathBuf, configuration: Option<Configuration>) -> Nats {
+    let options = NatsOptions { store_dir, port: None, configuration };
     Nats::start(&shared().await.binaries, options, &|_: &str| {}).await.unwrap()
+}
+
+/// The configuration of NATS that Daybook is shipped with.
+pub(crate) const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/nats/daybook.conf");
+
+/// The users of the shipped configuration.
+pub(crate) const USERS: [&str; 9] =
+    ["client", "operator", "commands", "queries", "relay", "projectors", "sender", "provider", "notifier"];
+
+/// A user's password in tests.
+pub(crate) fn password(user: &str) -> String {
+    format!("secret_of_{user}")
+}
+
+/// A file's configuration with a password for each user of the shipped one.
+pub(crate) fn configured_by(file: PathBuf) -> Configuration {
+    let variable = |user: &str| (format!("DAYBOOK_{}_PASSWORD", user.to_uppercase()), password(user));
+    Configuration { file, environment: USERS.map(variable).into(), login: None }
+}
+
+/// A nats-server on the configuration that Daybook is shipped with.
+pub(crate) async fn shipped_nats() -> Nats {
+    start_nats_with(Some(configured_by(SHIPPED.into()))).await
+}
+
+/// The NATS of a role's user, as the shipped configuration has it.
+pub(crate) fn nats_as(port: u16, user: &str) -> services::nats::Nats {
+    let mut nats = services::nats::Nats::at(&format!("nats://{user}:{}@127.0.0.1:{port}", password(user))).unwrap();
+    nats.process = nats.process.with_inbox_prefix(format!("_INBOX_{user}"));
+    nats.relay = nats.process.clone();
+    nats
+}
+
+/// Whether all stories run under the shipped configuration, each part as its own user: `DAYBOOK_TEST_NATS=secured`.
+fn is_secured() -> bool {
+    std::env::var("DAYBOOK_TEST_NATS").is_ok_and(|nats| nats == "secured")
+}
+
+/// The shipped configuration, and one user more: the test, which may do everything.
+async fn secured_nats() -> Nats {
+    let shipped = fs::read_to_string(SHIPPED).unwrap();
+    let users = "    users: [\n";
+    assert_eq!(shipped.matches(users).count(), 1, "the test's own user is added there");
+    let shipped = shipped.replace(users, &format!("{users}{{ user: test, password: {} }}\n", password("test")));
+    // The test asks as well.
+    let shipped = shipped.replace("\"_INBOX_client.>\"", "\"_INBOX_client.>\", \"_INBOX.>\"");
+    let shipped = shipped.replace("\"_INBOX_sender.>\",", "\"_INBOX_sender.>\", \"_INBOX.>\",");
+    let file = folder("nats").await.with_extension("conf");
+    fs::write(&file, shipped).unwrap();
+    let configuration = Configuration { login: Some(("test".into(), password("test"))), ..configured_by(file) };
+    start_nats_with(Some(configuration)).await
+}
+
+/// A connection as one of the users, if they are told apart; else `parts`' own.
+async fn client_as(nats: &Nats, parts: &Parts, user: &str) -> async_nats::Client {
+    if !is_secured() {
+        return parts.client.clone();
+    }
+    nats_as(nats.port(), user).process.connect(user).await.unwrap()
 }
 
 /// A Postgres of the test's own, to be killed.
@@ -158,22 +228,26 @@ impl System {
 
     async fn on_at(urls: Urls, nats: Nats, pace: Pace) -> Self {
         let parts = Parts::connect(&urls).await.unwrap();
+        let clients =
+            ["relay", "projectors", "sender", "provider", "notifier"].map(|user| client_as(&nats, &parts, user));
+        let [relaying, projecting, sending, provides, notifies] = &join_all(clients).await[..] else { unreachable!() };
         let executor = parts.executor();
         let written = Arc::new(Notify::new());
         let (hint, hinted) = watch::channel(0);
-        let relay = Relay::new(parts.log.clone(), parts.project.clone(), jetstream(&parts.client), hinted);
-        let feed = parts.feed().await.unwrap();
+        let relay = Relay::new(parts.log.clone(), parts.project.clone(), jetstream(relaying), hinted);
+        let feed = Feed::new(parts.log.clone(), jetstream(projecting), parts.furthest().await.unwrap());
         let projector =
             |projection| Projector::new(parts.project.clone(), projection, feed.reader(), parts.owner, written.clone());
         let projectors = Projection::ALL.into_iter().map(projector).collect();
-        let client = parts.client.clone();
         let sweeper = Sweeper::new(parts.project.clone(), written.clone());
-        let sender = Sender::new(parts.project.clone(), executor.clone(), client, parts.owner, written, pace);
+        let sender = Sender::new(parts.project.clone(), executor.clone(), sending.clone(), parts.owner, written, pace);
         let outside = vec![
-            provider::start(&parts.client, parts.project.clone(), pace.answer.mul_f64(1.5)).await.unwrap(),
-            notifier::start(&parts.client, parts.project.clone()).await.unwrap(),
+            provider::start(provides, parts.project.clone(), pace.answer.mul_f64(1.5)).await.unwrap(),
+            notifier::start(notifies, parts.project.clone()).await.unwrap(),
         ];
-        parts.client.flush().await.unwrap();
+        for client in [provides, notifies, &parts.client] {
+            client.flush().await.unwrap();
+        }
         Self { urls, nats, parts, executor, relay, feed, projectors, sender, sweeper, outside, _hint: hint }
     }
 

@@ -323,6 +323,14 @@ async fn link_of(system: &System, event: &RecordedEvent) -> store::Link {
     store::Link::try_from(&link[..]).unwrap()
 }
 
+/// Publishes an event that the log does not have, behind its last one.
+pub(crate) async fn publish_forged(system: &System, fits_the_chain: bool) {
+    let mut forged = foreseen(system, &crate::harness::receipt("mug", 100)).await;
+    forged.link = Some(if fits_the_chain { link_of(system, &forged).await } else { store::Link([7; 32]) });
+    let subject = subject::event(forged.stream, &forged.event_type);
+    publish(system, subject, js::headers(&forged, 1), forged.payload.to_string()).await;
+}
+
 /// Invariant 27: who may publish, and knows a command's id in advance, publishes its event with another payload.
 #[tokio::test]
 async fn a_forged_message_moves_no_money() {

@@ -4,11 +4,11 @@
 //! They are made from what is right: each place in the body of a right request is replaced by what is wrong there.
 
 use crate::harness::{System, id, order_of};
-use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{Client, HeaderMap, Message, Request};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use serde_json::{Map, Value, json};
+use services::api::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use services::wire::{Code, ErrorBody};
 use services::{command_api, query_api};
 use std::collections::BTreeMap;

@@ -30,6 +30,8 @@ mod linearizable;
 mod long_streams;
 mod losing;
 mod model;
+mod nats_cluster;
+mod nats_doors;
 mod olist;
 mod orders;
 mod payments;

@@ -2,13 +2,12 @@
 //! to run is replaced by its meaning, after it was checked to have that meaning.
 
 use crate::harness::{System, id, order_of, run};
-use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use domain::id::{OrderId, PaymentId, SellerId, ShipmentId};
 use domain::timer::Timer;
 use futures_util::StreamExt;
 use projections::Projection;
 use serde_json::{Value, json};
-use services::api::Service;
+use services::api::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE, Service};
 use services::process::jetstream;
 use services::step::{Outcome, Step};
 use services::{command_api, query_api, subject};

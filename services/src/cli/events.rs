@@ -3,12 +3,11 @@
 use super::{Failure, output, target};
 use crate::codec::{self, CATEGORIES};
 use crate::config::Servers;
-use crate::process::connect_nats;
+use crate::process::hear_hints;
 use crate::search::{Direction, Query, Search};
 use crate::{shutdown, subject};
 use chrono::{DateTime, Utc};
 use domain::Event;
-use futures_util::StreamExt;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use store::connect::{self, Role};
@@ -89,8 +88,7 @@ const PAGE: i64 = 500;
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
     let (Verb::Read(Read { which, .. }) | Verb::Tail(Tail { which, .. })) = &verb;
     let filter = which.filter()?;
-    let urls = target::urls(servers)?;
-    let pool = connect::pool(&urls.database_url, Role::Read, 1)?;
+    let pool = connect::pool(&target::database_url(servers)?, Role::Read, 1)?;
     let log = Log::new(pool.clone(), codec::CATEGORIES);
     match verb {
         Verb::Read(args) => {
@@ -99,7 +97,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
             read(Search::begin(log, pool, query).await?, args.limit, json).await
         }
         Verb::Tail(args) => {
-            let nats = connect_nats(&urls.nats_url, "daybook events tail").await?;
+            let nats = target::connect(servers, "daybook events tail").await?;
             let tailed = tail(&log, &nats, filter, args.from, json);
             tokio::select! {
                 tailed = tailed => tailed,
@@ -129,7 +127,7 @@ async fn tail(
     json: bool,
 ) -> Result<(), Failure> {
     let hints = nats.subscribe(subject::HEAD_HINT).await;
-    let mut hints = hints.map_err(|e| Failure::Unavailable(format!("NATS cannot be used: {e}")))?;
+    let hints = hints.map_err(|e| Failure::Unavailable(format!("NATS cannot be used: {e}")))?;
     let after = match from {
         Some(from) => from - 1,
         None => log.head().await?,
@@ -137,9 +135,7 @@ async fn tail(
     let (grown, hint) = watch::channel(after);
     let mut subscription = log.subscribe(after, filter, hint);
     let hinting = async {
-        while hints.next().await.is_some() {
-            grown.send_modify(|_| {});
-        }
+        hear_hints(hints, grown).await;
         std::future::pending().await
     };
     let printing = async {

@@ -33,11 +33,12 @@ use crate::time_travel::StateAtError;
 use crate::wire::Code;
 use crate::{config, telemetry};
 use clap::{Parser, Subcommand};
+use domain::Fault;
 use std::process::ExitCode;
 
 /// An event-sourced order backend on Postgres and NATS JetStream.
 #[derive(Parser)]
-#[command(name = "daybook", version, after_help = EXIT_CODES)]
+#[command(name = "daybook", version, after_help = after_help())]
 struct Cli {
     #[command(flatten)]
     servers: config::Servers,
@@ -48,11 +49,16 @@ struct Cli {
     verb: Verb,
 }
 
+/// How a verb ends.
 const EXIT_CODES: &str = "\
 Verbs find the servers by DATABASE_URL and NATS_URL, else the `daybook dev` that runs.
 
 Exit codes: 0 done; 1 checked, and it is not as it should be; 2 wrong usage; 3 refused, or not found,
 or the log holds what this build cannot read; 4 a server is missing or does not answer; 5 anything else.";
+
+fn after_help() -> String {
+    format!("{EXIT_CODES}\n\n{}", crate::nats::help().trim_end())
+}
 
 #[derive(Subcommand)]
 enum Verb {
@@ -194,20 +200,22 @@ impl From<serde_json::Error> for Failure {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let quiet = !matches!(cli.verb, Verb::Serve(_) | Verb::Dev(_));
-    telemetry::start(if quiet { "off" } else { "info,async_nats=warn" });
+    telemetry::start(if quiet { "off,daybook::nats=warn" } else { "info,async_nats=warn" });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("daybook: the runtime cannot be started: {e}");
+            output::say(&format!("daybook: the runtime cannot be started: {e}"));
             return ExitCode::from(5);
         }
     };
     match runtime.block_on(run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("daybook: {}", chain(&failure));
+            output::say(&format!("daybook: {}", chain(&failure)));
             if let Failure::Client(ClientError::Refused(body)) = &failure {
-                body.fields.iter().for_each(|fault| eprintln!("  {}: {}", fault.field, fault.expected));
+                let say =
+                    |fault: &Fault| output::say(&output::one_line(&format!("  {}: {}", fault.field, fault.expected)));
+                body.fields.iter().for_each(say);
             }
             ExitCode::from(failure.exit_code())
         }
@@ -215,8 +223,13 @@ pub fn main() -> ExitCode {
 }
 
 /// An error with what brought it about, as far as it does not say so itself.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+fn chain(failure: &Failure) -> String {
+    let mut text = match failure {
+        // Words of a service, and perhaps of whoever it quotes.
+        Failure::Client(error) => output::one_line(&error.to_string()),
+        failure => failure.to_string(),
+    };
+    let error: &dyn std::error::Error = failure;
     let mut cause = error.source();
     while let Some(error) = cause {
         let reason = error.to_string();

@@ -67,12 +67,12 @@ fn parse_only(name: &str) -> Result<Filter, String> {
 }
 
 pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<(), Failure> {
-    let urls = target::urls(servers)?;
-    let read = connect::pool(&urls.database_url, Role::Read, 1)?;
+    let database_url = target::database_url(servers)?;
+    let read = connect::pool(&database_url, Role::Read, 1)?;
     let log = Log::new(read.clone(), codec::CATEGORIES);
     log.identity().await?;
     readable::check(&read).await?;
-    let pool = connect::pool(&urls.database_url, Role::Project, 4)?;
+    let pool = connect::pool(&database_url, Role::Project, 4)?;
     if let Some(name) = &args.into {
         return run_copy(args, name, &log, &pool, json).await;
     }

@@ -23,7 +23,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: &Args, servers: &Servers) -> Result<(), Failure> {
     let mut requested = pin!(shutdown::requested());
-    let urls = target::urls(servers)?;
+    let (database_url, nats) = (target::database_url(servers)?, target::nats(servers)?);
     let roles = if args.roles.is_empty() { Role::ALL.to_vec() } else { args.roles.clone() };
     let pace = Pace {
         answer: Duration::from_secs(args.answer_within),
@@ -31,7 +31,7 @@ pub(super) async fn run(args: &Args, servers: &Servers) -> Result<(), Failure> {
         ..Pace::default()
     };
     let process = tokio::select! {
-        process = Process::start(&urls, &roles, pace) => process?,
+        process = Process::start_on(&database_url, nats, &roles, pace) => process?,
         () = &mut requested => return Ok(()),
     };
     tracing::info!(?roles, "ready");

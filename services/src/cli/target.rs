@@ -3,7 +3,8 @@
 use super::Failure;
 use crate::client::Client;
 use crate::config::{Servers, Urls};
-use crate::process::connect_nats;
+use crate::nats::Nats;
+use crate::process::StartError;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -58,32 +59,50 @@ pub(super) fn dev_dir() -> Result<PathBuf, Failure> {
     Ok(data.ok_or_else(unknown)?.join("daybook/dev"))
 }
 
-/// The servers to use.
-pub(super) fn urls(servers: &Servers) -> Result<Urls, Failure> {
-    match (&servers.database_url, &servers.nats_url) {
-        (Some(database_url), Some(nats_url)) => {
-            Ok(Urls { database_url: database_url.clone(), nats_url: nats_url.clone() })
-        }
-        (None, None) => {
-            let running = DevFile::read(&dev_dir()?).filter(DevFile::is_running);
-            let none = "set DATABASE_URL and NATS_URL, or start `daybook dev` (none is running)";
-            Ok(running.ok_or_else(|| Failure::Unavailable(none.into()))?.urls)
-        }
-        (Some(_), None) => Err(Failure::Usage("DATABASE_URL is set, NATS_URL is not: set both, or neither".into())),
-        (None, Some(_)) => Err(Failure::Usage("NATS_URL is set, DATABASE_URL is not: set both, or neither".into())),
-    }
-}
-
-/// The database to use, for what needs no NATS.
+/// The database to use.
 pub(super) fn database_url(servers: &Servers) -> Result<String, Failure> {
     match &servers.database_url {
         Some(url) => Ok(url.clone()),
-        None => Ok(urls(servers)?.database_url),
+        None if nats_that_is_set(servers)?.is_some() => {
+            Err(Failure::Usage("NATS_URL is set, DATABASE_URL is not: set both, or neither".into()))
+        }
+        None => Ok(running()?.database_url),
     }
+}
+
+/// The NATS to use, and who to be there.
+pub(super) fn nats(servers: &Servers) -> Result<Nats, Failure> {
+    match nats_that_is_set(servers)? {
+        Some(nats) => Ok(nats),
+        None if servers.database_url.is_some() => {
+            Err(Failure::Usage("DATABASE_URL is set, NATS_URL is not: set both, or neither".into()))
+        }
+        None => nats_at(&running()?.nats_url),
+    }
+}
+
+fn nats_that_is_set(servers: &Servers) -> Result<Option<Nats>, Failure> {
+    Nats::from_args(servers.nats_url.as_deref(), &servers.nats).map_err(|e| Failure::Usage(e.to_string()))
+}
+
+/// The NATS at a URL that one of Daybook's own servers has.
+pub(super) fn nats_at(url: &str) -> Result<Nats, Failure> {
+    Nats::at(url).map_err(|e| Failure::Usage(e.to_string()))
+}
+
+/// The servers of the `daybook dev` that runs.
+fn running() -> Result<Urls, Failure> {
+    let running = DevFile::read(&dev_dir()?).filter(DevFile::is_running);
+    let none = "set DATABASE_URL and NATS_URL, or start `daybook dev` (none is running)";
+    Ok(running.ok_or_else(|| Failure::Unavailable(none.into()))?.urls)
+}
+
+/// A connection to NATS, under a name that operators see.
+pub(super) async fn connect(servers: &Servers, name: &str) -> Result<async_nats::Client, Failure> {
+    Ok(nats(servers)?.process.connect(name).await.map_err(StartError::from)?)
 }
 
 /// A client of the APIs, as the person at the command line.
 pub(super) async fn client(servers: &Servers) -> Result<Client, Failure> {
-    let nats = connect_nats(&urls(servers)?.nats_url, "daybook cli").await?;
-    Ok(Client::new(nats, "cli"))
+    Ok(Client::new(connect(servers, "daybook cli").await?, "cli"))
 }

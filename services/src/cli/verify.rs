@@ -2,7 +2,7 @@
 
 use super::{Failure, output, target};
 use crate::config::Servers;
-use crate::process::{connect_nats, jetstream};
+use crate::process::jetstream;
 use crate::replay::{Mode, replay};
 use crate::verify::{Report, VerifyError, verify, verify_books, verify_sample};
 use crate::{codec, readable};
@@ -29,14 +29,14 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<(), Failure> {
-    let urls = target::urls(servers)?;
-    let pool = connect::pool(&urls.database_url, Role::Read, 2)?;
+    let database_url = target::database_url(servers)?;
+    let pool = connect::pool(&database_url, Role::Read, 2)?;
     readable::check(&pool).await?;
     let log = Log::new(pool.clone(), codec::CATEGORIES);
     // A sample of the orders is in Postgres alone.
     let client = match (args.sample, args.books) {
         (Some(_), None) => None,
-        _ => Some(connect_nats(&urls.nats_url, "daybook verify").await?),
+        _ => Some(target::connect(servers, "daybook verify").await?),
     };
     let unavailable = |e: VerifyError| Failure::Unavailable(e.to_string());
     let checked = async || -> Result<Report, Failure> {
@@ -53,7 +53,7 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     let different: Vec<ReadModel> =
         report.checks.iter().filter(|check| !check.agrees()).filter_map(|c| ReadModel::from_name(c.name)).collect();
     if args.repair && !different.is_empty() {
-        let project = connect::pool(&urls.database_url, Role::Project, 4)?;
+        let project = connect::pool(&database_url, Role::Project, 4)?;
         for model in different {
             let replayed =
                 replay(&log, &project, model, Mode::Switch, |_, _| ()).await.map_err(super::replay::failure)?;

@@ -5,13 +5,13 @@ mod verbs;
 
 pub use verbs::*;
 
-use crate::api::{Service, respond};
+use crate::api::{Door, Request, Service, respond};
 use crate::execute::{Envelope, Executor};
 use crate::js::TRACEPARENT;
-use crate::subject;
+use crate::olist::import;
 use crate::wire::{CommandBody, ErrorBody, Reply, parse};
-use async_nats::service::Request;
-use async_nats::{Client, Message};
+use crate::{sender, subject};
+use async_nats::Message;
 use bytestring::ByteString;
 use chrono::Utc;
 
@@ -19,8 +19,8 @@ use chrono::Utc;
 ///
 /// # Errors
 /// When NATS cannot be reached.
-pub async fn start(client: &Client, executor: Executor) -> Result<Service, async_nats::Error> {
-    let mut service = Service::new(client, "daybook-commands", "Daybook's command API").await?;
+pub async fn start(door: impl Into<Door>, executor: Executor) -> Result<Service, async_nats::Error> {
+    let mut service = Service::new(door.into(), "daybook-commands", "Daybook's command API").await?;
     verbs::start_all(&mut service, &executor).await?;
     Ok(service)
 }
@@ -53,6 +53,9 @@ fn envelope<V: Verb>(message: &Message) -> Result<Envelope, ErrorBody> {
     if !(1..=64).contains(&actor.len()) || actor.trim() != actor || actor.contains(char::is_control) {
         return Err(ErrorBody::invalid("actor", "1 to 64 bytes without control characters or blanks at the ends"));
     }
+    if is_reserved(actor) {
+        return Err(ErrorBody::invalid("actor", "a name of yours: this one is the system's own"));
+    }
     let traceparent = message.headers.as_ref().and_then(|h| h.get(TRACEPARENT));
     Ok(Envelope {
         command_id: body.command_id,
@@ -63,6 +66,11 @@ fn envelope<V: Verb>(message: &Message) -> Result<Envelope, ErrorBody> {
         occurred_at: body.occurred_at.unwrap_or_else(Utc::now),
         traceparent: traceparent.map(|t| t.as_str().into()).filter(|t: &ByteString| is_traceparent(t)),
     })
+}
+
+/// Whether the name is one that the system acts under, in whatever case it is written.
+fn is_reserved(actor: &str) -> bool {
+    [sender::ACTOR, import::ACTOR].iter().any(|reserved| reserved.eq_ignore_ascii_case(actor))
 }
 
 /// Version 00 of W3C Trace Context, section 3.2; anything else is not passed on.

@@ -103,11 +103,12 @@ impl Relay {
                 difference => difference,
             };
             let Some(difference) = difference else {
+                let mut config = info.config.clone();
                 if told != Some(server) {
-                    let metadata = js::metadata(identity, server);
-                    let config = stream::Config { metadata, ..info.config.clone() };
-                    self.jetstream.update_stream(config).await.map_err(unanswered)?;
+                    config.metadata = js::metadata(identity, server);
+                    self.jetstream.update_stream(config.clone()).await.map_err(unanswered)?;
                 }
+                self.keep_replicas(&config).await;
                 if epoch::confirmed(&self.pool).await? != Some(server) {
                     epoch::confirm_server(&self.pool).await?;
                 }
@@ -115,6 +116,9 @@ impl Relay {
             };
             if !forced && !self.is_safe(&stream, &info, told, server, &difference).await? {
                 return Err(diverged(&difference.what));
+            }
+            if !forced && !self.mending.may_begin() {
+                return Err(RelayError::Disturbed);
             }
             let next = identity.epoch.max(carried.epoch) + 1;
             // If another relay was faster, it makes the stream anew as well.
@@ -185,9 +189,24 @@ impl Relay {
         let needed = checkpoint::live(&self.pool).await?.into_iter().map(|(_, position)| position).min();
         let first = needed.unwrap_or(head).min(head).max(head - js::WINDOW) + 1;
         tracing::warn!(first, "the stream is missing: it is made anew from this position");
-        let created = self.jetstream.create_stream(js::stream_config(identity, server, first)).await;
-        created.map_err(unanswered)?;
+        let num_replicas = self.replicas.unwrap_or(1);
+        let config = stream::Config { num_replicas, ..js::stream_config(identity, server, first) };
+        self.jetstream.create_stream(config).await.map_err(unanswered)?;
         Ok(None)
+    }
+
+    /// Has the stream kept on as many servers as is set. If it cannot be, it is still of use.
+    async fn keep_replicas(&self, config: &stream::Config) {
+        let Some(num_replicas) = self.replicas.filter(|replicas| *replicas != config.num_replicas) else { return };
+        match self.jetstream.update_stream(stream::Config { num_replicas, ..config.clone() }).await {
+            Ok(_) => tracing::info!(num_replicas, "the stream is kept on another number of servers from now on"),
+            Err(error) => tracing::error!(
+                num_replicas,
+                found = config.num_replicas,
+                %error,
+                "the stream is not kept on as many servers as NATS_REPLICAS says: is the cluster large enough?"
+            ),
+        }
     }
 
     /// Compares what the stream has with the log: all that was not compared before and that a projection may still need.

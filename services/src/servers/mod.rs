@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::ServersError;
 pub use install::{Binaries, Program};
-pub use nats::{Nats, NatsOptions};
+pub use nats::{Configuration, Nats, NatsOptions};
 pub use postgres::{Postgres, PostgresOptions};
 
 use folder::Folder;
@@ -52,7 +52,7 @@ impl Servers {
             None => Folder::temporary(&temp)?,
         };
         let postgres = PostgresOptions { data_dir: folder.path().join("postgres"), durable: options.durable };
-        let nats = NatsOptions { store_dir: folder.path().join("nats"), port: options.nats_port };
+        let nats = NatsOptions { store_dir: folder.path().join("nats"), port: options.nats_port, configuration: None };
         // Not `try_join`: if one fails, the other is ended as a whole and not in the middle of its start.
         let (postgres, nats) =
             tokio::join!(Postgres::start(&binaries, postgres, progress), Nats::start(&binaries, nats, progress));

@@ -1,5 +1,6 @@
 //! A private nats-server with JetStream on a loopback port: started, stopped, killed and started again on the same store.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -21,10 +22,29 @@ const NAME: &str = "nats-server";
 
 #[derive(Debug, Clone)]
 pub struct NatsOptions {
-    /// Created if it does not exist. The configuration and the log lie beside it.
+    /// Created if it does not exist. The log, and a configuration that is empty at each start, lie beside it.
     pub store_dir: PathBuf,
     /// `None` leaves the choice to nats-server, which cannot lose it to another process before it listens.
     pub port: Option<u16>,
+    /// What it is configured with beside what is said here.
+    pub configuration: Option<Configuration>,
+}
+
+/// A file in nats-server's format. Its `listen` and `store_dir` do not count.
+#[derive(Clone)]
+pub struct Configuration {
+    pub file: PathBuf,
+    /// The variables that the file refers to.
+    pub environment: Vec<(String, String)>,
+    /// The user, and the password, that [`Nats::url`] names.
+    pub login: Option<(String, String)>,
+}
+
+/// It holds passwords.
+impl fmt::Debug for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Configuration").field("file", &self.file).finish_non_exhaustive()
+    }
 }
 
 /// Ended when it is dropped, and by the kernel when this process ends.
@@ -32,6 +52,7 @@ pub struct NatsOptions {
 pub struct Nats {
     program: PathBuf,
     store_dir: PathBuf,
+    configuration: Option<Configuration>,
     port: u16,
     server: Server,
 }
@@ -47,19 +68,24 @@ impl Nats {
         folder::create(&store_dir, 0o700)?;
         progress(&format!("starting nats-server {}…", binaries.nats_server.version));
         let program = binaries.nats_server.path.clone();
-        let (server, port) = launch(&program, &store_dir, options.port).await?;
-        Ok(Self { program, store_dir, port, server })
+        let configuration = options.configuration;
+        let (server, port) = launch(&program, &store_dir, configuration.as_ref(), options.port).await?;
+        Ok(Self { program, store_dir, configuration, port, server })
     }
 
     /// Stops it, if it runs, and starts it on the same store and the same port.
     pub async fn restart(&mut self) -> Result<(), ServersError> {
         self.stop().await;
-        (self.server, self.port) = launch(&self.program, &self.store_dir, Some(self.port)).await?;
+        let configuration = self.configuration.as_ref();
+        (self.server, self.port) = launch(&self.program, &self.store_dir, configuration, Some(self.port)).await?;
         Ok(())
     }
 
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        match self.configuration.as_ref().and_then(|configuration| configuration.login.as_ref()) {
+            Some((user, password)) => format!("nats://{user}:{password}@127.0.0.1:{}", self.port),
+            None => format!("nats://127.0.0.1:{}", self.port),
+        }
     }
 
     /// Where it keeps what it stores.
@@ -86,31 +112,35 @@ impl Nats {
     }
 }
 
-/// It runs in its store folder: so no path needs to be quoted, and a later run can tell whether a pid is still its own.
-fn configuration(port: Option<u16>) -> String {
-    let port = port.map_or(-1, i32::from);
-    format!(
-        "# Written by daybook at each start; the paths are relative to the store folder.\n\
-         listen: \"127.0.0.1:{port}\"\n\
-         jetstream {{ store_dir: \".\" }}\n\
-         pid_file: \"nats.pid\"\n\
-         ports_file_dir: \".\"\n"
-    )
-}
-
-async fn launch(program: &Path, store_dir: &Path, port: Option<u16>) -> Result<(Server, u16), ServersError> {
+async fn launch(
+    program: &Path,
+    store_dir: &Path,
+    configuration: Option<&Configuration>,
+    port: Option<u16>,
+) -> Result<(Server, u16), ServersError> {
     // As the kernel reports it for the working folder of a process.
     let store_dir = store_dir.canonicalize().map_err(at("find", store_dir))?;
     process::earlier_ended(NAME, NAME, &store_dir.join("nats.pid"), &store_dir).await?;
-    let config = folder::beside(&store_dir, "conf");
-    fs::write(&config, configuration(port)).map_err(at("write", &config))?;
     // A killed server leaves its ports file; its pid, which is in the name, may come again.
     for file in ports_files(&store_dir, ".ports") {
         fs::remove_file(&file).map_err(at("remove", &file))?;
     }
 
     let mut command = Command::new(program);
-    command.arg("-c").arg(&config).current_dir(&store_dir);
+    // It runs in its store folder: so a later run can tell whether a pid is still its own.
+    command.current_dir(&store_dir).args(["-js", "-a", "127.0.0.1", "-p"]).arg(port.map_or(-1, i32::from).to_string());
+    // Whoever looks at the processes sees whose it is.
+    command.arg("--store_dir").arg(&store_dir).args(["--pid", "nats.pid", "--ports_file_dir", "."]);
+    match configuration {
+        Some(Configuration { file, environment, .. }) => {
+            command.arg("-c").arg(file).envs(environment.iter().map(|(name, value)| (name, value)));
+        }
+        None => {
+            let file = folder::beside(&store_dir, "conf");
+            fs::write(&file, "# Written by daybook at each start.\n").map_err(at("write", &file))?;
+            command.arg("-c").arg(&file);
+        }
+    }
     // SIGKILL, when daybook dies: nobody is left to insist if an orderly end hangs, and the port and the store must be
     // free for the next start. What it acknowledged is in the page cache, and the log in Postgres has it all.
     let mut server = Server::spawn(NAME, command, folder::beside(&store_dir, "log"), Signal::KILL)?;

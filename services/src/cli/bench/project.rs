@@ -67,6 +67,7 @@ async fn projected(parts: &Parts, projections: &[Projection], events: u64) -> Re
             while taken_in < events {
                 match projector.step().await.map_err(|e| Failure::Unavailable(e.to_string()))? {
                     Outcome::Worked(n) => taken_in += n as u64,
+                    Outcome::Again => {}
                     Outcome::Idle => projector.wait().await,
                 }
             }

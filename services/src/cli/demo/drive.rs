@@ -10,9 +10,9 @@ use crate::command_api::{
     ApproveReturn, Cancel, ConfirmDelivery, ConfirmEdit, DenyApproval, Dispatch, GrantApproval, Place, ProposeEdit,
     Receive, ReceiveReturn, RequestReturn, Verb,
 };
-use crate::config::Urls;
 use crate::feed::Feed;
-use crate::process::{connect_nats, jetstream};
+use crate::nats::Nats;
+use crate::process::{StartError, jetstream};
 use crate::{codec, step};
 use domain::id::{OrderId, ReceiptId, ShipmentId};
 use domain::order::{self, CancelReason, PlaceLine, ReceivedLine, ReturnLine, ReturnReason, SellerShipping};
@@ -59,9 +59,9 @@ impl Actor {
     }
 }
 
-pub(super) async fn drive(plan: &Plan, urls: &Urls, clients: u16) -> Result<Driven, Failure> {
-    let log = Log::new(connect::pool(&urls.database_url, Role::Read, 2)?, codec::CATEGORIES);
-    let nats = connect_nats(&urls.nats_url, "daybook demo").await?;
+pub(super) async fn drive(plan: &Plan, database_url: &str, nats: &Nats, clients: u16) -> Result<Driven, Failure> {
+    let log = Log::new(connect::pool(database_url, Role::Read, 2)?, codec::CATEGORIES);
+    let nats = nats.process.connect("daybook demo").await.map_err(StartError::from)?;
     let feed = Feed::new(log.clone(), jetstream(&nats), log.head().await?);
     let latencies = Histogram::new_with_max(PATIENCE.as_micros() as u64, 3)
         .map_err(|e| Failure::Other(format!("no histogram: {e}")))?;

@@ -6,6 +6,7 @@ mod report;
 
 use super::{Failure, dev, migrate, output, target};
 use crate::config::{self, Role, Urls};
+use crate::nats::Nats;
 use crate::olist;
 use crate::policy::Pace;
 use crate::process::Process;
@@ -36,7 +37,7 @@ pub(super) struct Args {
 
 /// Drives so many orders to their end through the services that run there.
 pub(super) async fn play(urls: &Urls, orders: u32) -> Result<(), Failure> {
-    drive::drive(&Plan::seeded(orders, 1), urls, 64).await.map(drop)
+    drive::drive(&Plan::seeded(orders, 1), &urls.database_url, &target::nats_at(&urls.nats_url)?, 64).await.map(drop)
 }
 
 pub(super) async fn run(args: Args, servers: &config::Servers, json: bool) -> Result<(), Failure> {
@@ -47,12 +48,12 @@ pub(super) async fn run(args: Args, servers: &config::Servers, json: bool) -> Re
         }
         None => (Plan::seeded(args.orders, args.seed), None),
     };
-    let play = async |urls: &Urls| -> Result<(), Failure> {
-        let driven = drive::drive(&plan, urls, args.clients).await?;
-        report::of(&plan, sample.as_ref(), urls, &driven).await?.print(json)
+    let play = async |database_url: &str, nats: &Nats| -> Result<(), Failure> {
+        let driven = drive::drive(&plan, database_url, nats, args.clients).await?;
+        report::of(&plan, sample.as_ref(), database_url, nats, &driven).await?.print(json)
     };
     if args.attach {
-        return play(&target::urls(servers)?).await;
+        return play(&target::database_url(servers)?, &target::nats(servers)?).await;
     }
     let mut requested = pin!(shutdown::requested());
     let interrupted = || Failure::Other("interrupted".into());
@@ -65,7 +66,7 @@ pub(super) async fn run(args: Args, servers: &config::Servers, json: bool) -> Re
     let played = async {
         migrate::migrate(&urls.database_url).await?;
         let process = Process::start(&urls, &Role::ALL, Pace::default()).await?;
-        let played = play(&urls).await;
+        let played = play(&urls.database_url, &target::nats_at(&urls.nats_url)?).await;
         process.stop().await;
         played
     };

@@ -3,9 +3,9 @@
 use super::drive::Driven;
 use super::plan::{End, Plan};
 use crate::cli::{Failure, output};
-use crate::config::Urls;
+use crate::nats::Nats;
 use crate::olist;
-use crate::process::{connect_nats, jetstream};
+use crate::process::{StartError, jetstream};
 use crate::provider;
 use crate::verify::{Report as Verified, verify};
 use domain::money::{Amount, Currency};
@@ -101,11 +101,12 @@ struct NotTaken {
 pub(super) async fn of(
     plan: &Plan,
     sample: Option<&olist::Sample>,
-    urls: &Urls,
+    database_url: &str,
+    nats: &Nats,
     driven: &Driven,
 ) -> Result<Report, Failure> {
-    let pool = connect::pool(&urls.database_url, Role::Read, 2)?;
-    let nats = connect_nats(&urls.nats_url, "daybook demo").await?;
+    let pool = connect::pool(database_url, Role::Read, 2)?;
+    let nats = nats.process.connect("daybook demo").await.map_err(StartError::from)?;
     let (events, lag_events) = quiet(&pool).await?;
     let ids: Vec<Uuid> = plan.orders.iter().map(|o| o.id.0).collect();
     let ended = ends(&pool, &ids).await?;

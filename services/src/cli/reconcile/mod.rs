@@ -7,7 +7,7 @@ mod report;
 use super::{Failure, output, target};
 use crate::codec;
 use crate::config::Servers;
-use crate::process::{connect_nats, jetstream};
+use crate::process::{StartError, jetstream};
 use crate::relay::{Reconciled, Relay};
 use serde_json::json;
 use store::Log;
@@ -26,12 +26,12 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     if args.report {
         return report::run(servers, json).await;
     }
-    let urls = target::urls(servers)?;
-    let pool = connect::pool(&urls.database_url, Role::Project, 2)?;
+    let pool = connect::pool(&target::database_url(servers)?, Role::Project, 2)?;
     let log = Log::new(pool.clone(), codec::CATEGORIES);
-    let nats = connect_nats(&urls.nats_url, "daybook reconcile").await?;
+    let nats = target::nats(servers)?;
+    let client = nats.relay.connect("daybook reconcile").await.map_err(StartError::from)?;
     let (_hint, hinted) = watch::channel(0);
-    let mut relay = Relay::new(log, pool, jetstream(&nats), hinted);
+    let mut relay = Relay::new(log, pool, jetstream(&client), hinted).with_replicas(nats.replicas);
     let reconciled = relay.reconcile().await.map_err(|e| Failure::Unavailable(e.to_string()))?;
     let Reconciled { epoch, diverged } = reconciled;
     match (json, diverged) {

@@ -7,7 +7,6 @@ use crate::config::Servers;
 use crate::lost::{Collected, InLog, LostCall, LostNotice, Messages, Reader, word};
 use crate::outside::{AT_ONCE, Provider};
 use crate::policy::Pace;
-use crate::process::connect_nats;
 use crate::provider::bounded;
 use crate::{codec, readable};
 use domain::money::{Amount, Currency};
@@ -34,8 +33,7 @@ const UNSEEN: &str =
     "Events that never reached JetStream are not in this report, and neither is what followed from them.";
 
 pub(super) async fn run(servers: &Servers, json: bool) -> Result<(), Failure> {
-    let urls = target::urls(servers)?;
-    let pool = connect::pool(&urls.database_url, Role::Read, 4)?;
+    let pool = connect::pool(&target::database_url(servers)?, Role::Read, 4)?;
     readable::check(&pool).await?;
     let log = Log::new(pool.clone(), codec::CATEGORIES);
     let epochs = epoch::all(&pool).await?;
@@ -59,7 +57,7 @@ pub(super) async fn run(servers: &Servers, json: bool) -> Result<(), Failure> {
     let answered = if calls.is_empty() {
         vec![]
     } else {
-        let provider = Provider::new(connect_nats(&urls.nats_url, "daybook reconcile").await?, Pace::default().answer);
+        let provider = Provider::new(target::connect(servers, "daybook reconcile").await?, Pace::default().answer);
         ask(&provider, calls).await
     };
     let report = Report { epochs: lost, calls: answered, notices };

@@ -173,13 +173,16 @@ fn append(order_id: OrderId, step: &Step, versions: &mut HashMap<StreamId, Versi
         causation_id: None,
         command_id: command_id(order_id, step),
         fingerprint: Fingerprint::of(told.as_bytes()),
-        actor: history::SOURCE.into(),
+        actor: ACTOR.into(),
         origin: Origin::Import,
         occurred_at: step.occurred_at,
         traceparent: None,
     };
     Append { metadata, streams }
 }
+
+/// The actor of what is imported. No client may call itself so.
+pub(crate) const ACTOR: &str = history::SOURCE;
 
 /// The same for the same step of the same order, in every import. No client's: theirs are of version 7.
 fn command_id(order_id: OrderId, step: &Step) -> Uuid {

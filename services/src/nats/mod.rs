@@ -1,0 +1,14 @@
+//! The doors to NATS: where the servers are and who this process is there (`settings.rs`), the connection
+//! (`connect.rs`), the subjects that answers may go to (`replies.rs`), and what `daybook doctor` asks (`check.rs`).
+
+mod check;
+mod connect;
+mod replies;
+mod seldom;
+mod settings;
+
+pub use check::{Finding, Level, check};
+pub use connect::NatsError;
+pub use replies::Replies;
+pub(crate) use seldom::Seldom;
+pub use settings::{Args, Connection, Login, Nats, Secret, SettingsError, help};
