@@ -20,7 +20,7 @@ use projections::Projection;
 use sqlx::PgPool;
 use std::sync::Arc;
 use std::time::Duration;
-use store::connect::{self, Role as Database};
+use store::connect::{self, Role as Database, Unusable};
 use store::{Appender, Loader, Log, Position, ReadError, checkpoint};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -33,13 +33,24 @@ const STOP: Duration = Duration::from_secs(25);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("Postgres cannot be used: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
+    #[error("Postgres cannot be used: {0}")]
+    Unusable(Unusable),
     #[error("the log cannot be used: {0}. Has `daybook migrate` been run?")]
     Log(#[from] ReadError),
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
     #[error("NATS cannot be reached: {0}")]
     Nats(String),
+}
+
+impl From<sqlx::Error> for StartError {
+    fn from(error: sqlx::Error) -> Self {
+        match Unusable::of(&error) {
+            Some(unusable) => Self::Unusable(unusable.clone()),
+            None => Self::Database(error),
+        }
+    }
 }
 
 impl From<async_nats::ConnectError> for StartError {
@@ -85,13 +96,13 @@ impl Parts {
     /// # Errors
     /// When Postgres or NATS cannot be reached, the database is not Daybook's, or holds what this build cannot read.
     pub async fn connect(urls: &Urls) -> Result<Self, StartError> {
+        for warning in connect::check(&urls.database_url, &[Database::Read]).await? {
+            tracing::warn!("{warning}");
+        }
         let read = connect::pool(&urls.database_url, Database::Read, 16)?;
         let log = Log::new(read.clone(), codec::CATEGORIES);
         log.identity().await?;
         readable::check(&read).await?;
-        if sqlx::query_scalar!("SELECT current_setting('fsync') = 'off'").fetch_one(&read).await?.unwrap_or(false) {
-            tracing::warn!("fsync is off: an acknowledged command is lost if the machine fails");
-        }
         let appender = Appender::start(&urls.database_url)?;
         Ok(Self {
             client: connect_nats(&urls.nats_url, "daybook").await?,
@@ -155,6 +166,8 @@ impl Process {
     /// # Errors
     /// As those of [`Parts::connect`].
     pub async fn start(urls: &Urls, roles: &[Role], pace: Pace) -> Result<Self, StartError> {
+        connect::check_pooler(&urls.database_url).await?;
+        connect::check(&urls.database_url, &Role::databases(roles)).await?;
         let parts = Parts::connect(urls).await?;
         let (loops, stopping, failed) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let start = Loops { loops: &loops, stopping: &stopping, failed: &failed };

@@ -6,12 +6,14 @@
 use crate::batch::{Answers, Batch, Outcome, Waiting};
 use crate::chain::Mark;
 use crate::check::check;
+use crate::connect::Role;
 use crate::connection::{Connection, is_broken};
+use crate::connector::Connector;
 use crate::event_types::Registered;
 use crate::group::{Group, Prepared};
 use crate::history::{History, Seen};
 use crate::known::Known;
-use crate::{Append, AppendError, Appended, Position, Speculation, connect};
+use crate::{Append, AppendError, Appended, Position, Speculation};
 use sqlx::postgres::PgConnection;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -60,12 +62,17 @@ impl Appender {
     /// # Errors
     /// When `url` is no Postgres URL.
     pub fn start(url: &str) -> Result<Self, sqlx::Error> {
-        let options = connect::options(url, connect::Role::Append)?;
+        let connector = Connector::new(url, Some(Role::Append), &[])?;
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (moved, head) = watch::channel(0);
         let (known, registered, history) = (Known::default(), Registered::default(), History::default());
-        let worker =
-            Worker { connection: Connection::new(options), history: history.clone(), known, registered, moved };
+        let worker = Worker {
+            connection: Connection::that_writes(connector),
+            history: history.clone(),
+            known,
+            registered,
+            moved,
+        };
         tokio::spawn(worker.run(jobs));
         Ok(Self { queue, head, history })
     }

@@ -11,6 +11,7 @@ mod choreography;
 mod copying;
 mod crashing;
 mod dead_letters;
+mod doors;
 mod event_types;
 mod evolution;
 mod failover;

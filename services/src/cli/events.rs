@@ -90,7 +90,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
     let (Verb::Read(Read { which, .. }) | Verb::Tail(Tail { which, .. })) = &verb;
     let filter = which.filter()?;
     let urls = target::urls(servers)?;
-    let pool = connect::pool(&urls.database_url, Role::Read, 1)?;
+    let pool = connect::checked_pool(&urls.database_url, Role::Read, 1).await?;
     let log = Log::new(pool.clone(), codec::CATEGORIES);
     match verb {
         Verb::Read(args) => {

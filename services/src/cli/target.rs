@@ -60,10 +60,8 @@ pub(super) fn dev_dir() -> Result<PathBuf, Failure> {
 
 /// The servers to use.
 pub(super) fn urls(servers: &Servers) -> Result<Urls, Failure> {
-    match (&servers.database_url, &servers.nats_url) {
-        (Some(database_url), Some(nats_url)) => {
-            Ok(Urls { database_url: database_url.clone(), nats_url: nats_url.clone() })
-        }
+    match (servers.database_url()?, &servers.nats_url) {
+        (Some(database_url), Some(nats_url)) => Ok(Urls { database_url, nats_url: nats_url.clone() }),
         (None, None) => {
             let running = DevFile::read(&dev_dir()?).filter(DevFile::is_running);
             let none = "set DATABASE_URL and NATS_URL, or start `daybook dev` (none is running)";
@@ -76,8 +74,8 @@ pub(super) fn urls(servers: &Servers) -> Result<Urls, Failure> {
 
 /// The database to use, for what needs no NATS.
 pub(super) fn database_url(servers: &Servers) -> Result<String, Failure> {
-    match &servers.database_url {
-        Some(url) => Ok(url.clone()),
+    match servers.database_url()? {
+        Some(url) => Ok(url),
         None => Ok(urls(servers)?.database_url),
     }
 }

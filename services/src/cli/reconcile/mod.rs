@@ -27,7 +27,7 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
         return report::run(servers, json).await;
     }
     let urls = target::urls(servers)?;
-    let pool = connect::pool(&urls.database_url, Role::Project, 2)?;
+    let pool = connect::checked_pool(&urls.database_url, Role::Project, 2).await?;
     let log = Log::new(pool.clone(), codec::CATEGORIES);
     let nats = connect_nats(&urls.nats_url, "daybook reconcile").await?;
     let (_hint, hinted) = watch::channel(0);

@@ -35,7 +35,7 @@ const UNSEEN: &str =
 
 pub(super) async fn run(servers: &Servers, json: bool) -> Result<(), Failure> {
     let urls = target::urls(servers)?;
-    let pool = connect::pool(&urls.database_url, Role::Read, 4)?;
+    let pool = connect::checked_pool(&urls.database_url, Role::Read, 4).await?;
     readable::check(&pool).await?;
     let log = Log::new(pool.clone(), codec::CATEGORIES);
     let epochs = epoch::all(&pool).await?;

@@ -1,0 +1,39 @@
+//! `daybook doctor`: what is missing or misconfigured, and what to do about it.
+
+use super::{Failure, output, target};
+use crate::config::{Role, Servers};
+use crate::doctor;
+use store::Level;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// What is to run there; everything if not given. Give it several times for several roles.
+    #[arg(long = "role", value_enum)]
+    roles: Vec<Role>,
+}
+
+pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<(), Failure> {
+    let roles = if args.roles.is_empty() { Role::ALL.to_vec() } else { args.roles.clone() };
+    let findings = doctor::postgres(&target::database_url(servers)?, &roles).await;
+    if json {
+        for finding in &findings {
+            output::line(&serde_json::to_string(finding)?);
+        }
+    } else {
+        let row = |finding: &store::Finding| {
+            let level = match finding.level {
+                Level::Ok => "ok",
+                Level::Warning => "warning",
+                Level::Wrong => "wrong",
+            };
+            vec![level.to_owned(), finding.subject.to_owned(), finding.to_string()]
+        };
+        let rows: Vec<Vec<String>> = findings.iter().map(row).collect();
+        output::line(&output::table(&["", "about", "finding"], &rows));
+    }
+    match findings.iter().filter(|finding| finding.is_wrong()).count() {
+        0 => Ok(()),
+        1 => Err(Failure::Differs("something is wrong".into())),
+        wrong => Err(Failure::Differs(format!("{wrong} things are wrong"))),
+    }
+}
