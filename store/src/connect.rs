@@ -172,7 +172,7 @@ pub async fn check(url: &str, roles: &[Role]) -> Result<Vec<Finding>, sqlx::Erro
 /// As those of [`check`].
 pub async fn check_pooler(url: &str) -> Result<(), sqlx::Error> {
     let connector = Connector::new(url, None, &[])?;
-    patiently(async || connector.refuse_unfit_pooler(false).await).await
+    patiently(async || connector.refuse_unfit_pooler().await).await
 }
 
 /// All that there is to say of the server for a session in `role`: all that [`check`] and each connect refuse, and more.

@@ -140,7 +140,7 @@ impl Connector {
             session
         } else {
             // To set it would be no use, or harm others.
-            self.refuse_unfit_pooler(true).await?;
+            self.refuse_unfit_pooler().await?;
             sqlx::raw_sql(AssertSqlSafe(self.set(role))).execute(&mut *connection).await?;
             Session::ask(connection, self.role, &self.settings).await?
         };
@@ -174,23 +174,20 @@ impl Connector {
         .into()
     }
 
-    /// Refuses a pooler that gives each transaction another server connection, if it does not keep prepared statements; and
-    /// also if it does, if the session is `to_be_set`.
-    pub(crate) async fn refuse_unfit_pooler(&self, to_be_set: bool) -> Result<(), sqlx::Error> {
-        let (text, remedy) = match self.pooling.get_or_try_init(|| self.pooling()).await? {
+    /// Refuses a pooler that gives each transaction another server connection: what a session is set to would be set for
+    /// others, and not for it.
+    pub(crate) async fn refuse_unfit_pooler(&self) -> Result<(), sqlx::Error> {
+        let text = match self.pooling.get_or_try_init(|| self.pooling()).await? {
             Pooling::Session => return Ok(()),
-            Pooling::Transaction { prepared: false } => (
+            Pooling::Transaction { prepared: false } => {
                 "the pooler is in transaction mode, and does not keep prepared statements (PgBouncer before 1.21, or with \
-                 max_prepared_statements = 0)",
-                "set pool_mode = session",
-            ),
-            Pooling::Transaction { .. } if to_be_set => (
-                "the pooler is in transaction mode, where a session cannot be set",
-                "set pool_mode = session, or log in as one of the roles that `daybook migrate --logins` makes",
-            ),
-            Pooling::Transaction { .. } => return Ok(()),
+                 max_prepared_statements = 0)"
+            }
+            Pooling::Transaction { prepared: true } => {
+                "the pooler is in transaction mode, where a session cannot be set"
+            }
         };
-        Err(Unusable::Unfit(Finding::wrong("pooler", text, remedy)).into())
+        Err(Unusable::Unfit(Finding::wrong("pooler", text, "set pool_mode = session")).into())
     }
 
     /// On the first host that answers; not set in any way.
