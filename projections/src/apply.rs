@@ -3,8 +3,8 @@
 use crate::parked::Parked;
 use crate::{Batch, Delivered, Projection, Rows, follow_up, timer};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
-use store::Mark;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
+use store::{Failure, Mark};
 
 /// Takes events into a projection's rows, and keeps those of a read model in memory from one batch to the next.
 pub struct Applier {
@@ -129,8 +129,5 @@ async fn begin_of_rows(pool: &PgPool) -> Result<Transaction<'static, Postgres>, 
 
 /// Whether it is the rows that Postgres would not have, and not that it cannot be reached or is busy.
 pub(crate) fn is_about_data(error: &sqlx::Error) -> bool {
-    // PostgreSQL 18, appendix A: data exceptions, integrity constraints, and limits that a row or a value exceeds.
-    let classes = ["22", "23", "54"];
-    let code = error.as_database_error().and_then(|e| e.code());
-    code.is_some_and(|code| classes.iter().any(|class| code.starts_with(class)))
+    Failure::of(error) == Failure::Data
 }

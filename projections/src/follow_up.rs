@@ -172,6 +172,23 @@ pub async fn due(
     Ok((due.collect(), found))
 }
 
+/// Makes due what would wait longer than any retry does: `longest`; what was not tried yet waits for nothing. The clock has gone
+/// back since it was written.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn hasten(pool: &PgPool, longest: Duration) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE daybook.follow_ups SET due_at = clock_timestamp()
+         WHERE state = 'due' AND due_at > statement_timestamp()
+           AND due_at > statement_timestamp() + make_interval(secs => CASE attempts WHEN 0 THEN 0 ELSE $1::float8 END)",
+        longest.as_secs_f64()
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 /// The longest reason that is kept, in characters.
 const MAX_REASON: usize = 500;
 

@@ -18,9 +18,10 @@ pub fn timer_id(event_id: Uuid, timer: &Timer) -> Uuid {
     derive_id(event_id, &[b"timer", timer.kind.as_bytes(), timer.target.as_bytes(), timer.key.as_bytes()])
 }
 
-/// When a timer is due that was set by an event recorded then. Postgres' clock said so, and no other is asked.
-pub fn fires_at(recorded_at: DateTime<Utc>, after_seconds: u32) -> DateTime<Utc> {
-    recorded_at + TimeDelta::seconds(after_seconds.into())
+/// When a timer is due that is counted from then: when its event was recorded, by Postgres' clock; or earlier, if that was in
+/// the future when it was written down.
+pub fn fires_at(counted_from: DateTime<Utc>, after_seconds: u32) -> DateTime<Utc> {
+    counted_from + TimeDelta::seconds(after_seconds.into())
 }
 
 /// Writes what `events` set, and removes what they clear. Imported history does neither.
@@ -91,7 +92,8 @@ struct Rows {
     position: Vec<i64>,
     correlation_id: Vec<Uuid>,
     act: Vec<Json<Act>>,
-    fires_at: Vec<DateTime<Utc>>,
+    recorded_at: Vec<DateTime<Utc>>,
+    after_seconds: Vec<f64>,
 }
 
 impl Rows {
@@ -102,7 +104,8 @@ impl Rows {
         self.position.push(record.position);
         self.correlation_id.push(correlation_id(record.metadata.correlation_id, event));
         self.act.push(Json(act));
-        self.fires_at.push(fires_at(record.recorded_at, after_seconds));
+        self.recorded_at.push(record.recorded_at);
+        self.after_seconds.push(after_seconds.into());
     }
 
     async fn insert(self, transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
@@ -110,12 +113,18 @@ impl Rows {
             return Ok(());
         }
         sqlx::query!(
-            "INSERT INTO daybook.timers (kind, target, key, id, event_id, position, correlation_id, act, fires_at)
-             SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::bigint[], $7::uuid[],
-                                  $8::jsonb[], $9::timestamptz[])
+            "INSERT INTO daybook.timers
+                 (kind, target, key, id, event_id, position, correlation_id, act, counted_from, fires_at)
+             SELECT t.kind, t.target, t.key, t.id, t.event_id, t.position, t.correlation_id, t.act, from_when.counted_from,
+                    from_when.counted_from + make_interval(secs => t.after_seconds)
+             FROM unnest($1::text[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::bigint[], $7::uuid[],
+                         $8::jsonb[], $9::timestamptz[], $10::float8[])
+                  AS t (kind, target, key, id, event_id, position, correlation_id, act, recorded_at, after_seconds)
+             CROSS JOIN LATERAL (SELECT least(t.recorded_at, statement_timestamp()) AS counted_from) AS from_when
              ON CONFLICT ON CONSTRAINT timers_name DO UPDATE
              SET id = excluded.id, event_id = excluded.event_id, position = excluded.position,
-                 correlation_id = excluded.correlation_id, act = excluded.act, fires_at = excluded.fires_at",
+                 correlation_id = excluded.correlation_id, act = excluded.act,
+                 counted_from = excluded.counted_from, fires_at = excluded.fires_at",
             &self.names.kind,
             &self.names.target,
             &self.names.key,
@@ -124,12 +133,31 @@ impl Rows {
             &self.position,
             &self.correlation_id,
             &self.act as &[Json<Act>],
-            &self.fires_at
+            &self.recorded_at,
+            &self.after_seconds
         )
         .execute(transaction)
         .await?;
         Ok(())
     }
+}
+
+/// Counts timers anew, from now, that were counted from a time that is still to come: the clock has gone back since. There are
+/// none unless the log's last stamp is ahead as well.
+///
+/// # Errors
+/// When Postgres fails.
+pub async fn recount(pool: &PgPool) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE daybook.timers
+         SET fires_at = fires_at - make_interval(secs => extract(epoch FROM counted_from - statement_timestamp())::float8),
+             counted_from = statement_timestamp()
+         WHERE counted_from > statement_timestamp()
+           AND (SELECT recorded_at FROM daybook.events ORDER BY position DESC LIMIT 1) > statement_timestamp()"
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 /// Makes follow-ups of up to `limit` timers that are due, the longest due first, and returns how many they were. One

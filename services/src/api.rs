@@ -1,6 +1,7 @@
 //! What the NATS services have in common: endpoints in a queue group, each request handled on its own, one reply shape.
 
 use crate::wire::{Code, ErrorBody};
+use async_nats::client::PublishErrorKind;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{self, NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE, Request, ServiceExt};
 use async_nats::{Client, HeaderMap};
@@ -11,6 +12,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// How many fields at fault an answer names.
+const MAX_FAULTS: usize = 50;
 /// How many requests of an endpoint are handled at once; what comes beyond waits in NATS' client.
 const AT_ONCE: usize = 1024;
 
@@ -90,17 +93,28 @@ pub async fn respond(request: &Request, answer: Result<impl Serialize, ErrorBody
         serde_json::to_vec(&value).map_err(|e| ErrorBody::new(Code::Internal, format!("the answer: {e}")))
     });
     let sent = match answer {
-        Ok(body) => request.respond(Ok(body.into())).await.map_err(|e| e.to_string()),
-        Err(error) => respond_error(request, &error).await,
+        Ok(body) => match request.respond(Ok(body.into())).await {
+            Err(e) if e.kind() == PublishErrorKind::MaxPayloadExceeded => respond_error(request, too_large()).await,
+            sent => sent.map_err(|e| e.to_string()),
+        },
+        Err(error) => respond_error(request, error).await,
     };
     if let Err(error) = sent {
         tracing::warn!(subject = %request.message.subject, error, "an answer could not be sent");
     }
 }
 
+/// NATS carries no message as large as that, and a part of it would be no answer.
+pub(crate) fn too_large() -> ErrorBody {
+    let message = "the answer is larger than NATS' max_payload: ask for less, or have max_payload raised";
+    ErrorBody { recorded: None, ..ErrorBody::new(Code::TooLarge, message) }
+}
+
 /// NATS' own way to answer an error leaves the body empty; this one has the same headers and says more.
-async fn respond_error(request: &Request, error: &ErrorBody) -> Result<(), String> {
-    let body = serde_json::to_vec(error).map_err(|e| e.to_string())?;
+async fn respond_error(request: &Request, mut error: ErrorBody) -> Result<(), String> {
+    // Where all is wrong, there would be more to say than what was sent.
+    error.fields.truncate(MAX_FAULTS);
+    let body = serde_json::to_vec(&error).map_err(|e| e.to_string())?;
     let mut headers = HeaderMap::new();
     // A header is one line.
     headers.insert(NATS_SERVICE_ERROR, error.message.replace(char::is_control, " "));

@@ -14,6 +14,8 @@ use uuid::Uuid;
 
 /// Somewhat longer than a command may take at the service.
 const ANSWER: Duration = Duration::from_secs(15);
+/// As many rows as a reply may have.
+const PAGE: u64 = 500;
 /// How long to wait before a command or a query that can be repeated is repeated.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -34,6 +36,46 @@ impl ClientError {
             Self::Refused(error) => error.retry,
             Self::NoAnswer(_) => true,
             Self::Malformed(_) => false,
+        }
+    }
+}
+
+/// A list, to be asked for page by page.
+pub struct List<'a> {
+    client: &'a Client,
+    verb: &'a str,
+    data: Value,
+    left: u64,
+}
+
+impl List<'_> {
+    /// The next rows; none at its end.
+    ///
+    /// # Errors
+    /// When it is refused, or there is no answer.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Vec<T>, ClientError> {
+        if self.left == 0 {
+            return Ok(vec![]);
+        }
+        self.data["limit"] = self.left.min(PAGE).into();
+        let page = self.client.query::<Vec<T>>(self.verb, self.data.clone(), None).await?;
+        // A page may have fewer rows than were asked for: what it says tells whether there are more.
+        self.left = if page.next.is_some() { self.left.saturating_sub(page.data.len() as u64) } else { 0 };
+        self.data["after"] = page.next.unwrap_or_default();
+        Ok(page.data)
+    }
+
+    /// All rows, in memory.
+    ///
+    /// # Errors
+    /// As those of [`Self::next`].
+    pub async fn all<T: DeserializeOwned>(mut self) -> Result<Vec<T>, ClientError> {
+        let mut rows = Vec::new();
+        loop {
+            match self.next().await? {
+                page if page.is_empty() => return Ok(rows),
+                page => rows.extend(page),
+            }
         }
     }
 }
@@ -92,6 +134,11 @@ impl Client {
     ) -> Result<QueryReply<T>, ClientError> {
         let body = QueryBody { at_least, mark: None, wait_ms: None, data };
         self.request(format!("{}.{verb}", subject::QUERIES), &body).await
+    }
+
+    /// Asks for a list, `order_summary.list` for example, of `limit` rows at most.
+    pub fn list<'a>(&'a self, verb: &'a str, data: Value, limit: u64) -> List<'a> {
+        List { client: self, verb, data, left: limit }
     }
 
     async fn request<T: DeserializeOwned>(&self, subject: String, body: &impl Serialize) -> Result<T, ClientError> {

@@ -17,7 +17,7 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{
-    Append, AppendError, Appended, Appender, Branch, ExpectedVersion, Fingerprint, History, Loader, Log, Mark,
+    Append, AppendError, Appended, Appender, Branch, ExpectedVersion, Failure, Fingerprint, History, Loader, Log, Mark,
     Metadata, Origin, Position, ReadError, RecordedEvent, Speculation, StreamAppend, StreamId, Version,
 };
 use uuid::Uuid;
@@ -72,13 +72,20 @@ pub enum ExecuteError {
     Refused(String),
     #[error("the command may or may not have been recorded: send it again with its id ({0})")]
     Unavailable(String),
+    /// It fails until somebody changes something. It may or may not have been recorded.
+    #[error("{0}")]
+    Broken(String),
     #[error(transparent)]
     Unreadable(#[from] DecodeError),
 }
 
 impl From<ReadError> for ExecuteError {
     fn from(error: ReadError) -> Self {
-        Self::Unavailable(error.to_string())
+        match error.failure() {
+            Failure::Passing => Self::Unavailable(error.to_string()),
+            // What is read is no client's data, but ids that this build has made.
+            Failure::Data | Failure::Permanent => Self::Broken(error.to_string()),
+        }
     }
 }
 
@@ -277,6 +284,8 @@ impl Executor {
                 }
                 AppendError::Refused(why) => return Err(ExecuteError::Refused(why)),
                 AppendError::Unavailable(why) => return Err(ExecuteError::Unavailable(why)),
+                broken @ AppendError::Broken(_) => return Err(ExecuteError::Broken(broken.to_string())),
+                differ @ AppendError::ClocksDiffer(_) => return Err(ExecuteError::Unavailable(differ.to_string())),
             }
         }
         let tries = || AppendError::Unavailable("it was never tried".into());

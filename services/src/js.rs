@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::str::FromStr;
-use store::{Link, LogIdentity, Metadata, Origin, Position, RecordedEvent, Server, Version};
+use store::{Link, LogIdentity, MAX_PAYLOAD, Metadata, Origin, Position, RecordedEvent, Server, Version};
 use uuid::Uuid;
 
 /// All that is known of an event beside its payload, its subject and its trace.
@@ -27,6 +27,12 @@ const TIMELINE_KEY: &str = "daybook_timeline";
 
 /// How many events JetStream keeps: what is older is read from the log.
 pub const WINDOW: i64 = 1_000_000;
+
+/// The most that the headers of an event's message come to, in bytes.
+const MAX_HEADERS: usize = 2048;
+
+/// The largest message that an event can be: NATS must carry it.
+pub const MAX_MESSAGE: usize = MAX_PAYLOAD + MAX_HEADERS;
 
 /// The stream's configuration, to be created with `first_sequence` as the first position that it holds.
 pub fn stream_config(log: LogIdentity, server: Server, first_sequence: Position) -> stream::Config {
@@ -256,5 +262,49 @@ mod unpacked_headers {
             metadata,
             link: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+    use store::{Fingerprint, StreamId};
+
+    /// Every field as long as it can be.
+    #[test]
+    fn the_headers_of_an_event_are_bounded() {
+        let id = Uuid::from_u128(u128::MAX);
+        let longest = "%".repeat(128);
+        let event = RecordedEvent {
+            position: i64::MAX,
+            stream: StreamId { category: codec::CATEGORIES[0], id },
+            version: i64::MAX,
+            event_id: id,
+            event_type: "T".into(),
+            schema_version: i16::MIN,
+            recorded_at: DateTime::<Utc>::MIN_UTC,
+            metadata: Metadata {
+                correlation_id: id,
+                causation_id: Some(id),
+                command_id: id,
+                fingerprint: Fingerprint([255; 16]),
+                actor: longest.as_str().into(),
+                origin: Origin::Import,
+                occurred_at: DateTime::<Utc>::MIN_UTC,
+                traceparent: Some(longest.as_str().into()),
+            },
+            payload: ByteString::from_static("{}").into(),
+            link: Some(Link([255; 32])),
+        };
+        let mut headers = headers(&event, i64::MAX);
+        headers.insert(async_nats::header::NATS_EXPECTED_LAST_SEQUENCE, i64::MAX.to_string());
+        // As they are sent: "name: value" and a line break, after the protocol's line and before an empty one.
+        let lines: usize = headers
+            .iter()
+            .flat_map(|(name, values)| values.iter().map(move |v| (name, v)))
+            .map(|(name, value)| name.to_string().len() + value.as_str().len() + 4)
+            .sum();
+        assert!((800..=MAX_HEADERS).contains(&(lines + 14)), "{lines}");
     }
 }

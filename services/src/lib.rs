@@ -34,6 +34,7 @@ pub mod sender;
 pub mod servers;
 pub mod shutdown;
 pub mod step;
+mod strict;
 pub mod subject;
 pub mod subscription;
 pub mod telemetry;

@@ -2,7 +2,7 @@
 
 use crate::api::{Service, respond};
 use crate::subject;
-use crate::wire::{Code, ErrorBody, parse};
+use crate::wire::{ErrorBody, parse};
 use async_nats::Client;
 use bytes::Bytes;
 use domain::reaction::Notice;
@@ -49,6 +49,6 @@ async fn write_down(pool: &PgPool, body: &Bytes) -> Result<Value, ErrorBody> {
     )
     .execute(pool)
     .await
-    .map_err(|e| ErrorBody::new(Code::Unavailable, format!("the notice cannot be written down: {e}")))?;
+    .map_err(|e| ErrorBody::of_database("the notice cannot be written down", &e))?;
     Ok(json!({}))
 }

@@ -4,6 +4,7 @@
 use domain::reaction::{Act, Operation};
 use domain::{Command, payment, stock};
 use std::time::Duration;
+use store::clock;
 
 /// What becomes of a follow-up that cannot be done at once.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,6 +40,9 @@ const INSIDE: Policy = Policy {
 const OWED: Policy = Policy { refusal_is_parked: true, ..INSIDE };
 
 impl Policy {
+    /// No wait between two attempts is longer, of any.
+    pub const LONGEST: Duration = OUTSIDE.last;
+
     /// The policy of a reaction, told by its act.
     pub fn of(act: &Act) -> Self {
         match act {
@@ -86,18 +90,20 @@ pub(crate) fn decline_is_foreseen(operation: &Operation) -> bool {
     }
 }
 
-/// How long the sender waits for others.
+/// How long the sender waits for others, and how far Postgres' clock may be from this process'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     /// How long the provider or the notifier may take to answer.
     pub answer: Duration,
     /// No wait between two attempts is longer, whatever the policy says.
     pub longest_wait: Duration,
+    /// While they are further apart, nothing is recorded, sent or fired.
+    pub clock_tolerance: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { answer: Duration::from_secs(5), longest_wait: Duration::MAX }
+        Self { answer: Duration::from_secs(5), longest_wait: Duration::MAX, clock_tolerance: clock::TOLERANCE }
     }
 }
 

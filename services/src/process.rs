@@ -12,7 +12,7 @@ use crate::relay::Relay;
 use crate::sender::Sender;
 use crate::step::{Step, run};
 use crate::timers::Sweeper;
-use crate::{codec, command_api, notifier, provider, query_api, subject};
+use crate::{codec, command_api, js, notifier, provider, query_api, subject};
 use async_nats::Client;
 use async_nats::jetstream;
 use futures_util::StreamExt;
@@ -21,7 +21,7 @@ use sqlx::PgPool;
 use std::sync::Arc;
 use std::time::Duration;
 use store::connect::{self, Role as Database, Unusable};
-use store::{Appender, Loader, Log, Position, ReadError, checkpoint};
+use store::{Appender, Loader, Log, Position, ReadError, checkpoint, clock};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,6 +42,12 @@ pub enum StartError {
     Unreadable(#[from] Unreadable),
     #[error("NATS cannot be reached: {0}")]
     Nats(String),
+    /// An event may be recorded that NATS does not carry.
+    #[error(
+        "NATS' max_payload is {is} bytes, and an event's message may have {needed}: set max_payload to {needed} or more in the \
+         configuration of nats-server"
+    )]
+    MaxPayload { is: usize, needed: usize },
 }
 
 impl From<sqlx::Error> for StartError {
@@ -74,6 +80,14 @@ pub async fn connect_nats(url: &str, name: &str) -> Result<Client, StartError> {
     Ok(options.reconnect_delay_callback(|_| Duration::from_millis(250)).connect(url).await?)
 }
 
+/// Whether the server carries whatever event can be recorded.
+fn check_max_payload(client: &Client) -> Result<(), StartError> {
+    match (client.max_payload(), js::MAX_MESSAGE) {
+        (is, needed) if is < needed => Err(StartError::MaxPayload { is, needed }),
+        _ => Ok(()),
+    }
+}
+
 pub fn jetstream(client: &Client) -> jetstream::Context {
     jetstream::new(client.clone())
 }
@@ -96,6 +110,14 @@ impl Parts {
     /// # Errors
     /// When Postgres or NATS cannot be reached, the database is not Daybook's, or holds what this build cannot read.
     pub async fn connect(urls: &Urls) -> Result<Self, StartError> {
+        Self::connect_tolerating(urls, clock::TOLERANCE).await
+    }
+
+    /// The same, where Postgres' clock and this process' may be so far apart.
+    ///
+    /// # Errors
+    /// As those of [`Self::connect`].
+    pub async fn connect_tolerating(urls: &Urls, clock_tolerance: Duration) -> Result<Self, StartError> {
         for warning in connect::check(&urls.database_url, &[Database::Read]).await? {
             tracing::warn!("{warning}");
         }
@@ -103,9 +125,11 @@ impl Parts {
         let log = Log::new(read.clone(), codec::CATEGORIES);
         log.identity().await?;
         readable::check(&read).await?;
-        let appender = Appender::start(&urls.database_url)?;
+        let client = connect_nats(&urls.nats_url, "daybook").await?;
+        check_max_payload(&client)?;
+        let appender = Appender::start_tolerating(&urls.database_url, clock_tolerance)?;
         Ok(Self {
-            client: connect_nats(&urls.nats_url, "daybook").await?,
+            client,
             // One for each projection, and some for sender, sweeper, provider and notifier.
             project: connect::pool(&urls.database_url, Database::Project, Projection::ALL.len() as u32 + 3)?,
             loader: Loader::start(&urls.database_url, FOLD, appender.history())?,
@@ -168,7 +192,7 @@ impl Process {
     pub async fn start(urls: &Urls, roles: &[Role], pace: Pace) -> Result<Self, StartError> {
         connect::check_pooler(&urls.database_url).await?;
         connect::check(&urls.database_url, &Role::databases(roles)).await?;
-        let parts = Parts::connect(urls).await?;
+        let parts = Parts::connect_tolerating(urls, pace.clock_tolerance).await?;
         let (loops, stopping, failed) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let start = Loops { loops: &loops, stopping: &stopping, failed: &failed };
         let has = |role| roles.contains(&role);
@@ -216,7 +240,7 @@ impl Process {
         }
         if has(Role::Sender) {
             let (pool, client) = (parts.project.clone(), parts.client.clone());
-            start.run(Sweeper::new(pool.clone(), written.clone()));
+            start.run(Sweeper::new(pool.clone(), written.clone()).tolerating(pace.clock_tolerance));
             let sender = Sender::new(pool, executor.clone(), client, parts.owner, written, pace);
             start.run(sender);
         }

@@ -109,5 +109,5 @@ async fn perform(pool: &PgPool, verb: &str, request: &Request, late: Duration) {
 }
 
 fn unavailable(error: &sqlx::Error) -> ErrorBody {
-    ErrorBody::new(Code::Unavailable, format!("the provider's books cannot be used: {error}"))
+    ErrorBody::of_database("the provider's books cannot be used", error)
 }

@@ -1,11 +1,12 @@
 //! Queries over NATS request/reply, answered from the read models, the dead letters and what is known of the projections. A
 //! query may name a position to be at.
 
+use crate::api::too_large;
 use crate::api::{Service, respond};
 use crate::codec;
 use crate::health;
 use crate::subject;
-use crate::wire::{Code, ErrorBody, QueryReply, parse, parse_field};
+use crate::wire::{Code, ErrorBody, QueryReply, parse, parse_field, time};
 use async_nats::Client;
 use async_nats::service::Request;
 use chrono::{DateTime, NaiveDate, Utc};
@@ -49,6 +50,7 @@ struct GetOrder {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AfterOrder {
+    #[serde(deserialize_with = "time::required")]
     placed_at: DateTime<Utc>,
     order_id: Uuid,
 }
@@ -88,7 +90,9 @@ struct ListOrders {
     customer_id: Option<Uuid>,
     status: Option<Shown>,
     sku: Option<Sku>,
+    #[serde(default, deserialize_with = "time::optional")]
     placed_from: Option<DateTime<Utc>>,
+    #[serde(default, deserialize_with = "time::optional")]
     placed_before: Option<DateTime<Utc>>,
     currency: Option<Currency>,
     total_at_least: Option<i64>,
@@ -122,7 +126,7 @@ impl ListOrders {
             total_at_least,
             total_at_most,
             after: self.after.map(|a| (a.placed_at, a.order_id)),
-            limit: page(self.limit),
+            limit: one_more(self.limit),
         })
     }
 }
@@ -144,6 +148,7 @@ struct ListStock {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AfterWaiting {
+    #[serde(deserialize_with = "time::required")]
     since: DateTime<Utc>,
     order_id: Uuid,
 }
@@ -173,6 +178,7 @@ struct GetDeadLetter {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AfterDeadLetter {
+    #[serde(deserialize_with = "time::required")]
     since: DateTime<Utc>,
     id: Uuid,
 }
@@ -195,7 +201,9 @@ struct ListDeadLetters {
     projection: Option<String>,
     correlation_id: Option<Uuid>,
     matching: Option<String>,
+    #[serde(default, deserialize_with = "time::optional")]
     since: Option<DateTime<Utc>>,
+    #[serde(default, deserialize_with = "time::optional")]
     until: Option<DateTime<Utc>>,
     after: Option<AfterDeadLetter>,
     limit: Option<i64>,
@@ -223,6 +231,7 @@ struct GetShipment {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AfterShipment {
+    #[serde(deserialize_with = "time::required")]
     planned_at: DateTime<Utc>,
     shipment_id: Uuid,
 }
@@ -248,7 +257,9 @@ struct AfterRevenue {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListRevenue {
+    #[serde(default, deserialize_with = "time::optional_day")]
     from: Option<NaiveDate>,
+    #[serde(default, deserialize_with = "time::optional_day")]
     to: Option<NaiveDate>,
     currency: Option<Currency>,
     after: Option<AfterRevenue>,
@@ -258,7 +269,7 @@ struct ListRevenue {
 impl From<ListRevenue> for revenue::Filter {
     fn from(ListRevenue { from, to, currency, after, limit }: ListRevenue) -> Self {
         let after = after.map(|a| (a.period, a.currency, a.kind));
-        Self { from, to, currency, after, limit: page(limit) }
+        Self { from, to, currency, after, limit: one_more(limit) }
     }
 }
 
@@ -289,6 +300,8 @@ const VERBS: [(&str, Source); 13] = [
 
 const PAGE: i64 = 50;
 const MAX_PAGE: i64 = 500;
+/// What a reply has around the rows of a list, in bytes at most: its position, and where it goes on.
+const AROUND_ROWS: usize = 1024;
 const WAIT: Duration = Duration::from_secs(2);
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// How often the checkpoint is looked at: first, and at last.
@@ -302,11 +315,12 @@ const LAST_LOOK: Duration = Duration::from_millis(50);
 pub async fn start(client: &Client, pool: PgPool) -> Result<Service, async_nats::Error> {
     let mut service = Service::new(client, "daybook-queries", "Daybook's query API").await?;
     for (verb, source) in VERBS {
-        let pool = pool.clone();
+        let (client, pool) = (client.clone(), pool.clone());
         let handle = move |request: Request| {
-            let pool = pool.clone();
+            let (client, pool) = (client.clone(), pool.clone());
             async move {
-                let answer = answer(&pool, verb, source, &request.message.payload);
+                let room = client.max_payload().saturating_sub(AROUND_ROWS);
+                let answer = answer(&pool, verb, source, &request.message.payload, room);
                 let late = |_| Err(ErrorBody::new(Code::Unavailable, "the read models do not answer in time"));
                 let answer = tokio::time::timeout(MAX_WAIT + WAIT, answer).await.unwrap_or_else(late);
                 respond(&request, answer).await;
@@ -317,42 +331,53 @@ pub async fn start(client: &Client, pool: PgPool) -> Result<Service, async_nats:
     Ok(service)
 }
 
-async fn answer(pool: &PgPool, verb: &str, source: Source, body: &[u8]) -> Result<QueryReply<Value>, ErrorBody> {
+/// What is found. A list ends where `room` bytes are full.
+async fn answer(
+    pool: &PgPool,
+    verb: &str,
+    source: Source,
+    body: &[u8],
+    room: usize,
+) -> Result<QueryReply<Value>, ErrorBody> {
     let body: QueryBody = if body.is_empty() { QueryBody::default() } else { parse(body)? };
     let wait = body.wait_ms.map_or(WAIT, Duration::from_millis).min(MAX_WAIT);
     let at_least = body.at_least.max(body.mark.map(|mark| mark.position)).unwrap_or(0);
     // Before it is waited for: a log of another history may never come there.
     has(pool, body.mark).await?;
     let position = wait_for(pool, source, at_least, wait).await?;
-    let data = match verb {
+    let found = match verb {
         "order_summary.get" => {
             let GetOrder { order_id } = data(body.data)?;
-            json!(order_summary::get(pool, order_id).await.map_err(unavailable)?.ok_or_else(not_found)?)
+            Answer::One(json!(order_summary::get(pool, order_id).await.map_err(failed)?.ok_or_else(not_found)?))
         }
         "waiting.list" => {
             let ListWaiting { r#for, longer_than_seconds, after, limit } = data(body.data)?;
             let what = r#for.and_then(|what| json!(what).as_str().map(str::to_owned));
             let after = after.map(|a| (a.since, a.order_id));
             let longer_than_seconds = longer_than_seconds.map(i64::from);
-            let filter = waiting::Filter { what, longer_than_seconds, after, limit: page(limit) };
-            json!(waiting::list(pool, &filter).await.map_err(unavailable)?)
+            let filter = waiting::Filter { what, longer_than_seconds, after, limit: one_more(limit) };
+            let rows = waiting::list(pool, &filter).await.map_err(failed)?;
+            page(rows, limit, room, &["since", "order_id"])?
         }
         "order_summary.list" => {
-            let filter = data::<ListOrders>(body.data)?.filter()?;
-            if filter.sku.is_some() && !order_summary::has_skus(pool).await.map_err(unavailable)? {
+            let list: ListOrders = data(body.data)?;
+            let limit = list.limit;
+            let filter = list.filter()?;
+            if filter.sku.is_some() && !order_summary::has_skus(pool).await.map_err(failed)? {
                 let message =
                     "the rows of order_summary are of a version without SKUs: run `daybook replay order_summary`";
                 return Err(ErrorBody::new(Code::Unavailable, message));
             }
-            json!(order_summary::list(pool, &filter).await.map_err(unavailable)?)
+            let rows = order_summary::list(pool, &filter).await.map_err(failed)?;
+            page(rows, limit, room, &["placed_at", "order_id"])?
         }
         "stock_level.get" => {
             let GetStock { sku } = data(body.data)?;
-            json!(stock_level::get(pool, sku.as_str()).await.map_err(unavailable)?.ok_or_else(not_found)?)
+            Answer::One(json!(stock_level::get(pool, sku.as_str()).await.map_err(failed)?.ok_or_else(not_found)?))
         }
         "dead_letters.get" => {
             let GetDeadLetter { id } = data(body.data)?;
-            json!(dead_letter::get(pool, id).await.map_err(unavailable)?.ok_or_else(not_found)?)
+            Answer::One(json!(dead_letter::get(pool, id).await.map_err(failed)?.ok_or_else(not_found)?))
         }
         "dead_letters.list" => {
             let list: ListDeadLetters = data(body.data)?;
@@ -361,43 +386,89 @@ async fn answer(pool: &PgPool, verb: &str, source: Source, body: &[u8]) -> Resul
             let ids = None;
             let filter =
                 dead_letter::Filter { discarded, ids, reaction, projection, correlation_id, matching, since, until };
-            json!(dead_letter::list(pool, &filter, after, page(list.limit)).await.map_err(unavailable)?)
+            let rows = dead_letter::list(pool, &filter, after, one_more(list.limit)).await.map_err(failed)?;
+            page(rows, list.limit, room, &["since", "id"])?
         }
         "projections.list" => {
             let ListProjections {} = data(body.data)?;
-            json!(health::projections(pool, health::SAMPLE).await.map_err(unavailable)?)
+            Answer::One(json!(health::projections(pool, health::SAMPLE).await.map_err(failed)?))
         }
         "order_history.list" => {
             let ListHistory { order_id, after, limit } = data(body.data)?;
-            let listed = order_history::list(pool, order_id, after.unwrap_or(0), page(limit)).await;
-            json!(listed.map_err(unavailable)?)
+            let rows = order_history::list(pool, order_id, after.unwrap_or(0), one_more(limit)).await;
+            page(rows.map_err(failed)?, limit, room, &["position"])?
         }
         "fulfilment.get" => {
             let GetShipment { shipment_id } = data(body.data)?;
-            json!(fulfilment::get(pool, shipment_id).await.map_err(unavailable)?.ok_or_else(not_found)?)
+            Answer::One(json!(fulfilment::get(pool, shipment_id).await.map_err(failed)?.ok_or_else(not_found)?))
         }
         "fulfilment.list" => {
             let ListShipments { seller_id, status, after, limit } = data(body.data)?;
             let after = after.map(|a| (a.planned_at, a.shipment_id));
-            let filter = fulfilment::Filter { seller_id, status, after, limit: page(limit) };
-            json!(fulfilment::list(pool, &filter).await.map_err(unavailable)?)
+            let filter = fulfilment::Filter { seller_id, status, after, limit: one_more(limit) };
+            let rows = fulfilment::list(pool, &filter).await.map_err(failed)?;
+            page(rows, limit, room, &["planned_at", "shipment_id"])?
         }
         "revenue.by_day" => {
-            let filter = data::<ListRevenue>(body.data)?.into();
-            json!(revenue::by_day(pool, &filter).await.map_err(unavailable)?)
+            let list: ListRevenue = data(body.data)?;
+            let limit = list.limit;
+            let rows = revenue::by_day(pool, &list.into()).await.map_err(failed)?;
+            page(rows, limit, room, &["period", "currency", "kind"])?
         }
         "revenue.by_month" => {
-            let filter = data::<ListRevenue>(body.data)?.into();
-            json!(revenue::by_month(pool, &filter).await.map_err(unavailable)?)
+            let list: ListRevenue = data(body.data)?;
+            let limit = list.limit;
+            let rows = revenue::by_month(pool, &list.into()).await.map_err(failed)?;
+            page(rows, limit, room, &["period", "currency", "kind"])?
         }
         _ => {
             let ListStock { after, limit } = data(body.data)?;
-            json!(stock_level::list(pool, after.as_ref().map(Sku::as_str), page(limit)).await.map_err(unavailable)?)
+            let rows = stock_level::list(pool, after.as_ref().map(Sku::as_str), one_more(limit)).await;
+            page(rows.map_err(failed)?, limit, room, &["sku"])?
         }
     };
     // A log that has it after the rows were read had it when they were.
     has(pool, body.mark).await?;
-    Ok(QueryReply { position, data })
+    Ok(match found {
+        Answer::One(data) => QueryReply { position, data, next: None },
+        Answer::Page { rows, next } => QueryReply { position, data: rows.into(), next },
+    })
+}
+
+/// What a query finds.
+enum Answer {
+    One(Value),
+    Page {
+        rows: Vec<Value>,
+        /// Where the list goes on, if it does.
+        next: Option<Value>,
+    },
+}
+
+/// As many of the rows, of which there is one more than a page may have if the list goes on, as `room` bytes hold. The next page
+/// begins after the fields `cursor` of the last one.
+///
+/// # Errors
+/// `too_large`, if there is no room for the first one.
+fn page(rows: Vec<impl Serialize>, limit: Option<i64>, room: usize, cursor: &[&str]) -> Result<Answer, ErrorBody> {
+    let (found, most) = (rows.len(), page_size(limit) as usize);
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    for row in rows.into_iter().take(most) {
+        let row = json!(row);
+        bytes += row.to_string().len() + 1;
+        if bytes > room {
+            break;
+        }
+        page.push(row);
+    }
+    if page.is_empty() && found > 0 {
+        return Err(too_large());
+    }
+    let next = page.last().filter(|_| page.len() < found).map(|last| match cursor {
+        [field] => last[*field].clone(),
+        fields => fields.iter().map(|field| ((*field).to_owned(), last[*field].clone())).collect(),
+    });
+    Ok(Answer::Page { rows: page, next })
 }
 
 /// Whether the log has the mark.
@@ -410,7 +481,7 @@ async fn has(pool: &PgPool, mark: Option<Mark>) -> Result<(), ErrorBody> {
                            command again, with its id";
             Err(ErrorBody::new(Code::OtherHistory, message))
         }
-        Err(e) => Err(ErrorBody::new(Code::Unavailable, e.to_string())),
+        Err(e) => Err(ErrorBody::of_failure(e.failure(), e.to_string())),
     }
 }
 
@@ -419,7 +490,7 @@ async fn wait_for(pool: &PgPool, source: Source, at_least: Position, wait: Durat
     let deadline = Instant::now() + wait;
     let mut look = FIRST_LOOK;
     loop {
-        let mut live = checkpoint::live(pool).await.map_err(unavailable)?;
+        let mut live = checkpoint::live(pool).await.map_err(failed)?;
         live.retain(|(name, _)| match source {
             Source::One(model) => name == model.name(),
             Source::All => true,
@@ -444,8 +515,13 @@ fn data<T: for<'de> Deserialize<'de>>(data: Value) -> Result<T, ErrorBody> {
     parse_field("data", data)
 }
 
-fn page(limit: Option<i64>) -> i64 {
+fn page_size(limit: Option<i64>) -> i64 {
     limit.unwrap_or(PAGE).clamp(1, MAX_PAGE)
+}
+
+/// One row more than a page has tells whether there is a next one.
+fn one_more(limit: Option<i64>) -> i64 {
+    page_size(limit) + 1
 }
 
 fn not_found() -> ErrorBody {
@@ -453,6 +529,6 @@ fn not_found() -> ErrorBody {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it is what map_err takes")]
-fn unavailable(error: sqlx::Error) -> ErrorBody {
-    ErrorBody::new(Code::Unavailable, format!("the read models cannot be read: {error}"))
+fn failed(error: sqlx::Error) -> ErrorBody {
+    ErrorBody::of_database("the read models cannot be read", &error)
 }

@@ -18,10 +18,11 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::{Client, HeaderMap};
 use history::Compared;
 pub use history::Reconciled;
+use projections::follow_up::storable;
 use sqlx::PgPool;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use store::{Log, LogIdentity, Mark, Page, Position, ReadError, RecordedEvent};
+use store::{Log, LogIdentity, Mark, Page, Position, ReadError, RecordedEvent, distribution};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -33,6 +34,8 @@ const ACKED_AT_ONCE: usize = 100;
 const IN_FLIGHT: usize = 20;
 /// How often the stream is looked at while there is nothing to publish.
 const LOOK: Duration = Duration::from_secs(2);
+/// How often it says how far it is.
+const TELL: Duration = Duration::from_secs(1);
 /// How long to wait for a hint before looking.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -48,6 +51,12 @@ pub enum RelayError {
     JetStream(String),
     #[error("publishing stopped after position {after}: {source}")]
     Publish { after: Position, source: PublishError },
+    #[error(
+        "the event at position {position} needs a message that is larger than NATS' max_payload, {max_payload} bytes: set it \
+         to {} or more in the configuration of nats-server. The relay waits for that",
+        js::MAX_MESSAGE
+    )]
+    TooLarge { position: Position, max_payload: usize },
 }
 
 /// Publishes the log. It needs no lease: two relays do no harm.
@@ -65,6 +74,10 @@ pub struct Relay {
     stores: bool,
     /// Outstanding acknowledgements, oldest first, each with the last position before what it acknowledges.
     in_flight: VecDeque<(Position, PublishAckFuture)>,
+    /// The last position that is known to be stored.
+    stored: Option<Position>,
+    /// When it was last told how far it is.
+    told: Option<Instant>,
     /// The page after the one that was sent last, if that was a full one.
     next_page: Option<JoinHandle<Result<Option<Page>, ReadError>>>,
 }
@@ -102,7 +115,21 @@ impl Relay {
             compared: None,
             stores: false,
             in_flight: VecDeque::new(),
+            stored: None,
+            told: None,
             next_page: None,
+        }
+    }
+
+    /// Tells who looks after it how far it is: every second, and what went wrong.
+    async fn tell(&mut self, error: Option<&RelayError>) {
+        if error.is_none() && self.told.is_some_and(|told| told.elapsed() < TELL) {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let error = error.map(|e| storable(&e.to_string()));
+        if let Err(e) = distribution::tell(&self.pool, self.stored, error.as_deref()).await {
+            tracing::debug!(error = %e, "how far the relay is cannot be written down");
         }
     }
 
@@ -145,7 +172,10 @@ impl Relay {
             for event in others {
                 let (subject, headers) = (subject::event(event.stream, &event.event_type), headers(event, state));
                 let sent = self.client.publish_with_headers(subject, headers, event.payload.clone().into()).await;
-                sent.map_err(|e| RelayError::JetStream(e.to_string()))?;
+                sent.map_err(|e| match e.kind() {
+                    async_nats::client::PublishErrorKind::MaxPayloadExceeded => self.too_large(event),
+                    _ => RelayError::JetStream(e.to_string()),
+                })?;
             }
             if self.in_flight.len() >= IN_FLIGHT {
                 self.acknowledged().await?;
@@ -153,15 +183,24 @@ impl Relay {
             let subject = subject::event(last.stream, &last.event_type);
             let message = PublishMessage::build().headers(headers(last, state)).payload(last.payload.clone().into());
             let sent = self.jetstream.send_publish(subject, message).await;
-            self.in_flight.push_back((after, sent.map_err(|source| RelayError::Publish { after, source })?));
+            let sent = sent.map_err(|source| match source.kind() {
+                PublishErrorKind::MaxPayloadExceeded => self.too_large(last),
+                _ => RelayError::Publish { after, source },
+            })?;
+            self.in_flight.push_back((after, sent));
         }
+    }
+
+    fn too_large(&self, event: &RecordedEvent) -> RelayError {
+        RelayError::TooLarge { position: event.position, max_payload: self.client.max_payload() }
     }
 
     /// Waits for the oldest acknowledgement; says whether there was one to wait for.
     async fn acknowledged(&mut self) -> Result<bool, RelayError> {
         let Some((after, ack)) = self.in_flight.pop_front() else { return Ok(false) };
-        ack.await.map_err(|source| RelayError::Publish { after, source })?;
+        let ack = ack.await.map_err(|source| RelayError::Publish { after, source })?;
         self.stores = true;
+        self.stored = Some(ack.sequence as Position);
         Ok(true)
     }
 
@@ -199,6 +238,18 @@ impl Step for Relay {
     }
 
     async fn step(&mut self) -> Result<Outcome, RelayError> {
+        let stepped = self.try_step().await;
+        self.tell(stepped.as_ref().err()).await;
+        stepped
+    }
+
+    async fn wait(&mut self) {
+        _ = tokio::time::timeout(POLL, self.hint.changed()).await;
+    }
+}
+
+impl Relay {
+    async fn try_step(&mut self) -> Result<Outcome, RelayError> {
         self.hint.mark_unchanged();
         let state = match self.state {
             Some(state) => state,
@@ -233,11 +284,12 @@ impl Step for Relay {
             Err(RelayError::Publish { source, .. }) if source.kind() == PublishErrorKind::WrongLastSequence => {
                 Ok(Outcome::Worked(0))
             }
+            Err(e @ RelayError::TooLarge { .. }) => {
+                // A server tells its limit to who connects, and not when it is changed: so the next step asks anew.
+                _ = self.client.force_reconnect().await;
+                Err(e)
+            }
             Err(e) => Err(e),
         }
-    }
-
-    async fn wait(&mut self) {
-        _ = tokio::time::timeout(POLL, self.hint.changed()).await;
     }
 }

@@ -24,8 +24,8 @@ use sqlx::PgPool;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::Branch;
 use store::lease::{self, Lease};
+use store::{Branch, clock};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -126,6 +126,9 @@ impl Sender {
                 return Ok((due, branch));
             }
         }
+        // What it sends is to be recorded, and no clock that is wrong says what is due.
+        clock::check(&self.pool, self.acts.pace.clock_tolerance).await?;
+        follow_up::hasten(&self.pool, Policy::LONGEST).await?;
         let due = self.due(&ids, None, limit).await?;
         self.looked_for_all = Instant::now();
         Ok(due)
@@ -260,7 +263,10 @@ impl Acts {
                 let next = react_to_rejection(&envelope.command, &rejection);
                 Settlement::Refused { reason: rejection.to_string(), next }
             }
-            Err(e @ (ExecuteError::Conflict(_) | ExecuteError::Unavailable(_))) => self.retry(due, &e.to_string()),
+            // What is broken is not the follow-up.
+            Err(e @ (ExecuteError::Conflict(_) | ExecuteError::Unavailable(_) | ExecuteError::Broken(_))) => {
+                self.retry(due, &e.to_string())
+            }
             Err(e @ (ExecuteError::Refused(_) | ExecuteError::Unreadable(_))) => park(due, e.to_string()),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::time::Duration;
+use store::Alarm;
 use tokio_util::sync::CancellationToken;
 
 /// What a step came to.
@@ -43,9 +44,25 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LAST_DELAY: Duration = Duration::from_secs(5);
 
+/// The last error that was told. What stands still for hours says so once a minute, and not at every try.
+#[derive(Default)]
+struct Told {
+    error: String,
+    alarm: Alarm,
+}
+
+impl Told {
+    fn is_news(&mut self, error: &str) -> bool {
+        if self.error != error {
+            *self = Self { error: error.to_owned(), alarm: Alarm::default() };
+        }
+        self.alarm.rings()
+    }
+}
+
 /// Steps until `shutdown`; the step under way is finished. After an error it waits, longer after each further one.
 pub async fn run(mut looped: impl Step, shutdown: CancellationToken) {
-    let mut delay = FIRST_DELAY;
+    let (mut delay, mut told) = (FIRST_DELAY, Told::default());
     while !shutdown.is_cancelled() {
         let step = tokio::time::timeout(DEADLINE, looped.step()).await;
         let pause = match step.map_err(|_| "no answer in time".to_owned()).and_then(|s| s.map_err(|e| e.to_string())) {
@@ -58,7 +75,9 @@ pub async fn run(mut looped: impl Step, shutdown: CancellationToken) {
                 }
             }
             Err(e) => {
-                tracing::warn!(name = looped.name(), error = %e, "a step failed: trying again");
+                if told.is_news(&e) {
+                    tracing::warn!(name = looped.name(), error = %e, "a step failed: trying again");
+                }
                 let pause = delay;
                 delay = (delay * 2).min(LAST_DELAY);
                 Some(pause)
@@ -73,4 +92,16 @@ pub async fn run(mut looped: impl Step, shutdown: CancellationToken) {
         shutdown.run_until_cancelled(waited).await;
     }
     looped.end().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_again_when_it_is_another_one() {
+        let mut told = Told::default();
+        let news = ["a", "a", "b", "b", "a"].map(|error| told.is_news(error));
+        assert_eq!(news, [true, false, true, false, true]);
+    }
 }

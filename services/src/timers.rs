@@ -5,6 +5,7 @@ use projections::timer;
 use sqlx::PgPool;
 use std::sync::Arc;
 use std::time::Duration;
+use store::clock;
 use tokio::sync::Notify;
 
 /// How many timers become follow-ups at a time.
@@ -16,11 +17,18 @@ pub struct Sweeper {
     pool: PgPool,
     /// The sender is told that there are follow-ups.
     written: Arc<Notify>,
+    clock_tolerance: Duration,
 }
 
 impl Sweeper {
     pub fn new(pool: PgPool, written: Arc<Notify>) -> Self {
-        Self { pool, written }
+        Self { pool, written, clock_tolerance: clock::TOLERANCE }
+    }
+
+    /// The same, where Postgres' clock and this process' may be so far apart.
+    #[must_use]
+    pub fn tolerating(self, clock_tolerance: Duration) -> Self {
+        Self { clock_tolerance, ..self }
     }
 }
 
@@ -32,6 +40,9 @@ impl Step for Sweeper {
     }
 
     async fn step(&mut self) -> Result<Outcome, sqlx::Error> {
+        // A clock that has jumped ahead must not end what has time left.
+        clock::check(&self.pool, self.clock_tolerance).await?;
+        timer::recount(&self.pool).await?;
         match timer::fire(&self.pool, BATCH).await? {
             0 => Ok(Outcome::Idle),
             fired => {

@@ -2,6 +2,7 @@
 //! in `docs/wire.md`.
 
 use crate::execute::{ExecuteError, Outcome};
+use crate::strict::{Checked, Strict};
 use chrono::{DateTime, Utc};
 use domain::Fault;
 use domain::{Rejection, order, shipment, stock};
@@ -9,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::{Value, json};
-use store::{Mark, Position};
+use store::{Failure, Mark, Position};
 use uuid::Uuid;
 
 /// The body of a command: what every command has, and the fields of its verb.
@@ -21,7 +22,7 @@ pub struct CommandBody<T> {
     /// Who asks.
     pub actor: String,
     /// When it happened, if that is not now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "time::optional")]
     pub occurred_at: Option<DateTime<Utc>>,
     pub data: T,
 }
@@ -52,6 +53,9 @@ pub struct StreamVersion {
 pub struct QueryReply<T> {
     pub position: Position,
     pub data: T,
+    /// Of a list that goes on: what `after` is for the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Value>,
 }
 
 /// The body of every error.
@@ -93,7 +97,9 @@ pub enum Code {
     OtherHistory,
     /// The read model has not come to the position that was asked for.
     NotYet,
-    /// A defect of this build or its data.
+    /// The answer is larger than NATS carries.
+    TooLarge,
+    /// A defect of this build, its data or its set-up: somebody has to change something.
     Internal,
 }
 
@@ -106,6 +112,7 @@ impl Code {
             Self::Conflict => 409,
             Self::OtherHistory => 410,
             Self::IdSpent => 412,
+            Self::TooLarge => 413,
             Self::Rejected => 422,
             Self::NotYet => 425,
             Self::Internal => 500,
@@ -120,6 +127,19 @@ impl ErrorBody {
         let unknown = matches!(code, Code::Unavailable | Code::Internal);
         let recorded = (!unknown).then_some(false);
         Self { code, message: message.into(), fields: vec![], retry, recorded, detail: None }
+    }
+
+    /// Postgres has failed, in what is said first.
+    pub fn of_database(what: &str, error: &sqlx::Error) -> Self {
+        Self::of_failure(Failure::of(error), format!("{what}: {error}"))
+    }
+
+    pub(crate) fn of_failure(failure: Failure, message: String) -> Self {
+        match failure {
+            Failure::Passing => Self::new(Code::Unavailable, message),
+            Failure::Data => Self::new(Code::Invalid, message),
+            Failure::Permanent => Self::new(Code::Internal, message),
+        }
     }
 
     pub fn invalid(field: &str, expected: impl Into<String>) -> Self {
@@ -157,7 +177,7 @@ impl From<ExecuteError> for ErrorBody {
             ExecuteError::IdSpent => Self::new(Code::IdSpent, message),
             ExecuteError::Refused(_) => Self::new(Code::Invalid, message),
             ExecuteError::Unavailable(_) => Self::new(Code::Unavailable, message),
-            ExecuteError::Unreadable(_) => Self::new(Code::Internal, message),
+            ExecuteError::Broken(_) | ExecuteError::Unreadable(_) => Self::new(Code::Internal, message),
         }
     }
 }
@@ -181,17 +201,17 @@ fn rejected(rejection: &Rejection, message: String) -> ErrorBody {
 /// `invalid`, with the path of the first field that is wrong and what it should be.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorBody> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|e| malformed("", &e))?;
+    let checked: Checked = serde_path_to_error::deserialize(&mut json).map_err(|e| malformed("", &e))?;
     json.end().map_err(|_| ErrorBody::invalid("body", "one JSON object, and nothing after it"))?;
-    Ok(parsed)
+    serde_path_to_error::deserialize(checked.strict()).map_err(|e| malformed("", &e))
 }
 
-/// The same, of what stands in the field `name`.
+/// The same, of what stands in the field `name` of a body that was parsed.
 ///
 /// # Errors
 /// `invalid`, like [`parse`].
 pub fn parse_field<T: DeserializeOwned>(name: &str, value: Value) -> Result<T, ErrorBody> {
-    serde_path_to_error::deserialize(value).map_err(|e| malformed(name, &e))
+    serde_path_to_error::deserialize(Strict::from(value)).map_err(|e| malformed(name, &e))
 }
 
 /// Tells where it is wrong, and what is expected there; never what was sent, which may be a secret.
@@ -204,14 +224,58 @@ fn malformed(within: &str, error: &serde_path_to_error::Error<serde_json::Error>
         (within, path) => format!("{within}.{path}"),
     };
     let text = error.inner().to_string();
-    // What was sent comes first, and may hold anything; what is expected, and where, comes last.
-    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    // What was sent comes first, and may hold anything; what is expected comes last, and then where, if that is known.
+    let text = match error.inner().line() {
+        0 => &text,
+        _ => text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text),
+    };
     let expected = match error.inner().classify() {
         Category::Data if text.starts_with("UUID parsing failed") => "a UUID",
         Category::Data => text.rsplit_once(", expected ").map_or(text, |(_, expected)| expected),
         Category::Syntax | Category::Eof | Category::Io => "well-formed JSON",
     };
-    ErrorBody::invalid(&path, expected)
+    ErrorBody::invalid(&shown(&path), expected)
+}
+
+/// The longest path of a field that is told, in characters.
+const MAX_PATH: usize = 200;
+
+/// A path for people: the names in it may be anything, of any length.
+fn shown(path: &str) -> String {
+    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    match path.char_indices().nth(MAX_PATH) {
+        Some((end, _)) => path[..end].chars().map(shown).chain(['…']).collect(),
+        None => path.chars().map(shown).collect(),
+    }
+}
+
+/// Times as they are taken from outside: those that Postgres has, and can reckon with.
+pub(crate) mod time {
+    use chrono::{DateTime, Datelike, NaiveDate, Utc};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer};
+    use std::str::FromStr;
+
+    fn parsed<T: FromStr + Datelike, E: Error>(text: &str, expected: &str) -> Result<T, E> {
+        let parsed = text.parse::<T>().ok().filter(|time| (1..=9999).contains(&time.year()));
+        parsed.ok_or_else(|| E::custom(format!("refused, expected {expected}")))
+    }
+
+    pub(crate) fn required<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
+        let expected = "a time of the years 1 to 9999 such as 2026-11-22T08:39:56Z";
+        parsed(&String::deserialize(deserializer)?, expected)
+    }
+
+    pub(crate) fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+        #[derive(Deserialize)]
+        struct Time(#[serde(deserialize_with = "required")] DateTime<Utc>);
+        Ok(Option::<Time>::deserialize(deserializer)?.map(|Time(time)| time))
+    }
+
+    pub(crate) fn optional_day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NaiveDate>, D::Error> {
+        let day = |text: String| parsed(&text, "a day of the years 1 to 9999 such as 2026-11-22");
+        Option::<String>::deserialize(deserializer)?.map(day).transpose()
+    }
 }
 
 #[cfg(test)]
@@ -230,9 +294,9 @@ mod tests {
             (field, expected)
         };
         let told = |field: &str, expected: &str| (field.to_owned(), expected.to_owned());
-        assert_eq!(command(r#""tok_secret""#), told("data", "struct Place"));
+        assert_eq!(command(r#""tok_secret""#), told("data", "a JSON object"));
         assert_eq!(command("{}"), told("data", "missing field `order_id`"));
-        assert_eq!(command(r#""tok_secret, expected tok_secret at line tok_secret""#), told("data", "struct Place"));
+        assert_eq!(command(r#""tok_secret, expected tok_secret at line tok_secret""#), told("data", "a JSON object"));
         assert_eq!(command(r#"{"order_id":"tok_secret"}"#), told("data.order_id", "a UUID"));
         let method = |method: &str| {
             let line = r#"{"sku":"a","seller_id":"00000000-0000-0000-0000-000000000000","quantity":1,"unit_price":1}"#;
@@ -242,9 +306,13 @@ mod tests {
                 "lines":[{line}],"payments":[{{"method":{method},"amount":1}}]}}}}"#
             ))
         };
-        assert_eq!(method(r#""tok_secret""#), told("data.order.payments[0].method", "struct PaymentMethod"));
+        assert_eq!(method(r#""tok_secret""#), told("data.order.payments[0].method", "a JSON object"));
         let token = "data.order.payments[0].method.token";
         assert_eq!(method(r#"{"kind":"card","token":["tok_secret"]}"#), told(token, "a string"));
+        assert_eq!(method(r#"["card","tok_secret"]"#), told("data.order.payments[0].method", "a JSON object"));
+        assert_eq!(method(r#"{"kind":"\u0000"}"#).0, "data.order.payments[0].method.kind");
+        assert_eq!(method(r#"{"kind":"a","kind":"a"}"#), told("data.order.payments[0].method.kind", "each field once"));
+        assert_eq!(method(&format!(r#"{{"{}":1}}"#, "k".repeat(1000))).0.chars().count(), MAX_PATH + 1);
         assert_eq!(method(r#"{"kind":tok_secret}"#), told("data.order.payments[0].method.kind", "well-formed JSON"));
     }
 }

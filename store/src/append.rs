@@ -46,9 +46,15 @@ pub enum AppendError {
     /// written, or the log has gone on from an older state.
     #[error("what it was decided on was not written")]
     DependencyAborted,
+    /// Nothing is stamped while the clocks of this process and of Postgres differ.
+    #[error("nothing is recorded: {0}. Set the clocks of both machines, by NTP for example")]
+    ClocksDiffer(String),
     /// It can never be written as it is.
     #[error("{0}")]
     Refused(String),
+    /// Whether it was written is not known, and it cannot be until somebody changes something: rights, settings, the disk.
+    #[error("the log cannot be written: {0}")]
+    Broken(String),
     /// Whether it was written is not known. The same append may be sent again: it is written once.
     #[error("the log is unavailable: {0}")]
     Unavailable(String),

@@ -13,7 +13,8 @@ use crate::event_types::Registered;
 use crate::group::{Group, Prepared};
 use crate::history::{History, Seen};
 use crate::known::Known;
-use crate::{Append, AppendError, Appended, Position, Speculation};
+use crate::{Alarm, Append, AppendError, Appended, Failure, Position, Speculation, clock};
+use chrono::Utc;
 use sqlx::postgres::PgConnection;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -62,17 +63,20 @@ impl Appender {
     /// # Errors
     /// When `url` is no Postgres URL.
     pub fn start(url: &str) -> Result<Self, sqlx::Error> {
+        Self::start_tolerating(url, clock::TOLERANCE)
+    }
+
+    /// The same, where Postgres' clock and this process' may be so far apart.
+    ///
+    /// # Errors
+    /// As those of [`Self::start`].
+    pub fn start_tolerating(url: &str, tolerance: Duration) -> Result<Self, sqlx::Error> {
         let connector = Connector::new(url, Some(Role::Append), &[])?;
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (moved, head) = watch::channel(0);
         let (known, registered, history) = (Known::default(), Registered::default(), History::default());
-        let worker = Worker {
-            connection: Connection::that_writes(connector),
-            history: history.clone(),
-            known,
-            registered,
-            moved,
-        };
+        let (connection, ahead) = (Connection::that_writes(connector), Alarm::default());
+        let worker = Worker { connection, history: history.clone(), known, registered, moved, tolerance, ahead };
         tokio::spawn(worker.run(jobs));
         Ok(Self { queue, head, history })
     }
@@ -148,6 +152,10 @@ struct Worker {
     known: Known,
     registered: Registered,
     moved: watch::Sender<Position>,
+    /// How far Postgres' clock may be from this process'.
+    tolerance: Duration,
+    /// Somebody is told that stamps are ahead of the clock.
+    ahead: Alarm,
 }
 
 /// What was taken out of the queue, and not begun yet.
@@ -264,7 +272,7 @@ impl Worker {
             Ok(outcomes) => self.settle(batch, &seen, outcomes),
             // What was decided on the other history is aborted by now. The others are written.
             Err(e) if is_other_history(&e) => Box::pin(self.write(batch)).await,
-            Err(e) if is_data_error(&e) && batch.len() > 1 => {
+            Err(e) if Failure::of(&e) == Failure::Data && batch.len() > 1 => {
                 let mut answers = Answers::default();
                 for waiting in batch.into_waiting() {
                     answers.extend(Box::pin(self.write(Batch::of(waiting))).await);
@@ -323,6 +331,13 @@ impl Worker {
             self.known.note(batch.group().appends(), &outcomes, end);
             self.history.advance(seen, end);
         }
+        let stamped = outcomes.iter().flatten().map(|appended| appended.recorded_at).max();
+        let now = Utc::now() + self.tolerance;
+        if let Some(recorded_at) = stamped.filter(|stamped| *stamped > now)
+            && self.ahead.rings()
+        {
+            tracing::error!(%recorded_at, "an earlier event is stamped with the future: what is recorded carries its time on");
+        }
         let last = outcomes.iter().flatten().map(|appended| appended.position).max();
         // The hint goes out before the answers, so that what follows from it is under way.
         last.into_iter().for_each(|last| _ = self.moved.send_replace(last));
@@ -337,10 +352,10 @@ impl Worker {
         check: bool,
     ) -> Result<(Vec<Outcome>, Option<Mark>), sqlx::Error> {
         let vouched_at = self.known.vouches_for(group, &seen.marks).map(|mark| mark.position);
-        let registered = &mut self.registered;
+        let (registered, tolerance) = (&mut self.registered, self.tolerance);
         let called = self.connection.call(async |connection: &mut PgConnection| {
             registered.register(connection, group.appends()).await?;
-            group.call(connection, seen, vouched_at, check).await
+            group.call(connection, seen, vouched_at, check, tolerance).await
         });
         let called = called.await;
         if called.as_ref().is_err_and(is_other_history) {
@@ -359,10 +374,10 @@ impl Worker {
     ) -> Result<Option<(Vec<Outcome>, Option<Mark>)>, sqlx::Error> {
         let vouched = self.known.vouches_for(group, &seen.marks);
         let Some(mark) = vouched.filter(|_| self.known.is_alone() && seen.marks.len() == 1) else { return Ok(None) };
-        let registered = &mut self.registered;
+        let (registered, tolerance) = (&mut self.registered, self.tolerance);
         let called = self.connection.call(async |connection: &mut PgConnection| {
             registered.register(connection, group.appends()).await?;
-            group.call_one(connection, mark).await
+            group.call_one(connection, mark, tolerance).await
         });
         let called = called.await;
         if called.as_ref().is_err_and(|e| violates(e, &["events_position"])) {
@@ -396,10 +411,14 @@ impl Worker {
 }
 
 fn failed(batch: Batch, error: &sqlx::Error) -> Answers {
-    let refused = if is_data_error(error) {
-        AppendError::Refused(format!("the database refused the append: {error}"))
+    let refused = if clock::differ(error) {
+        AppendError::ClocksDiffer(error.as_database_error().map_or_else(String::new, |e| e.message().to_owned()))
     } else {
-        AppendError::Unavailable(error.to_string())
+        match Failure::of(error) {
+            Failure::Data => AppendError::Refused(format!("the database refused the append: {error}")),
+            Failure::Passing => AppendError::Unavailable(error.to_string()),
+            Failure::Permanent => AppendError::Broken(error.to_string()),
+        }
     };
     tracing::warn!(appends = batch.len(), error = %refused, "appends failed");
     batch.refused(&refused)
@@ -417,10 +436,4 @@ fn violates(error: &sqlx::Error, constraints: &[&str]) -> bool {
 /// `append_group` says that the log does not have what this process has seen of it.
 fn is_other_history(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == OTHER_HISTORY)
-}
-
-/// Classes 22 (data), 23 (constraint), 54 (limits): something in the group cannot be written, whenever it is tried.
-fn is_data_error(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|e| e.code());
-    code.is_some_and(|code| ["22", "23", "54"].contains(&&code[..2]))
 }

@@ -4,8 +4,8 @@ use crate::event::NewEvent;
 use crate::{Append, AppendError, ExpectedVersion, Version};
 use chrono::Datelike;
 
-/// The largest payload, in bytes: NATS carries it with its headers in a message of less than 1 MiB.
-const MAX_PAYLOAD: usize = 128 * 1024;
+/// The largest payload of an event, in bytes: NATS carries it with its headers in a message of less than 1 MiB.
+pub const MAX_PAYLOAD: usize = 128 * 1024;
 /// The most events that one append may hold.
 const MAX_EVENTS: usize = 1000;
 /// How deep a payload may be nested: Postgres parses it with a stack.

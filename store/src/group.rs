@@ -8,6 +8,7 @@ use crate::{Append, AppendError, Appended, ExpectedVersion, NewEvent, Position, 
 use chrono::{DateTime, SubsecRound, Utc};
 use sqlx::PgConnection;
 use std::collections::HashMap;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// How many appends one group has at most.
@@ -146,14 +147,16 @@ impl Group {
         self.expect_version.push(version);
     }
 
-    /// One statement, one transaction; refused if the log lacks a mark of `seen`. All claimed versions are known to fit if
-    /// the log ends at `vouched_at`; `check` asks it to look the event ids up first.
+    /// One statement, one transaction; refused if the log lacks a mark of `seen`, or if Postgres' clock and this process'
+    /// differ by more than `tolerance`. All claimed versions are known to fit if the log ends at `vouched_at`; `check` asks it
+    /// to look the event ids up first.
     pub(crate) async fn call(
         &self,
         connection: &mut PgConnection,
         seen: &Seen,
         vouched_at: Option<Position>,
         check: bool,
+        tolerance: Duration,
     ) -> Result<Vec<Row>, sqlx::Error> {
         let (seen_positions, seen_links) = seen.columns();
         let metadata = || self.appends.iter().map(|a| &a.metadata);
@@ -162,7 +165,8 @@ impl Group {
             Row,
             r#"SELECT append, outcome, first_position, group_recorded_at, event_versions, stream, expected_version,
                     actual_version, end_position, end_link AS "end_link: Link"
-             FROM daybook.append_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+             FROM daybook.check_clock($27, $28),
+                  daybook.append_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
                                        $18, $19, $20, $21, $22, $23, $24, $25, $26)"#,
             &self.streams.iter().map(|s| s.category.id).collect::<Vec<_>>(),
             &self.streams.iter().map(|s| s.id).collect::<Vec<_>>(),
@@ -189,7 +193,9 @@ impl Group {
             &seen_positions,
             &seen_links as &[&[u8]],
             vouched_at,
-            check
+            check,
+            Utc::now(),
+            tolerance.as_secs_f64()
         )
         .fetch_all(connection)
         .await
@@ -197,7 +203,12 @@ impl Group {
 
     /// The same for a group of one event, if it is one, whose version is vouched for at the mark `seen`. `None` if it is
     /// none, or the log does not have the mark.
-    pub(crate) async fn call_one(&self, connection: &mut PgConnection, seen: Mark) -> Result<Option<Row>, sqlx::Error> {
+    pub(crate) async fn call_one(
+        &self,
+        connection: &mut PgConnection,
+        seen: Mark,
+        tolerance: Duration,
+    ) -> Result<Option<Row>, sqlx::Error> {
         let ([append], [event_id], [Some(version)], []) =
             (&self.appends[..], &self.event_ids[..], &self.event_version[..], &self.expect_append[..])
         else {
@@ -209,7 +220,8 @@ impl Group {
         let metadata = &append.metadata;
         let written = sqlx::query!(
             r#"SELECT recorded, event_link AS "event_link: Link"
-               FROM daybook.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"#,
+               FROM daybook.check_clock($19, $20),
+                    daybook.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"#,
             seen.position,
             &seen.link.0[..],
             stream.category.id,
@@ -227,7 +239,9 @@ impl Group {
             &*event.event_type,
             event.schema_version,
             &*event.payload,
-            &self.entries
+            &self.entries,
+            Utc::now(),
+            tolerance.as_secs_f64()
         );
         let written = written.fetch_one(connection).await?;
         let position = Some(seen.position + 1);

@@ -5,11 +5,13 @@
 
 use crate::check::check;
 use crate::checkpoint::{self, AdvanceError};
+use crate::clock;
 use crate::connect::{self, Role};
 use crate::event_types;
 use crate::{Append, Chain, ExpectedVersion, Mark, NewEvent, Position, RecordedEvent, StreamAppend};
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, Transaction};
+use std::time::Instant;
 use uuid::Uuid;
 
 /// An import under way. Dropped before it is committed, it leaves nothing.
@@ -23,6 +25,8 @@ pub struct Import {
     has_links: bool,
     /// Of the last event.
     recorded_at: Option<DateTime<Utc>>,
+    /// What Postgres' clock said when it began, and when that was.
+    began: (DateTime<Utc>, Instant),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +36,11 @@ pub enum ImportError {
     /// What was handed over as the event of `position` cannot stand there.
     #[error("what is to be at position {position} cannot be: {why}")]
     Refused { position: Position, why: String },
+    /// The log's stamps never fall: so all that is recorded later, and every timer, would carry its time.
+    #[error(
+        "the event at position {position} was recorded at {recorded_at}, and here it is {now}: it is from the future"
+    )]
+    FromTheFuture { position: Position, recorded_at: DateTime<Utc>, now: DateTime<Utc> },
     #[error("the log cannot be written: {0}")]
     Database(#[from] sqlx::Error),
     #[error(transparent)]
@@ -57,14 +66,18 @@ impl Import {
         .await?;
         // The lock of append_group. The statement after it sees all that its last holder wrote.
         sqlx::query_scalar!("SELECT log_id FROM daybook.log FOR UPDATE").fetch_one(&mut *transaction).await?;
-        let head = sqlx::query_scalar!(r#"SELECT coalesce(max(position), 0) AS "head!" FROM daybook.events"#);
-        match head.fetch_one(&mut *transaction).await? {
+        let found = sqlx::query!(
+            r#"SELECT coalesce(max(position), 0) AS "head!", clock_timestamp() AS "clock!" FROM daybook.events"#
+        );
+        let found = found.fetch_one(&mut *transaction).await?;
+        match found.head {
             0 => Ok(Self {
                 transaction,
                 chain: Chain::after(Mark::GENESIS),
                 open: vec![],
                 has_links: false,
                 recorded_at: None,
+                began: (found.clock, Instant::now()),
             }),
             head => Err(ImportError::NotEmpty(head)),
         }
@@ -181,6 +194,12 @@ impl Import {
         }
         if self.recorded_at.is_some_and(|before| event.recorded_at < before) {
             return refuse("it was recorded before the event that it comes after".to_owned());
+        }
+        // Of a log that is in use, events may arrive that were recorded since this has begun.
+        let (clock, began) = self.began;
+        let now = clock + began.elapsed();
+        if event.recorded_at > now + clock::TOLERANCE {
+            return Err(ImportError::FromTheFuture { position, recorded_at: event.recorded_at, now });
         }
         if let Err(e) = check(&as_append(event)) {
             return refuse(e.to_string());

@@ -18,23 +18,29 @@ pub struct Lease {
 
 /// Takes the lease if it is free, expired or already `owner`'s, and renews it.
 ///
+/// A stored end that is further away than [`DURATION`] is of a clock that has gone back since, or of another server's. Whoever
+/// asks brings it down to that: so another owner has the same time as ever to renew it, and one that is dead keeps nobody
+/// waiting longer than that.
+///
 /// # Errors
 /// When Postgres cannot be asked.
 pub async fn acquire(pool: &PgPool, name: &'static str, owner: Uuid) -> Result<Option<Lease>, sqlx::Error> {
-    let fence = sqlx::query_scalar!(
+    let row = sqlx::query!(
         "INSERT INTO daybook.leases AS lease (name, owner, fence, expires_at)
          VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))
          ON CONFLICT ON CONSTRAINT leases_name DO UPDATE
-         SET owner = $2,
-             fence = lease.fence + (lease.owner <> $2)::int,
+         SET owner = CASE WHEN lease.expires_at < clock_timestamp() THEN $2 ELSE lease.owner END,
+             fence = lease.fence + (lease.expires_at < clock_timestamp() AND lease.owner <> $2)::int,
              expires_at = clock_timestamp() + make_interval(secs => $3)
          WHERE lease.owner = $2 OR lease.expires_at < clock_timestamp()
-         RETURNING fence",
+            OR lease.expires_at > clock_timestamp() + make_interval(secs => $3)
+         RETURNING owner, fence",
         name,
         owner,
         DURATION.as_secs_f64()
     );
-    Ok(fence.fetch_optional(pool).await?.map(|fence| Lease { name, owner, fence }))
+    let ours = row.fetch_optional(pool).await?.filter(|row| row.owner == owner);
+    Ok(ours.map(|row| Lease { name, owner, fence: row.fence }))
 }
 
 /// Raises the fence of a lease that is still held above that of its projection's checkpoint. That can only be higher if its

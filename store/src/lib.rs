@@ -3,19 +3,23 @@
 //! Positions are dense and in commit order, so whoever has seen position P has seen everything up to P. Payloads are
 //! text to this crate; it knows nothing of orders.
 
+mod alarm;
 mod append;
 mod appender;
 mod batch;
 pub mod chain;
 mod check;
 pub mod checkpoint;
+pub mod clock;
 pub mod connect;
 mod connection;
 mod connector;
 mod copy;
+pub mod distribution;
 pub mod epoch;
 mod event;
 pub mod event_types;
+mod failure;
 mod filter;
 mod finding;
 mod group;
@@ -32,10 +36,13 @@ mod speculation;
 mod stream;
 mod subscribe;
 
+pub use alarm::Alarm;
 pub use append::{Append, AppendError, Appended, StreamAppend};
 pub use appender::{Appender, Hold, Submitted};
 pub use chain::{Chain, Digest, Link, Mark};
+pub use check::MAX_PAYLOAD;
 pub use event::{Fingerprint, Metadata, NewEvent, Origin, Payload, RecordedEvent, derive_id, event_id};
+pub use failure::Failure;
 pub use filter::Filter;
 pub use finding::{Finding, Level};
 pub use history::{Branch, Found, History, Seen};

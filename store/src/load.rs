@@ -10,7 +10,7 @@ use crate::connector::Connector;
 use crate::event::Payload;
 use crate::history::{Branch, Found, History, Seen};
 use crate::read::ReadError;
-use crate::{Position, StreamId, Version};
+use crate::{Failure, Position, StreamId, Version};
 use bytestring::ByteString;
 use sqlx::postgres::PgConnection;
 use tokio::sync::{mpsc, oneshot};
@@ -162,9 +162,9 @@ impl Worker {
                 }
             }
             Err(e) => {
-                let error = e.to_string();
+                let (why, failure) = (e.to_string(), Failure::of(&e));
                 for wanted in wanted {
-                    _ = wanted.reply.send(Err(ReadError::NotLoaded(error.clone())));
+                    _ = wanted.reply.send(Err(ReadError::NotLoaded { why: why.clone(), failure }));
                 }
             }
         }

@@ -4,7 +4,7 @@ use crate::chain::{Link, Mark};
 use crate::copy::{COLUMNS, Decoder};
 use crate::event::{Fingerprint, Metadata, Origin, RecordedEvent, event_id};
 use crate::scan::{self, Scan};
-use crate::{Category, Position, StreamId, Version};
+use crate::{Category, Failure, Position, StreamId, Version};
 use bytes::Bytes;
 use bytestring::ByteString;
 use chrono::{DateTime, Utc};
@@ -39,8 +39,8 @@ pub struct Server {
 pub enum ReadError {
     #[error("the log cannot be read: {0}")]
     Database(#[from] sqlx::Error),
-    #[error("the stream cannot be loaded: {0}")]
-    NotLoaded(String),
+    #[error("the stream cannot be loaded: {why}")]
+    NotLoaded { why: String, failure: Failure },
     #[error("the loader has ended")]
     Ended,
     #[error("the log cannot be read: {0}")]
@@ -53,6 +53,19 @@ pub enum ReadError {
     Malformed { position: Position, what: &'static str },
     #[error("the database calls category {id} {stored:?}, this build {expected:?}: it is not this build's database")]
     OtherCategories { id: i16, stored: Option<String>, expected: &'static str },
+}
+
+impl ReadError {
+    /// What somebody can do about it.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Database(e) => Failure::of(e),
+            Self::NotLoaded { failure, .. } => *failure,
+            // The process is ending, or to be started again; what was read before is decided anew.
+            Self::Ended | Self::Task(_) | Self::OtherHistory(_) => Failure::Passing,
+            Self::UnknownCategory { .. } | Self::Malformed { .. } | Self::OtherCategories { .. } => Failure::Permanent,
+        }
+    }
 }
 
 /// An event as the table has it.

@@ -19,7 +19,8 @@ use store::connect::{self, Role};
 use uuid::Uuid;
 
 /// Gives up soon, and tries again at once.
-const IMPATIENT: Pace = Pace { answer: Duration::from_millis(400), longest_wait: Duration::ZERO };
+const IMPATIENT: Pace =
+    Pace { answer: Duration::from_millis(400), longest_wait: Duration::ZERO, clock_tolerance: store::clock::TOLERANCE };
 
 /// Of an order of `mug` by `harness::order_of`, with its shipping.
 const TOTAL: i64 = 1250;

@@ -127,13 +127,13 @@ async fn what_cannot_be_registered_is_not_written() {
     run(&log.url, "REVOKE EXECUTE ON FUNCTION daybook.register_event_types FROM daybook_append").await;
     log.write(ORDER, "Tested", 1).await;
     let refused = log.try_write(&[(ORDER, "Tested", 2)], ExpectedVersion::NoStream).await;
-    assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
+    assert!(matches!(refused, Err(AppendError::Broken(_))), "{refused:?}");
     assert_eq!(log.written().await, [(1, "Tested".to_owned(), 1)]);
     // And the other way round: what then cannot be written has been registered.
     run(&log.url, "GRANT EXECUTE ON FUNCTION daybook.register_event_types TO daybook_append").await;
     run(&log.url, "REVOKE EXECUTE ON FUNCTION daybook.append_group FROM daybook_append").await;
     let refused = log.try_write(&[(ORDER, "Tested", 2)], ExpectedVersion::NoStream).await;
-    assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
+    assert!(matches!(refused, Err(AppendError::Broken(_))), "{refused:?}");
     assert_eq!(log.written().await, [(1, "Tested".to_owned(), 1)]);
     assert_eq!(log.registered().await, [(1, "Tested".to_owned(), 1), (1, "Tested".to_owned(), 2)]);
 }

@@ -283,7 +283,12 @@ impl World {
             Ok(executed) if executed.recorded => self.acknowledged.push((id, executed.position)),
             Ok(_) => {}
             Err(ExecuteError::Rejected(_) | ExecuteError::Conflict(_) | ExecuteError::Unavailable(_)) => {}
-            Err(e @ (ExecuteError::IdSpent | ExecuteError::Refused(_) | ExecuteError::Unreadable(_))) => {
+            Err(
+                e @ (ExecuteError::IdSpent
+                | ExecuteError::Refused(_)
+                | ExecuteError::Broken(_)
+                | ExecuteError::Unreadable(_)),
+            ) => {
                 panic!("{e}: {:?}", self.sent[sent])
             }
         }

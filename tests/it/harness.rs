@@ -116,6 +116,11 @@ pub(crate) async fn start_postgres_on(data_dir: PathBuf) -> Postgres {
     Postgres::start(&shared().await.binaries, options, &|_: &str| {}).await.unwrap()
 }
 
+/// The servers' programs that the tests run.
+pub(crate) async fn binaries() -> Binaries {
+    shared().await.binaries.clone()
+}
+
 /// A program that belongs to the PostgreSQL which the tests run.
 pub(crate) async fn postgres_program(name: &str) -> PathBuf {
     shared().await.binaries.initdb.with_file_name(name)
@@ -357,7 +362,7 @@ pub(crate) async fn open_append(url: &str) -> PgConnection {
         '{1}', ARRAY[gen_random_uuid()], ARRAY[gen_random_uuid()], '{NULL}', ARRAY[gen_random_uuid()],
         ARRAY['\\x00112233445566778899aabbccddeeff'::bytea], '{hung}', '{0}', ARRAY[now()], '{NULL}',
         '{1}', '{1}', '{1}', '{NULL}', ARRAY[gen_random_uuid()], '{Tested}', '{1}', ARRAY['{}'],
-        decode(repeat('00', 40), 'hex'), '{}', '{}', '{}', NULL, NULL, false, false)";
+        decode(repeat('00', 40), 'hex'), '{}', '{}', '{}', '{}', '{}', NULL, false)";
     sqlx::raw_sql(begun).execute(&mut open).await.unwrap();
     open
 }

@@ -20,7 +20,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// Gives up soon, and tries again at once.
-const IMPATIENT: Pace = Pace { answer: Duration::from_millis(400), longest_wait: Duration::ZERO };
+const IMPATIENT: Pace =
+    Pace { answer: Duration::from_millis(400), longest_wait: Duration::ZERO, clock_tolerance: store::clock::TOLERANCE };
 
 /// Two mugs for 22.50, by a card of this token.
 fn paid_by(token: &str) -> PlaceOrder {

@@ -26,7 +26,7 @@ async fn owner(superuser: &PgPool) -> Option<Uuid> {
     Projection::ALL.iter().all(|projection| held.get(projection.name()) == Some(&owner)).then_some(owner)
 }
 
-async fn until_owned_by_another(superuser: &PgPool, before: Option<Uuid>) -> Uuid {
+pub(crate) async fn until_owned_by_another(superuser: &PgPool, before: Option<Uuid>) -> Uuid {
     until("another process has all leases", async || owner(superuser).await.filter(|now| Some(*now) != before)).await
 }
 

@@ -441,7 +441,6 @@ async fn replies_to_an_operator() {
                             '{\"command\": {\"token\": \"tok_secret\"}}', 'parked', 60, 'nobody answers', clock_timestamp()
                      FROM daybook.events WHERE position = 1";
     run(&url, follow_up).await;
-    run(&url, "UPDATE daybook.leases SET expires_at = clock_timestamp() + interval '1 h'").await;
 
     let mut shown = Vec::new();
     let mut show =
@@ -466,6 +465,7 @@ async fn replies_to_an_operator() {
     assert_eq!(next["body"]["data"], json!(letters[1..]));
     show("none was given up", &apis.query("dead_letters.list", json!({ "data": { "discarded": true } })).await);
 
+    run(&url, "UPDATE daybook.leases SET expires_at = clock_timestamp() + interval '5.9 s'").await;
     let mut projections = apis.query("projections.list", json!({})).await;
     let data = projections["body"]["data"].as_array_mut().unwrap();
     assert_eq!(data.len(), Projection::ALL.len());

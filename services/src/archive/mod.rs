@@ -95,6 +95,7 @@ impl From<store::ImportError> for ImportError {
         match error {
             // The first line is position 1.
             store::ImportError::Refused { position, why } => Self::Line { line: position, why },
+            store::ImportError::FromTheFuture { position, .. } => Self::Line { line: position, why: error.to_string() },
             error => Self::Log(error),
         }
     }

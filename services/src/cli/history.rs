@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use store::Position;
 use uuid::Uuid;
 
-pub(super) async fn run(id: Uuid, after: Position, limit: i64, servers: &Servers, json: bool) -> Result<(), Failure> {
+pub(super) async fn run(id: Uuid, after: Position, limit: u64, servers: &Servers, json: bool) -> Result<(), Failure> {
     let client = target::client(servers).await?;
     // An order that does not exist is not found; and not every event says its currency.
     let order = client.query::<OrderSummary>("order_summary.get", json!({ "order_id": id }), None).await?.data;
-    let data = json!({ "order_id": id, "after": after, "limit": limit });
-    let entries = client.query::<Vec<Entry>>("order_history.list", data, None).await?.data;
+    let data = json!({ "order_id": id, "after": after });
+    let entries: Vec<Entry> = client.list("order_history.list", data, limit).all().await?;
     for entry in &entries {
         output::line(&match json {
             true => serde_json::to_string(entry)?,

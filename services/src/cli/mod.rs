@@ -140,9 +140,16 @@ impl Failure {
             Self::Client(ClientError::Refused(body)) => match body.code {
                 Code::Unavailable | Code::NotYet | Code::Conflict => 4,
                 Code::Internal => 5,
-                Code::Rejected | Code::Invalid | Code::IdSpent | Code::NotFound | Code::OtherHistory => 3,
+                Code::Rejected
+                | Code::Invalid
+                | Code::IdSpent
+                | Code::NotFound
+                | Code::OtherHistory
+                | Code::TooLarge => 3,
             },
-            Self::Start(StartError::Unreadable(_) | StartError::Unusable(Unusable::Unfit(_))) => 3,
+            Self::Start(
+                StartError::Unreadable(_) | StartError::MaxPayload { .. } | StartError::Unusable(Unusable::Unfit(_)),
+            ) => 3,
             Self::Client(ClientError::NoAnswer(_)) | Self::Start(_) | Self::Servers(_) | Self::Unavailable(_) => 4,
             Self::Client(ClientError::Malformed(_)) | Self::Other(_) => 5,
         }
@@ -151,7 +158,11 @@ impl Failure {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        Self::Start(error.into())
+        let error = StartError::from(error);
+        match &error {
+            StartError::Database(e) if store::Failure::of(e) != store::Failure::Passing => Self::Other(error.to_string()),
+            _ => Self::Start(error),
+        }
     }
 }
 

@@ -54,8 +54,8 @@ pub(super) enum Verb {
         #[arg(long, default_value_t = 0)]
         after: Position,
         /// How many events at most.
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..=500))]
-        limit: i64,
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=500))]
+        limit: u64,
     },
     /// Show what is different between an order as it was and as it is, or as it was later: field by field.
     Diff {

@@ -6,7 +6,7 @@ use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use domain::id::Sku;
 use domain::money::{Amount, Currency};
 use projections::order_summary::OrderSummary;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 #[derive(clap::Args)]
@@ -40,9 +40,6 @@ pub(super) struct Args {
     limit: u64,
 }
 
-/// As many orders as a reply may have.
-const PAGE: u64 = 500;
-
 /// A time, or the beginning of a day.
 fn time(text: &str) -> Result<DateTime<Utc>, &'static str> {
     let day = text.parse::<NaiveDate>().map(|day| day.and_time(NaiveTime::MIN).and_utc());
@@ -51,34 +48,27 @@ fn time(text: &str) -> Result<DateTime<Utc>, &'static str> {
 
 pub(super) async fn run(args: Args, servers: &Servers, json: bool) -> Result<(), Failure> {
     let client = target::client(servers).await?;
-    let (mut rows, mut after, mut left) = (Vec::new(), Value::Null, args.limit);
-    while left > 0 {
-        let limit = left.min(PAGE);
-        let data = json!({
-            "customer_id": args.customer,
-            "status": args.status,
-            "sku": args.sku,
-            "placed_from": args.placed_from,
-            "placed_before": args.placed_before,
-            "currency": args.currency,
-            "total_at_least": args.total_at_least,
-            "total_at_most": args.total_at_most,
-            "after": after,
-            "limit": limit,
-        });
-        let page = client.query::<Vec<OrderSummary>>("order_summary.list", data, None).await?.data;
+    let filter = json!({
+        "customer_id": args.customer,
+        "status": args.status,
+        "sku": args.sku,
+        "placed_from": args.placed_from,
+        "placed_before": args.placed_before,
+        "currency": args.currency,
+        "total_at_least": args.total_at_least,
+        "total_at_most": args.total_at_most,
+    });
+    let (mut rows, mut list) = (Vec::new(), client.list("order_summary.list", filter, args.limit));
+    loop {
+        let page: Vec<OrderSummary> = list.next().await?;
         for order in &page {
             match json {
                 true => output::line(&serde_json::to_string(order)?),
                 false => rows.push(row(order)),
             }
         }
-        left -= page.len() as u64;
-        match page.last() {
-            Some(last) if page.len() as u64 == limit => {
-                after = json!({ "placed_at": last.placed_at, "order_id": last.order_id });
-            }
-            _ => break,
+        if page.is_empty() {
+            break;
         }
     }
     if !json {

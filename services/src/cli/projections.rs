@@ -3,17 +3,17 @@
 
 use super::{Failure, output, target};
 use crate::config::Servers;
-use crate::health::{self, Health};
+use crate::health::{self, Health, RelayHealth};
 use projections::Projection;
 use serde_json::json;
-use store::checkpoint;
 use store::connect::{self, Role};
+use store::{checkpoint, clock};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
-    /// List how far each projection is, how fast, and what keeps it from being further.
+    /// List how far each projection and the relay are, how fast, and what keeps them from being further.
     List {
-        /// Say which are neither current nor catching up, and exit with 1 if there are such.
+        /// Say which are neither current nor catching up, and what is wrong with the clocks; exit with 1 if anything is.
         #[arg(long)]
         check: bool,
     },
@@ -58,25 +58,35 @@ async fn pause(database_url: &str, projection: Projection, paused: bool, json: b
 async fn list(database_url: &str, check: bool, json: bool) -> Result<(), Failure> {
     let pool = connect::checked_pool(database_url, Role::Read, 1).await?;
     let all = health::projections(&pool, health::SAMPLE).await?;
+    let (relay, clocks) = (health::relay(&pool).await?, clock::findings(&pool, clock::TOLERANCE).await?);
     if json {
         for one in &all {
             output::line(&serde_json::to_string(one)?);
         }
+        output::line(&json!({ "relay": relay }).to_string());
+        for finding in &clocks {
+            output::line(&json!({ "clock": finding.to_string() }).to_string());
+        }
     } else {
-        print(&all);
+        print(&all, &relay);
+        clocks.iter().for_each(|finding| output::line(&finding.to_string()));
     }
-    let ill: Vec<String> = all
+    let mut ill: Vec<String> = all
         .iter()
-        .filter(|one| check && !one.state.is_healthy())
+        .filter(|one| !one.state.is_healthy())
         .map(|one| format!("{} is {}", one.projection, one.state.as_str()))
         .collect();
-    if ill.is_empty() { Ok(()) } else { Err(Failure::Differs(ill.join(", "))) }
+    if !relay.state.is_healthy() {
+        ill.push(format!("the relay is {}", relay.state.as_str()));
+    }
+    ill.extend(clocks.iter().map(ToString::to_string));
+    if !check || ill.is_empty() { Ok(()) } else { Err(Failure::Differs(ill.join(", "))) }
 }
 
-fn print(all: &[Health]) {
+fn print(all: &[Health], relay: &RelayHealth) {
     let headings = ["projection", "position", "behind", "seconds", "a second", "left", "heartbeat", "parked", "state"];
+    let seconds = |of: Option<f64>| of.map_or("-".to_owned(), |seconds| format!("{seconds:.1}"));
     let row = |one: &Health| {
-        let seconds = |of: Option<f64>| of.map_or("-".to_owned(), |seconds| format!("{seconds:.1}"));
         vec![
             one.projection.clone(),
             one.position.to_string(),
@@ -89,7 +99,22 @@ fn print(all: &[Health]) {
             one.state.as_str().to_owned(),
         ]
     };
-    output::line(&output::table(&headings, &all.iter().map(row).collect::<Vec<_>>()));
+    let none = || "-".to_owned();
+    let relay_row = vec![
+        "relay".to_owned(),
+        relay.position.to_string(),
+        relay.lag_events.to_string(),
+        seconds(Some(relay.lag_seconds)),
+        none(),
+        none(),
+        seconds(relay.heartbeat_seconds_ago),
+        none(),
+        relay.state.as_str().to_owned(),
+    ];
+    output::line(&output::table(&headings, &all.iter().map(row).chain([relay_row]).collect::<Vec<_>>()));
+    if let Some(error) = &relay.last_error {
+        output::line(&format!("relay: {error}"));
+    }
     for one in all {
         if let Some(error) = &one.last_error {
             output::line(&format!("{}: {error}", one.projection));

@@ -5,7 +5,7 @@ use crate::config::Servers;
 use chrono::NaiveDate;
 use domain::money::{Amount, Currency};
 use projections::revenue::Revenue;
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -29,31 +29,25 @@ enum Period {
     Month,
 }
 
-/// As many rows as a reply may have.
-const PAGE: usize = 500;
-
 pub(super) async fn run(args: Args, servers: &Servers, json: bool) -> Result<(), Failure> {
     let client = target::client(servers).await?;
     let (verb, heading) = match args.by {
         Period::Day => ("revenue.by_day", "day"),
         Period::Month => ("revenue.by_month", "month"),
     };
-    let (mut rows, mut after) = (Vec::new(), Value::Null);
+    let Args { from, to, currency, .. } = args;
+    let filter = json!({ "from": from, "to": to, "currency": currency });
+    let (mut rows, mut list) = (Vec::new(), client.list(verb, filter, u64::MAX));
     loop {
-        let Args { from, to, currency, .. } = args;
-        let data = json!({ "from": from, "to": to, "currency": currency, "after": after, "limit": PAGE });
-        let page = client.query::<Vec<Revenue>>(verb, data, None).await?.data;
+        let page: Vec<Revenue> = list.next().await?;
         for revenue in &page {
             match json {
                 true => output::line(&serde_json::to_string(revenue)?),
                 false => rows.push(row(revenue)),
             }
         }
-        match page.last() {
-            Some(last) if page.len() == PAGE => {
-                after = json!({ "period": last.period, "currency": last.currency, "kind": last.kind });
-            }
-            _ => break,
+        if page.is_empty() {
+            break;
         }
     }
     if !json {

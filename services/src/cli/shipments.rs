@@ -16,21 +16,21 @@ pub(super) struct Args {
     #[arg(long)]
     status: Option<String>,
     /// How many at most.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=500))]
-    limit: i64,
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=500))]
+    limit: u64,
 }
 
 pub(super) async fn run(args: Args, servers: &Servers, json: bool) -> Result<(), Failure> {
     let client = target::client(servers).await?;
-    let data = json!({ "seller_id": args.seller, "status": args.status, "limit": args.limit });
-    let found = client.query::<Vec<Fulfilment>>("fulfilment.list", data, None).await?;
+    let data = json!({ "seller_id": args.seller, "status": args.status });
+    let found: Vec<Fulfilment> = client.list("fulfilment.list", data, args.limit).all().await?;
     if json {
-        for shipment in &found.data {
+        for shipment in &found {
             output::line(&serde_json::to_string(shipment)?);
         }
         return Ok(());
     }
-    let rows: Vec<Vec<String>> = found.data.iter().map(row).collect();
+    let rows: Vec<Vec<String>> = found.iter().map(row).collect();
     output::line(&output::table(&["shipment", "status", "revision", "pieces", "seller", "planned"], &rows));
     Ok(())
 }

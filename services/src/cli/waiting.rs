@@ -14,21 +14,21 @@ pub(super) struct Args {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..))]
     longer_than: Option<i64>,
     /// How many at most.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=500))]
-    limit: i64,
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=500))]
+    limit: u64,
 }
 
 pub(super) async fn run(args: Args, servers: &Servers, json: bool) -> Result<(), Failure> {
     let client = target::client(servers).await?;
-    let data = json!({ "for": args.what, "longer_than_seconds": args.longer_than, "limit": args.limit });
-    let found = client.query::<Vec<WaitingOrder>>("waiting.list", data, None).await?;
+    let data = json!({ "for": args.what, "longer_than_seconds": args.longer_than });
+    let found: Vec<WaitingOrder> = client.list("waiting.list", data, args.limit).all().await?;
     if json {
-        for order in &found.data {
+        for order in &found {
             output::line(&serde_json::to_string(order)?);
         }
         return Ok(());
     }
-    let rows: Vec<Vec<String>> = found.data.iter().map(row).collect();
+    let rows: Vec<Vec<String>> = found.iter().map(row).collect();
     output::line(&output::table(&["order", "waits for", "since", "trouble"], &rows));
     Ok(())
 }

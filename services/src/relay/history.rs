@@ -130,6 +130,7 @@ impl Relay {
         let last = info.state.last_sequence as Position;
         let mark = self.log.mark_before(last).await?;
         self.compared = Some(Compared { created: created(info), mark });
+        self.stored = Some(last);
         tracing::debug!(position = last, "the relay goes on after this position");
         Ok(State { identity, last, mark, looked: Instant::now() })
     }

@@ -2,6 +2,7 @@
 //! follow-up; and there are no others.
 
 use super::{Check, Live};
+use chrono::{DateTime, Utc};
 use domain::timer::{TimerChange, timers};
 use projections::Recorded;
 use projections::follow_up::correlation_id;
@@ -15,8 +16,17 @@ use uuid::Uuid;
 pub(super) struct Timers {
     live: Option<Live>,
     check: Check,
-    /// What is set and not cleared, with its columns.
-    set: HashMap<(String, Uuid, String), (Uuid, Value)>,
+    /// What is set and not cleared.
+    set: HashMap<(String, Uuid, String), Set>,
+}
+
+/// A timer as its event has set it.
+struct Set {
+    id: Uuid,
+    recorded_at: DateTime<Utc>,
+    after_seconds: u32,
+    /// What does not depend on when its row was written.
+    columns: Value,
 }
 
 impl Timers {
@@ -39,9 +49,9 @@ impl Timers {
                         "position": record.position,
                         "correlation_id": correlation_id(record.metadata.correlation_id, event),
                         "act": { "command": command },
-                        "fires_at": fires_at(record.recorded_at, after_seconds),
                     });
-                    self.set.insert((timer.kind.to_owned(), timer.target, timer.key), (id, columns));
+                    let set = Set { id, recorded_at: record.recorded_at, after_seconds, columns };
+                    self.set.insert((timer.kind.to_owned(), timer.target, timer.key), set);
                 }
                 TimerChange::Clear(timer) => {
                     self.set.remove(&(timer.kind.to_owned(), timer.target, timer.key));
@@ -57,13 +67,15 @@ impl Timers {
         };
         live.report(head, &mut self.check);
         let stored = sqlx::query!(
-            "SELECT kind, target, key, id, event_id, position, correlation_id, act, fires_at FROM daybook.timers
-             ORDER BY kind, target, key"
+            "SELECT kind, target, key, id, event_id, position, correlation_id, act, counted_from, fires_at
+             FROM daybook.timers ORDER BY kind, target, key"
         );
         for row in stored.fetch_all(&mut *snapshot).await? {
             self.check.checked += 1;
             let name = format!("{} of {} {}", row.kind, row.target, row.key);
-            let Some((_, set)) = self.set.remove(&(row.kind, row.target, row.key)) else {
+            let Some(Set { recorded_at, after_seconds, columns: set, .. }) =
+                self.set.remove(&(row.kind, row.target, row.key))
+            else {
                 self.check.differs(|| format!("{name} is there, but no event has set it, or one has cleared it"));
                 continue;
             };
@@ -73,19 +85,23 @@ impl Timers {
                 "position": row.position,
                 "correlation_id": row.correlation_id,
                 "act": row.act,
-                "fires_at": row.fires_at,
             });
-            for column in ["id", "event_id", "position", "correlation_id", "act", "fires_at"] {
+            // From when its event was recorded, or from an earlier time, if that was ahead of the clock.
+            let counted_from = row.counted_from.unwrap_or(recorded_at);
+            if counted_from > recorded_at || row.fires_at != fires_at(counted_from, after_seconds) {
+                self.check.differs(|| format!("{name}: fires_at is not what position {} has set", set["position"]));
+            }
+            for column in ["id", "event_id", "position", "correlation_id", "act"] {
                 if stored[column] != set[column] {
                     let position = &set["position"];
                     self.check.differs(|| format!("{name}: {column} is not what position {position} has set"));
                 }
             }
         }
-        let gone: Vec<Uuid> = self.set.values().map(|(id, _)| *id).collect();
+        let gone: Vec<Uuid> = self.set.values().map(|set| set.id).collect();
         let fired = sqlx::query_scalar!("SELECT id FROM daybook.follow_ups WHERE id = ANY($1)", &gone);
         let fired: HashSet<Uuid> = fired.fetch_all(snapshot).await?.into_iter().collect();
-        for ((kind, target, key), (id, set)) in self.set {
+        for ((kind, target, key), Set { id, columns: set, .. }) in self.set {
             self.check.checked += 1;
             if !fired.contains(&id) {
                 let position = &set["position"];

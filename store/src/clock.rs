@@ -1,0 +1,79 @@
+//! Clocks: this process' against Postgres', and Postgres' against what is stamped already.
+//!
+//! Postgres' clock stamps, and times leases, timers and retries. So nothing is recorded while it and the process' clock
+//! differ: one of them is wrong, and nobody knows which. What was stamped before by a clock that was ahead is carried on, for
+//! stamps never fall.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::{PgExecutor, PgPool};
+use std::time::Duration;
+
+/// How far the clocks of Postgres and of a process may be apart, unless it is told otherwise.
+pub const TOLERANCE: Duration = Duration::from_secs(5);
+
+/// The SQLSTATE of `check_clock`.
+const CLOCKS_DIFFER: &str = "YH002";
+
+/// Whether the clocks agree.
+///
+/// # Errors
+/// When they do not (see [`differ`]), or Postgres cannot be asked.
+pub async fn check(on: impl PgExecutor<'_>, tolerance: Duration) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT daybook.check_clock($1, $2)", Utc::now(), tolerance.as_secs_f64()).execute(on).await?;
+    Ok(())
+}
+
+/// Whether it is for the clocks that a statement was refused.
+pub fn differ(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == CLOCKS_DIFFER)
+}
+
+/// What somebody has to see to.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Finding {
+    #[error(
+        "Postgres' clock is {} that of this machine: nothing is recorded and no timer fires until they agree. Set the \
+         clocks of both, by NTP for example", apart(*ahead)
+    )]
+    ClocksDiffer {
+        /// By how much Postgres' clock is ahead; negative if it is behind.
+        ahead: TimeDelta,
+    },
+    #[error(
+        "the last event is stamped {recorded_at}, which is {} Postgres' clock: what is recorded carries that time on until \
+         the clock has come there. If the clock is wrong, set it, by NTP for example", apart(*ahead)
+    )]
+    StampAhead { recorded_at: DateTime<Utc>, ahead: TimeDelta },
+}
+
+fn apart(ahead: TimeDelta) -> String {
+    let seconds = ahead.as_seconds_f64();
+    format!("{:.1} s {}", seconds.abs(), if seconds > 0.0 { "ahead of" } else { "behind" })
+}
+
+/// What is wrong with the clocks, as seen from here.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub async fn findings(pool: &PgPool, tolerance: Duration) -> Result<Vec<Finding>, sqlx::Error> {
+    let tolerance = TimeDelta::from_std(tolerance).unwrap_or(TimeDelta::MAX);
+    // So that it is only the way there and back that is measured.
+    let mut connection = pool.acquire().await?;
+    let before = Utc::now();
+    let told = sqlx::query!(
+        r#"SELECT clock_timestamp() AS "clock!",
+                  (SELECT recorded_at FROM daybook.events ORDER BY position DESC LIMIT 1) AS last"#
+    );
+    let told = told.fetch_one(&mut *connection).await?;
+    let after = Utc::now();
+    // It was read somewhere in between.
+    let ahead = told.clock - told.clock.clamp(before.min(after), after.max(before));
+    let mut findings = Vec::new();
+    if ahead.abs() > tolerance {
+        findings.push(Finding::ClocksDiffer { ahead });
+    }
+    if let Some(recorded_at) = told.last.filter(|last| *last - told.clock > tolerance) {
+        findings.push(Finding::StampAhead { recorded_at, ahead: recorded_at - told.clock });
+    }
+    Ok(findings)
+}
