@@ -160,7 +160,9 @@ impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         let error = StartError::from(error);
         match &error {
-            StartError::Database(e) if store::Failure::of(e) != store::Failure::Passing => Self::Other(error.to_string()),
+            StartError::Database(e) if store::Failure::of(e) != store::Failure::Passing => {
+                Self::Other(error.to_string())
+            }
             _ => Self::Start(error),
         }
     }
