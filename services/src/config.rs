@@ -3,19 +3,62 @@
 use crate::nats;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
+use std::path::{Path, PathBuf};
+use store::connect::{Role as Database, with_hosts};
 
 /// Where the servers are.
 #[derive(Clone, Args)]
 pub struct Servers {
-    /// Postgres, as postgresql://user@host/database.
+    /// Postgres, as postgresql://user@host/database. Several hosts may be given, with commas: the one that takes writes is found.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, help_heading = "Global options")]
-    pub database_url: Option<String>,
+    database_url: Option<String>,
+    /// The hosts of Postgres, in place of those of the URL: host:port,host:port, or folders of unix sockets.
+    #[arg(long, env = "DATABASE_HOSTS", global = true, help_heading = "Global options", value_name = "HOSTS")]
+    database_hosts: Option<String>,
+    /// A file that holds the password for Postgres. PGPASSFILE and PGPASSWORD are used, too.
+    #[arg(long, env = "DATABASE_PASSWORD_FILE", global = true, help_heading = "Global options", value_name = "FILE")]
+    database_password_file: Option<PathBuf>,
     /// NATS with JetStream, as nats://host:4222.
     #[arg(long, env = "NATS_URL", hide_env_values = true, global = true, help_heading = "Global options")]
     pub nats_url: Option<String>,
     #[command(flatten)]
     pub nats: nats::Args,
+}
+
+impl Servers {
+    /// Postgres with all that is given of it, if any is.
+    ///
+    /// # Errors
+    /// When the file of the password cannot be read.
+    pub fn database_url(&self) -> std::io::Result<Option<String>> {
+        let Some(url) = self.database_url.clone() else { return Ok(None) };
+        let url = match &self.database_hosts {
+            Some(hosts) => with_hosts(&url, hosts),
+            None => url,
+        };
+        match &self.database_password_file {
+            Some(file) => Ok(Some(with_password(&url, &read_secret(file)?))),
+            None => Ok(Some(url)),
+        }
+    }
+}
+
+/// What a file holds, without the end of its last line.
+///
+/// # Errors
+/// When it cannot be read. The error names the file.
+fn read_secret(file: &Path) -> std::io::Result<String> {
+    let secret = std::fs::read_to_string(file)
+        .map_err(|e| std::io::Error::new(e.kind(), format!("{} cannot be read: {e}", file.display())))?;
+    Ok(secret.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn with_password(url: &str, password: &str) -> String {
+    let mark = if url.contains('?') { '&' } else { '?' };
+    let encoded: String = password.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    format!("{url}{mark}password={encoded}")
 }
 
 /// Both servers, named. URLs may hold passwords: they are left out of `Debug`.
@@ -53,4 +96,19 @@ pub enum Role {
 impl Role {
     pub const ALL: [Self; 7] =
         [Self::Commands, Self::Queries, Self::Relay, Self::Projectors, Self::Sender, Self::Provider, Self::Notifier];
+
+    /// What it may do in Postgres.
+    pub fn database(self) -> &'static [Database] {
+        match self {
+            // Who executes commands keeps snapshots of streams.
+            Self::Commands | Self::Sender => &[Database::Append, Database::Project, Database::Read],
+            Self::Queries => &[Database::Read],
+            Self::Relay | Self::Projectors | Self::Provider | Self::Notifier => &[Database::Project, Database::Read],
+        }
+    }
+
+    /// What a process of these roles may do in Postgres.
+    pub fn databases(roles: &[Self]) -> Vec<Database> {
+        roles.iter().flat_map(|role| role.database()).copied().collect::<BTreeSet<_>>().into_iter().collect()
+    }
 }

@@ -21,7 +21,7 @@ use projections::Projection;
 use sqlx::PgPool;
 use std::sync::Arc;
 use std::time::Duration;
-use store::connect::{self, Role as Database};
+use store::connect::{self, Role as Database, Unusable};
 use store::{Appender, Loader, Log, Position, ReadError, checkpoint, clock};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -36,7 +36,9 @@ const STOP: Duration = Duration::from_secs(25);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("Postgres cannot be used: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
+    #[error("Postgres cannot be used: {0}")]
+    Unusable(Unusable),
     #[error("the log cannot be used: {0}. Has `daybook migrate` been run?")]
     Log(#[from] ReadError),
     #[error(transparent)]
@@ -51,6 +53,15 @@ pub enum StartError {
          configuration of nats-server"
     )]
     MaxPayload { is: usize, needed: usize },
+}
+
+impl From<sqlx::Error> for StartError {
+    fn from(error: sqlx::Error) -> Self {
+        match Unusable::of(&error) {
+            Some(unusable) => Self::Unusable(unusable.clone()),
+            None => Self::Database(error),
+        }
+    }
 }
 
 impl From<SettingsError> for StartError {
@@ -113,13 +124,13 @@ impl Parts {
     /// # Errors
     /// When Postgres or NATS cannot be reached, the database is not Daybook's, or holds what this build cannot read.
     pub async fn connect_on(database_url: &str, nats: Nats, clock_tolerance: Duration) -> Result<Self, StartError> {
+        for warning in connect::check(database_url, &[Database::Read]).await? {
+            tracing::warn!("{warning}");
+        }
         let read = connect::pool(database_url, Database::Read, 16)?;
         let log = Log::new(read.clone(), codec::CATEGORIES);
         log.identity().await?;
         readable::check(&read).await?;
-        if sqlx::query_scalar!("SELECT current_setting('fsync') = 'off'").fetch_one(&read).await?.unwrap_or(false) {
-            tracing::warn!("fsync is off: an acknowledged command is lost if the machine fails");
-        }
         let client = nats.process.connect("daybook").await?;
         check_max_payload(&client)?;
         let appender = Appender::start_tolerating(database_url, clock_tolerance)?;
@@ -202,6 +213,8 @@ impl Process {
     /// # Errors
     /// As those of [`Parts::connect_on`].
     pub async fn start_on(database_url: &str, nats: Nats, roles: &[Role], pace: Pace) -> Result<Self, StartError> {
+        connect::check_pooler(database_url).await?;
+        connect::check(database_url, &Role::databases(roles)).await?;
         let parts = Parts::connect_on(database_url, nats, pace.clock_tolerance).await?;
         let (loops, stopping, failed) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let start = Loops { loops: &loops, stopping: &stopping, failed: &failed };

@@ -6,12 +6,14 @@
 use crate::batch::{Answers, Batch, Outcome, Waiting};
 use crate::chain::Mark;
 use crate::check::check;
+use crate::connect::Role;
 use crate::connection::{Connection, is_broken};
+use crate::connector::Connector;
 use crate::event_types::Registered;
 use crate::group::{Group, Prepared};
 use crate::history::{History, Seen};
 use crate::known::Known;
-use crate::{Alarm, Append, AppendError, Appended, Failure, Position, Speculation, clock, connect};
+use crate::{Alarm, Append, AppendError, Appended, Failure, Position, Speculation, clock};
 use chrono::Utc;
 use sqlx::postgres::PgConnection;
 use std::convert::Infallible;
@@ -69,11 +71,11 @@ impl Appender {
     /// # Errors
     /// As those of [`Self::start`].
     pub fn start_tolerating(url: &str, tolerance: Duration) -> Result<Self, sqlx::Error> {
-        let options = connect::options(url, connect::Role::Append)?;
+        let connector = Connector::new(url, Some(Role::Append), &[])?;
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (moved, head) = watch::channel(0);
         let (known, registered, history) = (Known::default(), Registered::default(), History::default());
-        let (connection, ahead) = (Connection::new(options), Alarm::default());
+        let (connection, ahead) = (Connection::that_writes(connector), Alarm::default());
         let worker = Worker { connection, history: history.clone(), known, registered, moved, tolerance, ahead };
         tokio::spawn(worker.run(jobs));
         Ok(Self { queue, head, history })

@@ -4,6 +4,7 @@
 //! differ: one of them is wrong, and nobody knows which. What was stamped before by a clock that was ahead is carried on, for
 //! stamps never fall.
 
+use crate::finding::{Finding, Level};
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{PgExecutor, PgPool};
 use std::time::Duration;
@@ -28,9 +29,9 @@ pub fn differ(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == CLOCKS_DIFFER)
 }
 
-/// What somebody has to see to.
+/// What is wrong with the clocks.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Finding {
+pub enum Fault {
     #[error(
         "Postgres' clock is {} that of this machine: nothing is recorded and no timer fires until they agree. Set the \
          clocks of both, by NTP for example", apart(*ahead)
@@ -46,6 +47,17 @@ pub enum Finding {
     StampAhead { recorded_at: DateTime<Utc>, ahead: TimeDelta },
 }
 
+impl From<Fault> for Finding {
+    fn from(fault: Fault) -> Self {
+        let level = match fault {
+            Fault::ClocksDiffer { .. } => Level::Wrong,
+            Fault::StampAhead { .. } => Level::Warning,
+        };
+        // Its text says what to do.
+        Self { level, subject: "clock", text: fault.to_string(), remedy: String::new() }
+    }
+}
+
 fn apart(ahead: TimeDelta) -> String {
     let seconds = ahead.as_seconds_f64();
     format!("{:.1} s {}", seconds.abs(), if seconds > 0.0 { "ahead of" } else { "behind" })
@@ -55,7 +67,7 @@ fn apart(ahead: TimeDelta) -> String {
 ///
 /// # Errors
 /// When Postgres cannot be asked.
-pub async fn findings(pool: &PgPool, tolerance: Duration) -> Result<Vec<Finding>, sqlx::Error> {
+pub async fn faults(pool: &PgPool, tolerance: Duration) -> Result<Vec<Fault>, sqlx::Error> {
     let tolerance = TimeDelta::from_std(tolerance).unwrap_or(TimeDelta::MAX);
     // So that it is only the way there and back that is measured.
     let mut connection = pool.acquire().await?;
@@ -68,12 +80,12 @@ pub async fn findings(pool: &PgPool, tolerance: Duration) -> Result<Vec<Finding>
     let after = Utc::now();
     // It was read somewhere in between.
     let ahead = told.clock - told.clock.clamp(before.min(after), after.max(before));
-    let mut findings = Vec::new();
+    let mut faults = Vec::new();
     if ahead.abs() > tolerance {
-        findings.push(Finding::ClocksDiffer { ahead });
+        faults.push(Fault::ClocksDiffer { ahead });
     }
     if let Some(recorded_at) = told.last.filter(|last| *last - told.clock > tolerance) {
-        findings.push(Finding::StampAhead { recorded_at, ahead: recorded_at - told.clock });
+        faults.push(Fault::StampAhead { recorded_at, ahead: recorded_at - told.clock });
     }
-    Ok(findings)
+    Ok(faults)
 }

@@ -1,11 +1,18 @@
-//! Connections to Postgres, each with the one role that it needs.
+//! Connections to Postgres, each with the one role that it needs, and each asked before it is used whether this is a server
+//! to rely on.
 
-use sqlx::ConnectOptions;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use crate::connector::Connector;
+use crate::finding::{Finding, Level};
+use crate::session;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions, PgSeverity};
+use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::hosts::with_hosts;
+pub use crate::session::SETTINGS;
+
 /// What a connection may do. The login of the URL must be a member of these roles; `migrate` makes it one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     /// Execute `append_group`, `append_one`, `hold_log` and `register_event_types`, and nothing else.
     Append,
@@ -18,7 +25,8 @@ pub enum Role {
 }
 
 impl Role {
-    fn name(self) -> &'static str {
+    /// As Postgres knows it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Append => "daybook_append",
             Self::Project => "daybook_project",
@@ -28,37 +36,209 @@ impl Role {
     }
 }
 
-/// How long a statement may take before Postgres ends it. It bounds what a stopped or dead client can hold up.
-const STATEMENT_TIMEOUT: &str = "10s";
+/// Why a server is not used, though it answers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// Another server may be the writable one by now, or this one later.
+    #[error("{0}")]
+    ReadOnly(Finding),
+    /// Somebody has to mend it.
+    #[error("{0}")]
+    Unfit(Finding),
+}
+
+impl Unusable {
+    /// Why the server was not used, if that is what the error says.
+    pub fn of(error: &sqlx::Error) -> Option<&Self> {
+        match error {
+            sqlx::Error::Configuration(cause) => cause.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    /// What was found, if that is what the error says; else the error.
+    ///
+    /// # Errors
+    /// The error that it was called with.
+    pub fn finding(error: sqlx::Error) -> Result<Finding, sqlx::Error> {
+        match Self::of(&error) {
+            Some(Self::ReadOnly(finding) | Self::Unfit(finding)) => Ok(finding.clone()),
+            None => Err(error),
+        }
+    }
+}
+
+impl From<Unusable> for sqlx::Error {
+    fn from(unusable: Unusable) -> Self {
+        Self::Configuration(Box::new(unusable))
+    }
+}
 
 /// How long to wait for a connection before saying that Postgres is unavailable.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection that lies idle may take to answer. A server that is gone without a word costs no more.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a read-only server is good enough for who only reads, before it is looked for a better one again.
+const SECOND_BEST: Duration = Duration::from_secs(1);
+/// How long to wait before a server that starts is asked again.
+const RETRY: Duration = Duration::from_millis(50);
+/// How often a pool of several hosts is looked after.
+const FOLLOW: Duration = Duration::from_millis(500);
 
-/// Options for connections in `role` to the database of `url`.
+/// Options for connections in `role` to the database of `url`, or to the first of its hosts.
 ///
 /// # Errors
 /// When `url` is no Postgres URL.
 pub fn options(url: &str, role: Role) -> Result<PgConnectOptions, sqlx::Error> {
-    let options: PgConnectOptions = url.parse()?;
-    Ok(options.application_name(role.name()).disable_statement_logging().options([
-        ("role", role.name()),
-        // An acknowledgement is durability, and append_group relies on a snapshot a statement; whatever the server's
-        // or the login's defaults are.
-        ("synchronous_commit", "on"),
-        ("default_transaction_isolation", "read committed"),
-        ("statement_timeout", STATEMENT_TIMEOUT),
-        ("transaction_timeout", STATEMENT_TIMEOUT),
-        ("lock_timeout", "5s"),
-        ("idle_in_transaction_session_timeout", "5s"),
-        ("client_connection_check_interval", "1s"),
-    ]))
+    Ok(Connector::new(url, Some(role), &[])?.first().clone())
 }
 
 /// A pool of up to `size` connections in `role`. It connects when it is first used.
 ///
+/// A connection is asked whether its server takes writes each time that it is taken out of the pool (in place of the ping that
+/// sqlx would send), and closed if it does not. sqlx keeps connections whatever error they have met: to a former primary,
+/// for ever.
+///
 /// # Errors
 /// When `url` is no Postgres URL.
 pub fn pool(url: &str, role: Role, size: u32) -> Result<PgPool, sqlx::Error> {
-    let pool = PgPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT);
-    Ok(pool.connect_lazy_with(options(url, role)?))
+    let connector = Arc::new(Connector::new(url, Some(role), &[])?);
+    let arriving = connector.clone();
+    let pool = PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .after_connect(move |connection, _| {
+            let connector = arriving.clone();
+            Box::pin(async move { connector.admit_or_replace(connection).await })
+        })
+        .before_acquire(move |connection, idle| {
+            Box::pin(async move {
+                let asked = tokio::time::timeout(ANSWER_TIMEOUT, session::is_read_only(connection)).await;
+                let read_only = asked.map_err(|_| late())??;
+                Ok(!read_only || role == Role::Read && idle.age < SECOND_BEST)
+            })
+        })
+        .connect_lazy_with(connector.first().clone());
+    if connector.has_several_hosts() {
+        tokio::spawn(follow(pool.clone(), connector));
+    }
+    Ok(pool)
+}
+
+/// Has the pool connect to the host that is the writable one. A pool has one host at a time: if that does not answer, it has
+/// nothing to ask.
+async fn follow(pool: PgPool, connector: Arc<Connector>) {
+    let following = async {
+        let mut current = 0;
+        loop {
+            tokio::time::sleep(FOLLOW).await;
+            let acquired = tokio::time::timeout(ANSWER_TIMEOUT, pool.acquire()).await;
+            if !matches!(acquired, Ok(Ok(_))) {
+                // Finding it is what this is for; the connection is another pool's business.
+                _ = connector.connect().await;
+            }
+            if connector.serving() != current {
+                current = connector.serving();
+                pool.set_connect_options(connector.options_of(current).clone());
+            }
+        }
+    };
+    // Until it is closed.
+    _ = pool.close_event().do_until(following).await;
+}
+
+/// Asks the server whether sessions in these roles can rely on it, before there is a pool that can only say that it has waited
+/// in vain. Waits for a server that starts, or for one that takes writes, as long as a pool would. Returns what somebody should
+/// know, though it is no hindrance.
+///
+/// # Errors
+/// [`Unusable`], as the cause of an error of sqlx's, or that no server answers.
+pub async fn check(url: &str, roles: &[Role]) -> Result<Vec<Finding>, sqlx::Error> {
+    let mut warnings = Vec::new();
+    for &role in roles {
+        let connector = Connector::new(url, Some(role), &[])?;
+        let session = patiently(async || Ok(connector.connect_and_tell().await?.1)).await?;
+        let known = |finding: &Finding| finding.level == Level::Ok || finding.subject == "writable";
+        warnings.extend(session.findings(role).into_iter().filter(|finding| !known(finding)));
+    }
+    warnings.dedup();
+    Ok(warnings)
+}
+
+/// Refuses a pooler that services cannot work behind, as far as it can be told. Once a process is enough.
+///
+/// # Errors
+/// As those of [`check`].
+pub async fn check_pooler(url: &str) -> Result<(), sqlx::Error> {
+    let connector = Connector::new(url, None, &[])?;
+    patiently(async || connector.refuse_unfit_pooler().await).await
+}
+
+/// All that there is to say of the server for a session in `role`: all that [`check`] and each connect refuse, and more.
+///
+/// # Errors
+/// When no server answers.
+pub async fn findings(url: &str, role: Role) -> Result<Vec<Finding>, sqlx::Error> {
+    let connector = Connector::new(url, Some(role), &[])?;
+    match tokio::time::timeout(ACQUIRE_TIMEOUT, connector.connect_and_tell()).await.map_err(|_| late())? {
+        Ok((_, session)) => Ok(session.findings(role)),
+        Err(e) => Ok(vec![Unusable::finding(e)?]),
+    }
+}
+
+/// Tries again while a server starts, or none takes writes.
+async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+    let given_up = tokio::time::Instant::now() + ACQUIRE_TIMEOUT;
+    loop {
+        let error = match tokio::time::timeout_at(given_up, attempt()).await.map_err(|_| late())? {
+            Err(e) if may_pass(&e) && tokio::time::Instant::now() + RETRY < given_up => e,
+            result => return result,
+        };
+        tracing::debug!(%error, "trying to connect again");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Whether it may be another one in a moment: too many connections, or a server that starts, stops, or takes no writes.
+fn may_pass(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(e) => e.kind() == std::io::ErrorKind::ConnectionRefused,
+        sqlx::Error::Database(e) => e.code().is_some_and(|code| ["53300", "57P01", "57P02", "57P03"].contains(&&*code)),
+        _ => matches!(Unusable::of(error), Some(Unusable::ReadOnly(_))),
+    }
+}
+
+fn late() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
+}
+
+/// As [`pool`], of a server that was asked before.
+///
+/// # Errors
+/// As those of [`check`].
+pub async fn checked_pool(url: &str, role: Role, size: u32) -> Result<PgPool, sqlx::Error> {
+    check(url, &[role]).await?;
+    pool(url, role, size)
+}
+
+/// A connection as the login of `url`, to migrate with: to a server that takes writes, and that a schema of Daybook can be on.
+///
+/// # Errors
+/// As those of [`check`].
+pub async fn to_migrate(url: &str) -> Result<PgConnection, sqlx::Error> {
+    Connector::new(url, None, &[])?.connect().await
+}
+
+/// Whether a connection that has come to this is not to be used again: it is gone, it is about to go, or it ends at a server
+/// that is not the primary (any more).
+pub fn is_lost(error: &sqlx::Error) -> bool {
+    let Some(database) = error.as_database_error() else { return true };
+    let severity = database.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::severity);
+    if matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic)) {
+        return true;
+    }
+    let code = database.code().unwrap_or_default();
+    // A pooler passes some of these on without ending the session.
+    code.starts_with("08") || ["25006", "57P01", "57P02", "57P03"].contains(&&*code)
 }

@@ -1,20 +1,32 @@
 //! A connection of one task's own: made when it is needed, kept from call to call, given up when it is broken.
 
-use sqlx::ConnectOptions;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSeverity};
-use std::time::Duration;
+use crate::connect::is_lost;
+use crate::connector::Connector;
+use crate::session::is_read_only;
+use sqlx::postgres::PgConnection;
+use std::time::{Duration, Instant};
 
 /// How long a call may take, with the making of its connection: somewhat longer than Postgres' own limit.
 const CALL_TIMEOUT: Duration = Duration::from_secs(12);
+/// How long a connection that only reads is used before it is asked again whether its server takes writes. Who writes is told.
+const BELIEVED: Duration = Duration::from_secs(1);
 
 pub(crate) struct Connection {
-    options: PgConnectOptions,
+    connector: Connector,
     kept: Option<PgConnection>,
+    /// When it was asked last; `None` if it need not be.
+    asked: Option<Instant>,
 }
 
 impl Connection {
-    pub(crate) fn new(options: PgConnectOptions) -> Self {
-        Self { options, kept: None }
+    /// For who writes: the first call to a server that takes no writes tells so.
+    pub(crate) fn that_writes(connector: Connector) -> Self {
+        Self { connector, kept: None, asked: None }
+    }
+
+    /// For who reads: without being asked, a former primary would be read for ever.
+    pub(crate) fn that_reads(connector: Connector) -> Self {
+        Self { connector, kept: None, asked: Some(Instant::now()) }
     }
 
     /// Whether the next call takes the connection of an earlier one: it may have broken long ago.
@@ -33,12 +45,12 @@ impl Connection {
         call: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
         let called = async {
-            let mut connection = match self.kept.take() {
+            let mut connection = match self.take_kept().await {
                 Some(connection) => connection,
-                None => self.options.connect().await?,
+                None => self.connector.connect().await?,
             };
             let called = call(&mut connection).await;
-            if is_usable_after(&called) {
+            if !called.as_ref().is_err_and(is_lost) {
                 self.kept = Some(connection);
             }
             called
@@ -46,23 +58,24 @@ impl Connection {
         let late = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
         tokio::time::timeout(CALL_TIMEOUT, called).await.unwrap_or_else(|_| Err(late()))
     }
-}
 
-/// The connection is gone; not: nobody answers.
-pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(e) if e.kind() != std::io::ErrorKind::TimedOut) || is_farewell(error)
-}
-
-/// Whether the connection of a call that came to this may have another one.
-fn is_usable_after<T>(result: &Result<T, sqlx::Error>) -> bool {
-    match result {
-        Ok(_) => true,
-        Err(e) => e.as_database_error().is_some() && !is_farewell(e),
+    async fn take_kept(&mut self) -> Option<PgConnection> {
+        let mut connection = self.kept.take()?;
+        if self.asked.is_some_and(|asked| asked.elapsed() > BELIEVED) {
+            if !is_read_only(&mut connection).await.is_ok_and(|read_only| !read_only) {
+                return None;
+            }
+            self.asked = Some(Instant::now());
+        }
+        Some(connection)
     }
 }
 
-/// Postgres says that it ends the session: it is being stopped, or the session was idle for too long.
-fn is_farewell(error: &sqlx::Error) -> bool {
-    let error = error.as_database_error().and_then(|e| e.try_downcast_ref::<PgDatabaseError>());
-    error.is_some_and(|e| matches!(e.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+/// The connection is gone, or ends at the wrong server; not: nobody answers.
+pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(e) => e.kind() != std::io::ErrorKind::TimedOut,
+        sqlx::Error::Database(_) => is_lost(error),
+        _ => false,
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! The classes are those of PostgreSQL 18's documentation, appendix A.
 
+use crate::connect::Unusable;
+
 /// What somebody can do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Failure {
@@ -21,6 +23,8 @@ impl Failure {
             E::Database(e) => e.code().map_or(Self::Permanent, |code| Self::of_sqlstate(&code)),
             // Nobody answers, or the connection is gone; a server that dies in the middle of a message breaks the protocol.
             E::Io(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Protocol(_) => Self::Passing,
+            // There will be another primary.
+            _ if matches!(Unusable::of(error), Some(Unusable::ReadOnly(_))) => Self::Passing,
             // What was asked for is not what is there: a program that does not fit its database, or its settings.
             _ => Self::Permanent,
         }

@@ -4,11 +4,13 @@
 //! does for appends. A long stream comes with the last snapshot of it that the same fold has made.
 
 use crate::chain::{Link, Mark};
+use crate::connect::Role;
 use crate::connection::{Connection, is_broken};
+use crate::connector::Connector;
 use crate::event::Payload;
 use crate::history::{Branch, Found, History, Seen};
 use crate::read::ReadError;
-use crate::{Failure, Position, StreamId, Version, connect};
+use crate::{Failure, Position, StreamId, Version};
 use bytestring::ByteString;
 use sqlx::postgres::PgConnection;
 use tokio::sync::{mpsc, oneshot};
@@ -74,9 +76,9 @@ impl Loader {
     /// When `url` is no Postgres URL.
     pub fn start(url: &str, fold: i64, history: History) -> Result<Self, sqlx::Error> {
         // A plan made while the log was a page long would scan it whole for every stream, until the next ANALYZE.
-        let options = connect::options(url, connect::Role::Project)?.options([("enable_seqscan", "off")]);
+        let connector = Connector::new(url, Some(Role::Project), &[("enable_seqscan", "off")])?;
         let (queue, jobs) = mpsc::channel(QUEUE);
-        tokio::spawn(Worker { connection: Connection::new(options), history, fold }.run(jobs));
+        tokio::spawn(Worker { connection: Connection::that_reads(connector), history, fold }.run(jobs));
         Ok(Self { queue })
     }
 

@@ -12,7 +12,7 @@ use nkeys::KeyPair;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair as TlsKey};
 use serde_json::{Value, json};
 use services::api::Service;
-use services::nats::{Level, Nats, check};
+use services::nats::{Nats, check};
 use services::process::jetstream;
 use services::relay::RelayError;
 use services::servers::Configuration;
@@ -22,6 +22,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
+use store::Level;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -589,7 +590,7 @@ async fn an_order_goes_its_way_under_the_shipped_configuration() {
         assert_eq!(done.status.code(), Some(0), "{verb}: {done:?}");
     }
     let found = check(&nats_as(nats.port(), "operator")).await;
-    assert!(found.iter().all(|finding| finding.level == Level::Fine), "{found:?}");
+    assert!(found.iter().all(|finding| finding.level == Level::Ok), "{found:?}");
     for (role, serving) in roles.iter().zip(&serving) {
         let messages = serving.messages();
         assert!(!messages.contains("ermissions") && !messages.contains("secret"), "{role}: {messages}");
@@ -624,8 +625,8 @@ async fn the_relay_of_a_process_has_a_login_of_its_own() {
 #[tokio::test]
 async fn the_doctor_is_told_what_is_wrong_with_nats() {
     let told = async |nats: &Nats| {
-        let found = check(nats).await.into_iter().filter(|finding| finding.level != Level::Fine);
-        found.map(|finding| format!("{}: {}", finding.found, finding.remedy)).collect::<Vec<_>>().join("\n")
+        let found = check(nats).await.into_iter().filter(|finding| finding.level != Level::Ok);
+        found.map(|finding| finding.to_string()).collect::<Vec<_>>().join("\n")
     };
     let without =
         nats_with("jetstream: disabled\nmax_payload: 4096\nauthorization { user: a, password: secret }").await;

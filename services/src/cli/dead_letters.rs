@@ -112,7 +112,7 @@ impl Chosen {
 
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
     let url = target::database_url(servers)?;
-    let read = connect::pool(&url, Role::Read, 2)?;
+    let read = connect::checked_pool(&url, Role::Read, 2).await?;
     match verb {
         Verb::List(List { which, discarded, limit }) => {
             let filter = Filter { discarded, ..which.filter() };
@@ -209,7 +209,7 @@ async fn decide(
     decision: &Decision<'_>,
     json: bool,
 ) -> Result<(), Failure> {
-    let project = connect::pool(database_url, Role::Project, 1)?;
+    let project = connect::checked_pool(database_url, Role::Project, 1).await?;
     let resolved = resolve(read, &project, filter, decision).await.map_err(|e| match e {
         ResolveError::Log(e) => Failure::from(e),
         ResolveError::Database(e) => Failure::from(e),

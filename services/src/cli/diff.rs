@@ -22,7 +22,7 @@ pub(super) fn moment(text: &str) -> Result<At, &'static str> {
 
 pub(super) async fn run(id: Uuid, from: At, to: Option<At>, servers: &Servers, json: bool) -> Result<(), Failure> {
     let database_url = target::database_url(servers)?;
-    let log = Log::new(connect::pool(&database_url, Role::Read, 1)?, codec::CATEGORIES);
+    let log = Log::new(connect::checked_pool(&database_url, Role::Read, 1).await?, codec::CATEGORIES);
     let newest = At::Time(DateTime::<Utc>::MAX_UTC);
     let before = state_at::<Order>(&log, id, from).await?;
     let after = state_at::<Order>(&log, id, to.unwrap_or(newest)).await?;

@@ -88,7 +88,7 @@ const PAGE: i64 = 500;
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
     let (Verb::Read(Read { which, .. }) | Verb::Tail(Tail { which, .. })) = &verb;
     let filter = which.filter()?;
-    let pool = connect::pool(&target::database_url(servers)?, Role::Read, 1)?;
+    let pool = connect::checked_pool(&target::database_url(servers)?, Role::Read, 1).await?;
     let log = Log::new(pool.clone(), codec::CATEGORIES);
     match verb {
         Verb::Read(args) => {

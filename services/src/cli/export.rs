@@ -30,7 +30,7 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     if to.is_some_and(|to| to < *from) {
         return Err(Failure::Usage("--to is before --from".into()));
     }
-    let pool = connect::pool(&target::database_url(servers)?, Role::Read, 1)?;
+    let pool = connect::checked_pool(&target::database_url(servers)?, Role::Read, 1).await?;
     let log = Log::new(pool, codec::CATEGORIES);
     let bar = output::bar(0, "events");
     let progress = |position: Position, last: Position| {

@@ -7,6 +7,7 @@ mod dead_letters;
 mod demo;
 mod dev;
 mod diff;
+mod doctor;
 mod events;
 mod export;
 mod history;
@@ -35,6 +36,7 @@ use crate::{config, telemetry};
 use clap::{Parser, Subcommand};
 use domain::Fault;
 use std::process::ExitCode;
+use store::connect::Unusable;
 
 /// An event-sourced order backend on Postgres and NATS JetStream.
 #[derive(Parser)]
@@ -54,7 +56,7 @@ const EXIT_CODES: &str = "\
 Verbs find the servers by DATABASE_URL and NATS_URL, else the `daybook dev` that runs.
 
 Exit codes: 0 done; 1 checked, and it is not as it should be; 2 wrong usage; 3 refused, or not found,
-or the log holds what this build cannot read; 4 a server is missing or does not answer; 5 anything else.";
+or this build cannot rely on the server or read its log; 4 a server is missing or does not answer; 5 anything else.";
 
 fn after_help() -> String {
     format!("{EXIT_CODES}\n\n{}", crate::nats::help().trim_end())
@@ -69,7 +71,9 @@ enum Verb {
     /// Run the services on DATABASE_URL and NATS_URL, until Ctrl-C or SIGTERM.
     Serve(serve::Args),
     /// Create or update the schema in DATABASE_URL, and the roles that services act in.
-    Migrate,
+    Migrate(migrate::Args),
+    /// Say what is missing or misconfigured on the servers, and what to do about it.
+    Doctor(doctor::Args),
     /// Place an order, show it, or say what is to become of it.
     #[command(subcommand)]
     Order(order::Verb),
@@ -149,7 +153,9 @@ impl Failure {
                 | Code::OtherHistory
                 | Code::TooLarge => 3,
             },
-            Self::Start(StartError::Unreadable(_) | StartError::MaxPayload { .. }) => 3,
+            Self::Start(
+                StartError::Unreadable(_) | StartError::MaxPayload { .. } | StartError::Unusable(Unusable::Unfit(_)),
+            ) => 3,
             Self::Client(ClientError::NoAnswer(_)) | Self::Start(_) | Self::Servers(_) | Self::Unavailable(_) => 4,
             Self::Client(ClientError::Malformed(_)) | Self::Other(_) => 5,
         }
@@ -158,10 +164,12 @@ impl Failure {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        let message = format!("Postgres cannot be used: {error}");
-        match store::Failure::of(&error) {
-            store::Failure::Passing => Self::Unavailable(message),
-            store::Failure::Data | store::Failure::Permanent => Self::Other(message),
+        let error = StartError::from(error);
+        match &error {
+            StartError::Database(e) if store::Failure::of(e) != store::Failure::Passing => {
+                Self::Other(error.to_string())
+            }
+            _ => Self::Start(error),
         }
     }
 }
@@ -247,7 +255,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Demo(args) => demo::run(args, &servers, json).await,
         Verb::Dev(args) => dev::run(args, json).await,
         Verb::Serve(args) => serve::run(&args, &servers).await,
-        Verb::Migrate => migrate::run(&servers).await,
+        Verb::Migrate(args) => migrate::run(&args, &servers).await,
+        Verb::Doctor(args) => doctor::run(&args, &servers, json).await,
         Verb::Order(verb) => order::run(verb, &servers, json).await,
         Verb::Orders(args) => orders::run(args, &servers, json).await,
         Verb::Waiting(args) => waiting::run(args, &servers, json).await,

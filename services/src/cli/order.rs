@@ -271,7 +271,7 @@ impl Ask<'_> {
 
 async fn show_at(id: Uuid, at: At, servers: &Servers, json: bool) -> Result<(), Failure> {
     let database_url = target::database_url(servers)?;
-    let log = Log::new(connect::pool(&database_url, Role::Read, 1)?, codec::CATEGORIES);
+    let log = Log::new(connect::checked_pool(&database_url, Role::Read, 1).await?, codec::CATEGORIES);
     let found = state_at::<Order>(&log, id, at).await?;
     output::line(&match json {
         true => serde_json::to_string(&found)?,

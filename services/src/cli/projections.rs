@@ -44,7 +44,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
 }
 
 async fn pause(database_url: &str, projection: Projection, paused: bool, json: bool) -> Result<(), Failure> {
-    let pool = connect::pool(database_url, Role::Project, 1)?;
+    let pool = connect::checked_pool(database_url, Role::Project, 1).await?;
     let name = projection.name();
     checkpoint::pause(&pool, name, paused).await?;
     output::line(&match (json, paused) {
@@ -56,9 +56,9 @@ async fn pause(database_url: &str, projection: Projection, paused: bool, json: b
 }
 
 async fn list(database_url: &str, check: bool, json: bool) -> Result<(), Failure> {
-    let pool = connect::pool(database_url, Role::Read, 1)?;
+    let pool = connect::checked_pool(database_url, Role::Read, 1).await?;
     let all = health::projections(&pool, health::SAMPLE).await?;
-    let (relay, clocks) = (health::relay(&pool).await?, clock::findings(&pool, clock::TOLERANCE).await?);
+    let (relay, clocks) = (health::relay(&pool).await?, clock::faults(&pool, clock::TOLERANCE).await?);
     if json {
         for one in &all {
             output::line(&serde_json::to_string(one)?);

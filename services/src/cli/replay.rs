@@ -68,11 +68,11 @@ fn parse_only(name: &str) -> Result<Filter, String> {
 
 pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<(), Failure> {
     let database_url = target::database_url(servers)?;
-    let read = connect::pool(&database_url, Role::Read, 1)?;
+    let read = connect::checked_pool(&database_url, Role::Read, 1).await?;
     let log = Log::new(read.clone(), codec::CATEGORIES);
     log.identity().await?;
     readable::check(&read).await?;
-    let pool = connect::pool(&database_url, Role::Project, 4)?;
+    let pool = connect::checked_pool(&database_url, Role::Project, 4).await?;
     if let Some(name) = &args.into {
         return run_copy(args, name, &log, &pool, json).await;
     }

@@ -61,8 +61,8 @@ pub(super) fn dev_dir() -> Result<PathBuf, Failure> {
 
 /// The database to use.
 pub(super) fn database_url(servers: &Servers) -> Result<String, Failure> {
-    match &servers.database_url {
-        Some(url) => Ok(url.clone()),
+    match servers.database_url()? {
+        Some(url) => Ok(url),
         None if nats_that_is_set(servers)?.is_some() => {
             Err(Failure::Usage("NATS_URL is set, DATABASE_URL is not: set both, or neither".into()))
         }
@@ -74,14 +74,15 @@ pub(super) fn database_url(servers: &Servers) -> Result<String, Failure> {
 pub(super) fn nats(servers: &Servers) -> Result<Nats, Failure> {
     match nats_that_is_set(servers)? {
         Some(nats) => Ok(nats),
-        None if servers.database_url.is_some() => {
+        None if servers.database_url()?.is_some() => {
             Err(Failure::Usage("DATABASE_URL is set, NATS_URL is not: set both, or neither".into()))
         }
         None => nats_at(&running()?.nats_url),
     }
 }
 
-fn nats_that_is_set(servers: &Servers) -> Result<Option<Nats>, Failure> {
+/// The NATS that is named, if one is.
+pub(super) fn nats_that_is_set(servers: &Servers) -> Result<Option<Nats>, Failure> {
     Nats::from_args(servers.nats_url.as_deref(), &servers.nats).map_err(|e| Failure::Usage(e.to_string()))
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<(), Failure> {
     let database_url = target::database_url(servers)?;
-    let pool = connect::pool(&database_url, Role::Read, 2)?;
+    let pool = connect::checked_pool(&database_url, Role::Read, 2).await?;
     readable::check(&pool).await?;
     let log = Log::new(pool.clone(), codec::CATEGORIES);
     // A sample of the orders is in Postgres alone.
@@ -53,7 +53,7 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     let different: Vec<ReadModel> =
         report.checks.iter().filter(|check| !check.agrees()).filter_map(|c| ReadModel::from_name(c.name)).collect();
     if args.repair && !different.is_empty() {
-        let project = connect::pool(&database_url, Role::Project, 4)?;
+        let project = connect::checked_pool(&database_url, Role::Project, 4).await?;
         for model in different {
             let replayed =
                 replay(&log, &project, model, Mode::Switch, |_, _| ()).await.map_err(super::replay::failure)?;

@@ -7,7 +7,7 @@ mod replies;
 mod seldom;
 mod settings;
 
-pub use check::{Finding, Level, check};
+pub use check::check;
 pub use connect::NatsError;
 pub use replies::Replies;
 pub(crate) use seldom::Seldom;

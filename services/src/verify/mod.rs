@@ -150,6 +150,8 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
 #[derive(Debug, Clone)]
 struct Live {
     generation: i32,
+    /// Of the code that has folded its rows.
+    version: i16,
     position: Position,
     discarded: HashSet<Position>,
 }
@@ -171,7 +173,7 @@ impl Live {
 
 async fn live(snapshot: &mut PgConnection, projection: &str) -> Result<Option<Live>, sqlx::Error> {
     let live = sqlx::query!(
-        r#"SELECT generation, position,
+        r#"SELECT generation, version, position,
                   ARRAY(SELECT position FROM daybook.resolutions AS r
                         WHERE r.projection = c.projection AND outcome = 'discarded') AS "discarded!"
            FROM daybook.checkpoints AS c WHERE projection = $1 AND live"#,
@@ -180,6 +182,6 @@ async fn live(snapshot: &mut PgConnection, projection: &str) -> Result<Option<Li
     let live = live.fetch_optional(snapshot).await?;
     Ok(live.map(|live| {
         let discarded = live.discarded.into_iter().collect();
-        Live { generation: live.generation, position: live.position, discarded }
+        Live { generation: live.generation, version: live.version, position: live.position, discarded }
     }))
 }

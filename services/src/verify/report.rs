@@ -27,6 +27,9 @@ pub struct Check {
     pub discarded: u64,
     /// Whether it was asked for. What was not asked for agrees.
     pub asked: bool,
+    /// The version of the rows, if it is not this build's: then they are not compared, and agree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_other_version: Option<i16>,
 }
 
 impl Report {
@@ -45,7 +48,15 @@ impl Report {
 
 impl Check {
     pub(super) fn new(name: &'static str) -> Self {
-        Self { name, checked: 0, differences: vec![], difference_count: 0, discarded: 0, asked: true }
+        Self {
+            name,
+            checked: 0,
+            differences: vec![],
+            difference_count: 0,
+            discarded: 0,
+            asked: true,
+            of_other_version: None,
+        }
     }
 
     pub(super) fn not_asked(name: &'static str) -> Self {
@@ -65,6 +76,9 @@ impl Check {
     }
 
     fn verdict(&self) -> String {
+        if let Some(version) = self.of_other_version {
+            return format!("not compared: the rows are of version {version}, which is not this build's");
+        }
         let verdict = match (self.asked, self.difference_count) {
             (false, _) => "not asked".to_owned(),
             (true, 0) => "agrees".to_owned(),

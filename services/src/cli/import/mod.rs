@@ -39,7 +39,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
 
 async fn log(file: &str, servers: &Servers, json: bool) -> Result<(), Failure> {
     let url = target::database_url(servers)?;
-    Log::new(connect::pool(&url, Role::Read, 1)?, codec::CATEGORIES).identity().await?;
+    Log::new(connect::checked_pool(&url, Role::Read, 1).await?, codec::CATEGORIES).identity().await?;
     let input: Box<dyn Read + Send> = match file {
         "-" => Box::new(io::stdin()),
         file => Box::new(File::open(file).map_err(|e| Failure::Usage(format!("{file} cannot be read: {e}")))?),

@@ -12,7 +12,7 @@ use store::{Appender, Log};
 
 pub(super) async fn run(dir: &Path, servers: &Servers, json: bool) -> Result<(), Failure> {
     let url = target::database_url(servers)?;
-    let log = Log::new(connect::pool(&url, Role::Read, 1)?, codec::CATEGORIES);
+    let log = Log::new(connect::checked_pool(&url, Role::Read, 1).await?, codec::CATEGORIES);
     log.identity().await?;
     let appender = Appender::start(&url)?;
     let bar = output::bar(0, "orders");

@@ -26,7 +26,7 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     if args.report {
         return report::run(servers, json).await;
     }
-    let pool = connect::pool(&target::database_url(servers)?, Role::Project, 2)?;
+    let pool = connect::checked_pool(&target::database_url(servers)?, Role::Project, 2).await?;
     let log = Log::new(pool.clone(), codec::CATEGORIES);
     let nats = target::nats(servers)?;
     let client = nats.relay.connect("daybook reconcile").await.map_err(StartError::from)?;

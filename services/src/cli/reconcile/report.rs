@@ -33,7 +33,7 @@ const UNSEEN: &str =
     "Events that never reached JetStream are not in this report, and neither is what followed from them.";
 
 pub(super) async fn run(servers: &Servers, json: bool) -> Result<(), Failure> {
-    let pool = connect::pool(&target::database_url(servers)?, Role::Read, 4)?;
+    let pool = connect::checked_pool(&target::database_url(servers)?, Role::Read, 4).await?;
     readable::check(&pool).await?;
     let log = Log::new(pool.clone(), codec::CATEGORIES);
     let epochs = epoch::all(&pool).await?;

@@ -1,0 +1,49 @@
+//! `daybook doctor`: what is missing or misconfigured, and what to do about it.
+
+use super::{Failure, output, target};
+use crate::config::{Role, Servers};
+use crate::doctor;
+use std::time::Duration;
+use store::{Level, clock};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// What is to run there; everything if not given. Give it several times for several roles.
+    #[arg(long = "role", value_enum)]
+    roles: Vec<Role>,
+    /// How far the clocks of Postgres and of this machine may be apart.
+    #[arg(long, value_name = "SECONDS", env = "DAYBOOK_CLOCK_TOLERANCE", default_value_t = clock::TOLERANCE.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    clock_tolerance: u64,
+}
+
+pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<(), Failure> {
+    let roles = if args.roles.is_empty() { Role::ALL.to_vec() } else { args.roles.clone() };
+    // With neither server named, both are those of the `daybook dev` that runs.
+    let nats = match servers.database_url()? {
+        Some(_) => target::nats_that_is_set(servers)?,
+        None => Some(target::nats(servers)?),
+    };
+    let tolerance = Duration::from_secs(args.clock_tolerance);
+    let findings = doctor::findings(&target::database_url(servers)?, nats.as_ref(), &roles, tolerance).await;
+    if json {
+        for finding in &findings {
+            output::line(&serde_json::to_string(finding)?);
+        }
+    } else {
+        let row = |finding: &store::Finding| {
+            let level = match finding.level {
+                Level::Ok => "ok",
+                Level::Warning => "warning",
+                Level::Wrong => "wrong",
+            };
+            vec![level.to_owned(), finding.subject.to_owned(), finding.to_string()]
+        };
+        let rows: Vec<Vec<String>> = findings.iter().map(row).collect();
+        output::line(&output::table(&["", "about", "finding"], &rows));
+    }
+    match findings.iter().filter(|finding| finding.is_wrong()).count() {
+        0 => Ok(()),
+        1 => Err(Failure::Differs("something is wrong".into())),
+        wrong => Err(Failure::Differs(format!("{wrong} things are wrong"))),
+    }
+}

@@ -1,0 +1,260 @@
+//! The way to a database: which of its hosts is the writable one, and whether a session on it is one to rely on.
+
+use crate::connect::{Role, Unusable};
+use crate::finding::Finding;
+use crate::hosts;
+use crate::session::{SETTINGS, Session};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// How long one of several hosts may take, before the next one is asked.
+const HOST_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long a second connection may take that is made to find out about a pooler. A small pool may have none to give.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What Postgres and poolers refuse start-up settings with: a name, a value, a right, or that there are any.
+const SETTINGS_REFUSED: [&str; 4] = ["42704", "22023", "42501", "08P01"];
+
+/// A host, without and with Daybook's settings as start-up options.
+struct Host {
+    plain: PgConnectOptions,
+    set: PgConnectOptions,
+}
+
+/// What is between the process and Postgres, as far as it can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pooling {
+    /// Nothing, or a pooler that gives each session a server connection of its own; or it could not be found out.
+    Session,
+    /// Each transaction may have another server connection. `prepared`: the pooler prepares statements there again.
+    Transaction { prepared: bool },
+}
+
+pub(crate) struct Connector {
+    role: Option<Role>,
+    settings: Vec<(&'static str, &'static str)>,
+    hosts: Vec<Host>,
+    /// The index of the host that was the writable one last.
+    serving: AtomicUsize,
+    pooling: OnceCell<Pooling>,
+}
+
+impl Connector {
+    /// To the hosts of `url`; as its login, if there is no role. `also` is set beside what all sessions are set to.
+    pub(crate) fn new(
+        url: &str,
+        role: Option<Role>,
+        also: &[(&'static str, &'static str)],
+    ) -> Result<Self, sqlx::Error> {
+        let settings: Vec<_> = if role.is_some() { SETTINGS.iter().chain(also).copied().collect() } else { vec![] };
+        let mut hosts = Vec::new();
+        for url in hosts::each(url) {
+            let plain: PgConnectOptions = url.parse()?;
+            // Poolers refuse it; Postgres has been precise without it since version 12.
+            let plain = plain.disable_statement_logging().extra_float_digits(None);
+            let plain = plain.application_name(role.map_or("daybook", Role::name));
+            let set = plain.clone().options(role.iter().map(|role| ("role", role.name())));
+            hosts.push(Host { set: set.options(settings.iter().copied()), plain });
+        }
+        Ok(Self { role, settings, hosts, serving: AtomicUsize::new(0), pooling: OnceCell::new() })
+    }
+
+    pub(crate) fn has_several_hosts(&self) -> bool {
+        self.hosts.len() > 1
+    }
+
+    pub(crate) fn first(&self) -> &PgConnectOptions {
+        self.options_of(0)
+    }
+
+    pub(crate) fn options_of(&self, host: usize) -> &PgConnectOptions {
+        &self.hosts[host].set
+    }
+
+    /// The host that was the writable one when it was last looked for.
+    pub(crate) fn serving(&self) -> usize {
+        self.serving.load(Ordering::Relaxed)
+    }
+
+    /// Connects to the host that takes writes. Who only reads is content with another one if there is none.
+    pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        Ok(self.connect_and_tell().await?.0)
+    }
+
+    /// The same, with what the session is like.
+    pub(crate) async fn connect_and_tell(&self) -> Result<(PgConnection, Session), sqlx::Error> {
+        let (first, mut second_best, mut failed) = (self.serving(), None, None);
+        for host in (0..self.hosts.len()).map(|n| (first + n) % self.hosts.len()) {
+            match self.connect_within_limit(host).await {
+                Ok(connected) if connected.1.is_writable() => {
+                    self.serving.store(host, Ordering::Relaxed);
+                    return Ok(connected);
+                }
+                Ok(connected) => second_best = second_best.or(Some(connected)),
+                Err(e) => failed = Some(more_telling(failed, e)),
+            }
+        }
+        second_best.ok_or_else(|| failed.unwrap_or(sqlx::Error::PoolClosed))
+    }
+
+    async fn connect_within_limit(&self, host: usize) -> Result<(PgConnection, Session), sqlx::Error> {
+        if !self.has_several_hosts() {
+            return self.connect_to(host).await;
+        }
+        let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+        tokio::time::timeout(HOST_TIMEOUT, self.connect_to(host)).await.map_err(late)?
+    }
+
+    async fn connect_to(&self, host: usize) -> Result<(PgConnection, Session), sqlx::Error> {
+        let mut connection = match self.hosts[host].set.connect().await {
+            Ok(connection) => connection,
+            Err(e) => return Err(self.why_refused(host, e).await),
+        };
+        let session = self.admit(&mut connection).await?;
+        Ok((connection, session))
+    }
+
+    /// Takes a connection that a pool has made, or has it replaced by one to the writable host.
+    pub(crate) async fn admit_or_replace(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let admitted = self.admit(connection).await;
+        let is_primary = admitted.as_ref().is_ok_and(Session::is_writable);
+        if !is_primary && self.has_several_hosts() {
+            *connection = self.connect().await?;
+            return Ok(());
+        }
+        admitted.map(drop)
+    }
+
+    /// Asks what the session is like, sets what a pooler has not passed on, and refuses it if it is none to rely on.
+    async fn admit(&self, connection: &mut PgConnection) -> Result<Session, sqlx::Error> {
+        let session = Session::ask(connection, self.role, &self.settings).await?;
+        let Some(role) = self.role else {
+            refuse(session.server())?;
+            return writable(session);
+        };
+        refuse(session.database(role))?;
+        let session = if session.is_set(role) {
+            session
+        } else {
+            // To set it would be no use, or harm others.
+            self.refuse_unfit_pooler().await?;
+            sqlx::raw_sql(AssertSqlSafe(self.set(role))).execute(&mut *connection).await?;
+            Session::ask(connection, self.role, &self.settings).await?
+        };
+        refuse(session.findings(role).into_iter().filter(|finding| finding.subject != "writable").collect())?;
+        if role == Role::Read { Ok(session) } else { writable(session) }
+    }
+
+    /// All of it is a constant of this program.
+    fn set(&self, role: Role) -> String {
+        let mut statements = format!("SET ROLE {}", role.name());
+        for (name, value) in &self.settings {
+            statements.push_str(&format!("; SET {name} = '{value}'"));
+        }
+        statements
+    }
+
+    /// Why the start-up settings were refused. Without them, the server can be asked.
+    async fn why_refused(&self, host: usize, error: sqlx::Error) -> sqlx::Error {
+        let code = error.as_database_error().and_then(|e| e.code()).unwrap_or_default();
+        let Some(role) = self.role.filter(|_| SETTINGS_REFUSED.contains(&&*code)) else { return error };
+        let Ok(mut connection) = self.hosts[host].plain.connect().await else { return error };
+        let Ok(session) = Session::ask(&mut connection, self.role, &self.settings).await else { return error };
+        if let Err(refused) = refuse(session.database(role)) {
+            return refused;
+        }
+        Unusable::Unfit(Finding::wrong(
+            "pooler",
+            format!("the start-up settings are refused ({error})"),
+            "behind PgBouncer, set ignore_startup_parameters = options",
+        ))
+        .into()
+    }
+
+    /// Refuses a pooler that gives each transaction another server connection: what a session is set to would be set for
+    /// others, and not for it.
+    pub(crate) async fn refuse_unfit_pooler(&self) -> Result<(), sqlx::Error> {
+        let text = match self.pooling.get_or_try_init(|| self.pooling()).await? {
+            Pooling::Session => return Ok(()),
+            Pooling::Transaction { prepared: false } => {
+                "the pooler is in transaction mode, and does not keep prepared statements (PgBouncer before 1.21, or with \
+                 max_prepared_statements = 0)"
+            }
+            Pooling::Transaction { prepared: true } => {
+                "the pooler is in transaction mode, where a session cannot be set"
+            }
+        };
+        Err(Unusable::Unfit(Finding::wrong("pooler", text, "set pool_mode = session")).into())
+    }
+
+    /// On the first host that answers; not set in any way.
+    async fn any_session(&self) -> Result<(&PgConnectOptions, PgConnection), sqlx::Error> {
+        let (first, mut failed) = (self.serving(), None);
+        for host in (0..self.hosts.len()).map(|n| (first + n) % self.hosts.len()) {
+            let host = &self.hosts[host].plain;
+            match tokio::time::timeout(HOST_TIMEOUT, host.connect()).await {
+                Ok(Ok(session)) => return Ok((host, session)),
+                Ok(Err(e)) => failed = Some(e),
+                Err(_) => {}
+            }
+        }
+        Err(failed.unwrap_or_else(|| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+    }
+
+    /// Whether two sessions that are both open have the same server connection. If so, it is certain; if not, it may be that a
+    /// busy pooler had another one at hand.
+    async fn pooling(&self) -> Result<Pooling, sqlx::Error> {
+        let (host, mut session) = self.any_session().await?;
+        let before = backend(&mut session, "SELECT pg_backend_pid()").await?;
+        let prepared = async |session: &mut PgConnection| sqlx::query("SELECT 1").execute(session).await;
+        let mut kept = prepared(&mut session).await.is_ok();
+        let probed = async {
+            let mut other = host.connect().await?;
+            // It keeps its server connection now, whatever the pooler's mode is.
+            let held = backend(&mut other, "BEGIN; SELECT pg_backend_pid()").await?;
+            if held != before {
+                return Ok(Pooling::Session);
+            }
+            let again = tokio::time::timeout(PROBE_TIMEOUT / 2, prepared(&mut session)).await;
+            kept &= matches!(again, Ok(Ok(_)));
+            _ = other.close().await;
+            Ok::<_, sqlx::Error>(Pooling::Transaction { prepared: kept })
+        };
+        tokio::time::timeout(PROBE_TIMEOUT, probed).await.unwrap_or(Ok(Pooling::Session))
+    }
+}
+
+/// The process of Postgres that serves the session.
+async fn backend(session: &mut PgConnection, sql: &'static str) -> Result<i32, sqlx::Error> {
+    let rows = sqlx::raw_sql(sql).fetch_all(session).await?;
+    rows.last().ok_or(sqlx::Error::RowNotFound)?.try_get(0)
+}
+
+/// An error for the first that is wrong.
+fn refuse(findings: Vec<Finding>) -> Result<(), sqlx::Error> {
+    match findings.into_iter().find(Finding::is_wrong) {
+        Some(finding) => Err(Unusable::Unfit(finding).into()),
+        None => Ok(()),
+    }
+}
+
+fn writable(session: Session) -> Result<Session, sqlx::Error> {
+    let finding = session.writable();
+    if finding.is_wrong() { Err(Unusable::ReadOnly(finding).into()) } else { Ok(session) }
+}
+
+/// Of what several hosts have come to, what somebody can do most about.
+fn more_telling(before: Option<sqlx::Error>, error: sqlx::Error) -> sqlx::Error {
+    let weight = |error: &sqlx::Error| match Unusable::of(error) {
+        Some(Unusable::Unfit(_)) => 2,
+        Some(Unusable::ReadOnly(_)) => 1,
+        None => 0,
+    };
+    match before {
+        Some(before) if weight(&before) >= weight(&error) => before,
+        _ => error,
+    }
+}

