@@ -12,8 +12,9 @@ DECLARE
     ahead CONSTANT float8 := extract(epoch FROM statement_timestamp() - callers_clock);
 BEGIN
     IF (abs(ahead) <= tolerance) IS NOT TRUE THEN
-        RAISE EXCEPTION 'Postgres'' clock is % s % that of this process, and % s are tolerated',
-            round(abs(ahead)::numeric, 1), CASE WHEN ahead > 0 THEN 'ahead of' ELSE 'behind' END, tolerance
+        -- Whole seconds: a text that is another at each try is told each time.
+        RAISE EXCEPTION 'Postgres'' clock is more than % s % that of this process, and % s are tolerated',
+            floor(abs(ahead)), CASE WHEN ahead > 0 THEN 'ahead of' ELSE 'behind' END, tolerance
             USING ERRCODE = 'YH002', HINT = 'Set the clocks of both machines, by NTP for example.';
     END IF;
 END
@@ -21,8 +22,8 @@ $$;
 REVOKE ALL ON FUNCTION daybook.check_clock FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION daybook.check_clock TO daybook_append, daybook_project;
 
--- What fires_at was counted from: when its event was recorded; or, if that was in the future, the clock when the row was
--- written, or when the clock was found to have gone back. Builds of before leave it out: then it is the event's time.
+-- What fires_at is counted from: when its event was recorded; or the clock when that was found to be in the future. Builds of
+-- before leave it out: then it is the event's time.
 ALTER TABLE daybook.timers ADD COLUMN counted_from timestamptz;
 UPDATE daybook.timers AS t SET counted_from = e.recorded_at FROM daybook.events AS e WHERE e.position = t.position;
 

@@ -18,8 +18,8 @@ pub fn timer_id(event_id: Uuid, timer: &Timer) -> Uuid {
     derive_id(event_id, &[b"timer", timer.kind.as_bytes(), timer.target.as_bytes(), timer.key.as_bytes()])
 }
 
-/// When a timer is due that is counted from then: when its event was recorded, by Postgres' clock; or earlier, if that was in
-/// the future when it was written down.
+/// When a timer is due that is counted from then: when its event was recorded, by Postgres' clock; or earlier, if that turned
+/// out to be in the future.
 pub fn fires_at(counted_from: DateTime<Utc>, after_seconds: u32) -> DateTime<Utc> {
     counted_from + TimeDelta::seconds(after_seconds.into())
 }
@@ -115,12 +115,11 @@ impl Rows {
         sqlx::query!(
             "INSERT INTO daybook.timers
                  (kind, target, key, id, event_id, position, correlation_id, act, counted_from, fires_at)
-             SELECT t.kind, t.target, t.key, t.id, t.event_id, t.position, t.correlation_id, t.act, from_when.counted_from,
-                    from_when.counted_from + make_interval(secs => t.after_seconds)
+             SELECT t.kind, t.target, t.key, t.id, t.event_id, t.position, t.correlation_id, t.act, t.recorded_at,
+                    t.recorded_at + make_interval(secs => t.after_seconds)
              FROM unnest($1::text[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::bigint[], $7::uuid[],
                          $8::jsonb[], $9::timestamptz[], $10::float8[])
                   AS t (kind, target, key, id, event_id, position, correlation_id, act, recorded_at, after_seconds)
-             CROSS JOIN LATERAL (SELECT least(t.recorded_at, statement_timestamp()) AS counted_from) AS from_when
              ON CONFLICT ON CONSTRAINT timers_name DO UPDATE
              SET id = excluded.id, event_id = excluded.event_id, position = excluded.position,
                  correlation_id = excluded.correlation_id, act = excluded.act,
@@ -142,17 +141,22 @@ impl Rows {
     }
 }
 
-/// Counts timers anew, from now, that were counted from a time that is still to come: the clock has gone back since. There are
-/// none unless the log's last stamp is ahead as well.
+/// Counts timers anew, from now, that were counted from a time that is still to come: the clock has gone back since their event
+/// was stamped. There are none unless the log's last stamp is ahead as well. Only who knows that the clock is right may do so: a
+/// timer that was counted anew by a wrong clock fires early.
 ///
 /// # Errors
 /// When Postgres fails.
 pub async fn recount(pool: &PgPool) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE daybook.timers
-         SET fires_at = fires_at - make_interval(secs => extract(epoch FROM counted_from - statement_timestamp())::float8),
+        // Builds of before have left counted_from out: then it is the event's time.
+        "UPDATE daybook.timers AS t
+         SET fires_at = t.fires_at - make_interval(secs => extract(epoch FROM f.counted_from - statement_timestamp())::float8),
              counted_from = statement_timestamp()
-         WHERE counted_from > statement_timestamp()
+         FROM (SELECT kind, target, key, coalesce(counted_from, (
+                          SELECT e.recorded_at FROM daybook.events AS e WHERE e.position = timers.position)) AS counted_from
+               FROM daybook.timers) AS f
+         WHERE (f.kind, f.target, f.key) = (t.kind, t.target, t.key) AND f.counted_from > statement_timestamp()
            AND (SELECT recorded_at FROM daybook.events ORDER BY position DESC LIMIT 1) > statement_timestamp()"
     )
     .execute(pool)

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use store::clock;
 use store::connect::{Role as Database, with_hosts};
 
 /// Where the servers are.
@@ -25,6 +27,9 @@ pub struct Servers {
     pub nats_url: Option<String>,
     #[command(flatten)]
     pub nats: nats::Args,
+    /// By how many seconds Postgres' clock and this machine's may differ. Beyond, nothing is recorded.
+    #[arg(long, value_name = "SECONDS", env = "DAYBOOK_CLOCK_TOLERANCE", default_value_t = clock::TOLERANCE.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400), global = true, help_heading = "Global options")]
+    clock_tolerance: u64,
 }
 
 impl Servers {
@@ -42,6 +47,11 @@ impl Servers {
             Some(file) => Ok(Some(with_password(&url, &read_secret(file)?))),
             None => Ok(Some(url)),
         }
+    }
+
+    /// How far the clocks of Postgres and of this process may be apart.
+    pub fn clock_tolerance(&self) -> Duration {
+        Duration::from_secs(self.clock_tolerance)
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Sender {
     started: Option<DateTime<Utc>>,
     /// When it was last looked for all that is due.
     looked_for_all: Instant,
+    /// When the clocks were compared last, and what a wrong one has left was put right.
+    checked: Option<Instant>,
     /// Told when follow-ups were written.
     written: Arc<Notify>,
 }
@@ -69,7 +71,18 @@ impl Sender {
     ) -> Self {
         let acts = Arc::new(Acts { executor, client, pace });
         let (under_way, ids) = (JoinSet::new(), HashSet::new());
-        Self { pool, acts, owner, held: None, under_way, ids, started: None, looked_for_all: Instant::now(), written }
+        Self {
+            pool,
+            acts,
+            owner,
+            held: None,
+            under_way,
+            ids,
+            started: None,
+            looked_for_all: Instant::now(),
+            checked: None,
+            written,
+        }
     }
 
     async fn hold(&mut self) -> Result<Option<Lease>, sqlx::Error> {
@@ -127,8 +140,11 @@ impl Sender {
             }
         }
         // What it sends is to be recorded, and no clock that is wrong says what is due.
-        clock::check(&self.pool, self.acts.pace.clock_tolerance).await?;
-        follow_up::hasten(&self.pool, Policy::LONGEST).await?;
+        if self.checked.is_none_or(|checked| checked.elapsed() >= LOOK_FOR_ALL) {
+            clock::check(&self.pool, self.acts.pace.clock_tolerance).await?;
+            follow_up::hasten(&self.pool, Policy::LONGEST).await?;
+            self.checked = Some(Instant::now());
+        }
         let due = self.due(&ids, None, limit).await?;
         self.looked_for_all = Instant::now();
         Ok(due)

@@ -6,7 +6,7 @@
 
 use crate::finding::{Finding, Level};
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::{PgExecutor, PgPool};
+use sqlx::PgPool;
 use std::time::Duration;
 
 /// How far the clocks of Postgres and of a process may be apart, unless it is told otherwise.
@@ -19,8 +19,10 @@ const CLOCKS_DIFFER: &str = "YH002";
 ///
 /// # Errors
 /// When they do not (see [`differ`]), or Postgres cannot be asked.
-pub async fn check(on: impl PgExecutor<'_>, tolerance: Duration) -> Result<(), sqlx::Error> {
-    sqlx::query!("SELECT daybook.check_clock($1, $2)", Utc::now(), tolerance.as_secs_f64()).execute(on).await?;
+pub async fn check(pool: &PgPool, tolerance: Duration) -> Result<(), sqlx::Error> {
+    // The wait for a connection is no difference of clocks.
+    let mut on = pool.acquire().await?;
+    sqlx::query!("SELECT daybook.check_clock($1, $2)", Utc::now(), tolerance.as_secs_f64()).execute(&mut *on).await?;
     Ok(())
 }
 

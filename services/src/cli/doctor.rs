@@ -3,17 +3,13 @@
 use super::{Failure, output, target};
 use crate::config::{Role, Servers};
 use crate::doctor;
-use std::time::Duration;
-use store::{Level, clock};
+use store::Level;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// What is to run there; everything if not given. Give it several times for several roles.
     #[arg(long = "role", value_enum)]
     roles: Vec<Role>,
-    /// How far the clocks of Postgres and of this machine may be apart.
-    #[arg(long, value_name = "SECONDS", env = "DAYBOOK_CLOCK_TOLERANCE", default_value_t = clock::TOLERANCE.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    clock_tolerance: u64,
 }
 
 pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<(), Failure> {
@@ -23,8 +19,8 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
         Some(_) => target::nats_that_is_set(servers)?,
         None => Some(target::nats(servers)?),
     };
-    let tolerance = Duration::from_secs(args.clock_tolerance);
-    let findings = doctor::findings(&target::database_url(servers)?, nats.as_ref(), &roles, tolerance).await;
+    let findings =
+        doctor::findings(&target::database_url(servers)?, nats.as_ref(), &roles, servers.clock_tolerance()).await;
     if json {
         for finding in &findings {
             output::line(&serde_json::to_string(finding)?);

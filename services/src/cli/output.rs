@@ -116,6 +116,6 @@ mod tests {
         assert!(printed.is_ascii(), "{printed}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&printed).unwrap(), json);
         let row = vec!["one\ntwo".to_owned(), "\u{202E}".to_owned()];
-        assert_eq!(table(&["a", "b"], &[row]), "a              b\none\\u000atwo  \\u202e");
+        assert_eq!(table(&["a", "b"], &[row]), "a             b\none\\u000atwo  \\u202e");
     }
 }

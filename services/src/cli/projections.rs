@@ -6,6 +6,7 @@ use crate::config::Servers;
 use crate::health::{self, Health, RelayHealth};
 use projections::Projection;
 use serde_json::json;
+use std::time::Duration;
 use store::connect::{self, Role};
 use store::{checkpoint, clock};
 
@@ -37,7 +38,7 @@ fn parse(name: &str) -> Result<Projection, String> {
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
     let url = target::database_url(servers)?;
     match verb {
-        Verb::List { check } => list(&url, check, json).await,
+        Verb::List { check } => list(&url, check, servers.clock_tolerance(), json).await,
         Verb::Pause { projection } => pause(&url, projection, true, json).await,
         Verb::Resume { projection } => pause(&url, projection, false, json).await,
     }
@@ -55,10 +56,10 @@ async fn pause(database_url: &str, projection: Projection, paused: bool, json: b
     Ok(())
 }
 
-async fn list(database_url: &str, check: bool, json: bool) -> Result<(), Failure> {
+async fn list(database_url: &str, check: bool, tolerance: Duration, json: bool) -> Result<(), Failure> {
     let pool = connect::checked_pool(database_url, Role::Read, 1).await?;
     let all = health::projections(&pool, health::SAMPLE).await?;
-    let (relay, clocks) = (health::relay(&pool).await?, clock::faults(&pool, clock::TOLERANCE).await?);
+    let (relay, clocks) = (health::relay(&pool).await?, clock::faults(&pool, tolerance).await?);
     if json {
         for one in &all {
             output::line(&serde_json::to_string(one)?);

@@ -16,9 +16,6 @@ pub(super) struct Args {
     /// How many seconds the payment provider may take to answer, before it is asked what became of the call.
     #[arg(long, value_name = "SECONDS", default_value_t = Pace::default().answer.as_secs(), value_parser = clap::value_parser!(u64).range(1..=600))]
     answer_within: u64,
-    /// How many seconds the clocks of Postgres and of this process may differ. Beyond, nothing is recorded, sent or fired.
-    #[arg(long, value_name = "SECONDS", env = "DAYBOOK_CLOCK_TOLERANCE", default_value_t = Pace::default().clock_tolerance.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    clock_tolerance: u64,
 }
 
 pub(super) async fn run(args: &Args, servers: &Servers) -> Result<(), Failure> {
@@ -27,7 +24,7 @@ pub(super) async fn run(args: &Args, servers: &Servers) -> Result<(), Failure> {
     let roles = if args.roles.is_empty() { Role::ALL.to_vec() } else { args.roles.clone() };
     let pace = Pace {
         answer: Duration::from_secs(args.answer_within),
-        clock_tolerance: Duration::from_secs(args.clock_tolerance),
+        clock_tolerance: servers.clock_tolerance(),
         ..Pace::default()
     };
     let process = tokio::select! {

@@ -16,6 +16,9 @@ const NATS: &str = "nats";
 /// Asks NATS as this process, and as its relay if that is another user.
 pub async fn check(nats: &Nats) -> Vec<Finding> {
     let mut findings = check_login("this process", &nats.process).await;
+    if findings.iter().any(Finding::is_wrong) && nats.relay.login == nats.process.login {
+        return findings;
+    }
     let Ok(client) = nats.relay.connect("daybook doctor").await else {
         findings.extend(check_login("the relay", &nats.relay).await);
         return findings;

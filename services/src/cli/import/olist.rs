@@ -14,7 +14,7 @@ pub(super) async fn run(dir: &Path, servers: &Servers, json: bool) -> Result<(),
     let url = target::database_url(servers)?;
     let log = Log::new(connect::checked_pool(&url, Role::Read, 1).await?, codec::CATEGORIES);
     log.identity().await?;
-    let appender = Appender::start(&url)?;
+    let appender = Appender::start_tolerating(&url, servers.clock_tolerance())?;
     let bar = output::bar(0, "orders");
     let imported = import(&log, &appender, dir, |done, all| {
         bar.set_length(all as u64);
