@@ -134,11 +134,9 @@ async fn follow(pool: PgPool, connector: Arc<Connector>) {
         loop {
             tokio::time::sleep(FOLLOW).await;
             let acquired = tokio::time::timeout(ANSWER_TIMEOUT, pool.acquire()).await;
-            if !matches!(acquired, Ok(Ok(_))) {
-                // Finding it is what this is for; the connection is another pool's business.
+            if !matches!(acquired, Ok(Ok(_))) || connector.serving() != current {
+                // What was found some time ago may be dead by now. The connection itself is of no use.
                 _ = connector.connect().await;
-            }
-            if connector.serving() != current {
                 current = connector.serving();
                 pool.set_connect_options(connector.options_of(current).clone());
             }

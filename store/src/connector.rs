@@ -37,7 +37,7 @@ pub(crate) struct Connector {
     role: Option<Role>,
     settings: Vec<(&'static str, &'static str)>,
     hosts: Vec<Host>,
-    /// The index of the host that was the writable one last.
+    /// The index of the host that was connected to last.
     serving: AtomicUsize,
     pooling: OnceCell<Pooling>,
 }
@@ -74,7 +74,7 @@ impl Connector {
         &self.hosts[host].set
     }
 
-    /// The host that was the writable one when it was last looked for.
+    /// The host that was found when it was last looked for one.
     pub(crate) fn serving(&self) -> usize {
         self.serving.load(Ordering::Relaxed)
     }
@@ -93,11 +93,14 @@ impl Connector {
                     self.serving.store(host, Ordering::Relaxed);
                     return Ok(connected);
                 }
-                Ok(connected) => second_best = second_best.or(Some(connected)),
+                Ok(connected) => second_best = second_best.or(Some((host, connected))),
                 Err(e) => failed = Some(more_telling(failed, e)),
             }
         }
-        second_best.ok_or_else(|| failed.unwrap_or(sqlx::Error::PoolClosed))
+        let (host, connected) = second_best.ok_or_else(|| failed.unwrap_or(sqlx::Error::PoolClosed))?;
+        // It may be promoted: then connections to it are good ones.
+        self.serving.store(host, Ordering::Relaxed);
+        Ok(connected)
     }
 
     async fn connect_within_limit(&self, host: usize) -> Result<(PgConnection, Session), sqlx::Error> {
