@@ -256,7 +256,9 @@ impl Process {
             let others = client.subscribe(subject::HEAD_HINT).await.map_err(async_nats::Error::from)?;
             let stopping = stopping.clone();
             loops.spawn(async move { _ = stopping.run_until_cancelled(hear_hints(others, grown)).await });
-            let relay = Relay::new(parts.log.clone(), parts.project.clone(), jetstream(&client), hint);
+            // From the primary: a replica that lags looks like a log that has lost events.
+            let log = Log::new(parts.project.clone(), codec::CATEGORIES);
+            let relay = Relay::new(log, parts.project.clone(), jetstream(&client), hint);
             start.run(relay.with_replicas(parts.nats.replicas));
             relay_client = Some(client);
         }

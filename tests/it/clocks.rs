@@ -406,7 +406,8 @@ async fn an_hour_back_or_ahead_stops_nothing_for_longer_than_it_lasts() {
         serving.kill().await;
         serving = Serving::start(&urls).await;
         let refused = receive().await.unwrap_err();
-        let differs = |seconds| refused.contains(&format!("clock is more than {seconds} s {word} that of this process"));
+        let differs =
+            |seconds| refused.contains(&format!("clock is more than {seconds} s {word} that of this process"));
         assert!(differs(3599) || differs(3600), "{refused}");
         let (code, said) = check().await;
         assert!(code == Some(1) && said.contains(&format!("Postgres' clock is 3600.0 s {word} that of")), "{said}");
