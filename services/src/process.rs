@@ -137,8 +137,8 @@ impl Parts {
         Ok(Self {
             client,
             nats,
-            // One for each projection, and some for sender, sweeper, provider and notifier.
-            project: connect::pool(database_url, Database::Project, Projection::ALL.len() as u32 + 3)?,
+            // One for each projection, and some for relay, sender, sweeper, provider and notifier.
+            project: connect::pool(database_url, Database::Project, Projection::ALL.len() as u32 + 5)?,
             loader: Loader::start(database_url, FOLD, appender.history())?,
             appender,
             owner: Uuid::now_v7(),
