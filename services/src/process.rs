@@ -339,9 +339,15 @@ async fn tell_hints(
 /// Tells whoever looks at `grown` that others have appended, as they say. Hints may come as often as their senders like.
 pub(crate) async fn hear_hints(mut others: Subscriber, grown: watch::Sender<Position>) {
     while others.next().await.is_some() {
-        grown.send_modify(|_| {});
-        tokio::time::sleep(HINTED).await;
-        // One look is as good for all of them.
-        while let Some(Some(_)) = others.next().now_or_never() {}
+        let mut more = true;
+        while more {
+            grown.send_modify(|_| {});
+            tokio::time::sleep(HINTED).await;
+            // One look is as good for all of them, if it comes after the last one.
+            more = false;
+            while let Some(Some(_)) = others.next().now_or_never() {
+                more = true;
+            }
+        }
     }
 }

@@ -103,7 +103,7 @@ pub fn options(url: &str, role: Role) -> Result<PgConnectOptions, sqlx::Error> {
 /// When `url` is no Postgres URL.
 pub fn pool(url: &str, role: Role, size: u32) -> Result<PgPool, sqlx::Error> {
     let connector = Arc::new(Connector::new(url, Some(role), &[])?);
-    let arriving = connector.clone();
+    let (arriving, began) = (connector.clone(), connector.serving());
     let pool = PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -119,18 +119,18 @@ pub fn pool(url: &str, role: Role, size: u32) -> Result<PgPool, sqlx::Error> {
                 Ok(!read_only || role == Role::Read && idle.age < SECOND_BEST)
             })
         })
-        .connect_lazy_with(connector.first().clone());
+        .connect_lazy_with(connector.options_of(began).clone());
     if connector.has_several_hosts() {
-        tokio::spawn(follow(pool.clone(), connector));
+        tokio::spawn(follow(pool.clone(), connector, began));
     }
     Ok(pool)
 }
 
 /// Has the pool connect to the host that is the writable one. A pool has one host at a time: if that does not answer, it has
 /// nothing to ask.
-async fn follow(pool: PgPool, connector: Arc<Connector>) {
+async fn follow(pool: PgPool, connector: Arc<Connector>, began: usize) {
     let following = async {
-        let mut current = 0;
+        let mut current = began;
         loop {
             tokio::time::sleep(FOLLOW).await;
             let acquired = tokio::time::timeout(ANSWER_TIMEOUT, pool.acquire()).await;

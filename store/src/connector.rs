@@ -6,7 +6,9 @@ use crate::hosts;
 use crate::session::{SETTINGS, Session};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
@@ -33,12 +35,22 @@ enum Pooling {
     Transaction { prepared: bool },
 }
 
+/// Which host of a list was found last. A process has many pools, and a pool begins with one host: it is to be the one that
+/// another has found, and not one that is dead.
+fn shared(urls: Vec<String>) -> Arc<AtomicUsize> {
+    if urls.len() < 2 {
+        return Arc::default();
+    }
+    static SERVING: Mutex<BTreeMap<Vec<String>, Arc<AtomicUsize>>> = Mutex::new(BTreeMap::new());
+    SERVING.lock().unwrap_or_else(PoisonError::into_inner).entry(urls).or_default().clone()
+}
+
 pub(crate) struct Connector {
     role: Option<Role>,
     settings: Vec<(&'static str, &'static str)>,
     hosts: Vec<Host>,
-    /// The index of the host that was connected to last.
-    serving: AtomicUsize,
+    /// The index of the host that was connected to last, by any connector of the process to these hosts.
+    serving: Arc<AtomicUsize>,
     pooling: OnceCell<Pooling>,
 }
 
@@ -50,8 +62,9 @@ impl Connector {
         also: &[(&'static str, &'static str)],
     ) -> Result<Self, sqlx::Error> {
         let settings: Vec<_> = if role.is_some() { SETTINGS.iter().chain(also).copied().collect() } else { vec![] };
+        let urls = hosts::each(url);
         let mut hosts = Vec::new();
-        for url in hosts::each(url) {
+        for url in &urls {
             let plain: PgConnectOptions = url.parse()?;
             // Poolers refuse it; Postgres has been precise without it since version 12.
             let plain = plain.disable_statement_logging().extra_float_digits(None);
@@ -59,7 +72,7 @@ impl Connector {
             let set = plain.clone().options(role.iter().map(|role| ("role", role.name())));
             hosts.push(Host { set: set.options(settings.iter().copied()), plain });
         }
-        Ok(Self { role, settings, hosts, serving: AtomicUsize::new(0), pooling: OnceCell::new() })
+        Ok(Self { role, settings, hosts, serving: shared(urls), pooling: OnceCell::new() })
     }
 
     pub(crate) fn has_several_hosts(&self) -> bool {
@@ -67,7 +80,7 @@ impl Connector {
     }
 
     pub(crate) fn first(&self) -> &PgConnectOptions {
-        self.options_of(0)
+        self.options_of(self.serving())
     }
 
     pub(crate) fn options_of(&self, host: usize) -> &PgConnectOptions {

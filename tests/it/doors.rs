@@ -95,6 +95,16 @@ async fn a_pool_gives_out_no_connection_to_a_read_only_server() {
     assert_eq!(events, 0);
 }
 
+/// A pool has one host at a time. It is not the first of the list, if that one is gone.
+#[tokio::test]
+async fn a_pool_begins_with_the_host_that_was_found() {
+    let url = database().await;
+    let url = with_hosts(&url, &format!("/gone,{}", parts(&url).1));
+    let pool = connect::checked_pool(&url, Role::Read, 1).await.unwrap();
+    let events: i64 = query_scalar("SELECT count(*) FROM daybook.events").fetch_one(&pool).await.unwrap();
+    assert_eq!(events, 0);
+}
+
 /// Two servers, and services on the one that takes writes.
 struct Pair {
     primary: Primary,
