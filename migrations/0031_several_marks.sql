@@ -304,7 +304,7 @@ BEGIN
             RAISE EXCEPTION 'events and expectations must be listed append by append'
                 USING ERRCODE = 'invalid_parameter_value';
         END IF;
-        -- Of what is written, with the versions that it has come to.
+        -- The entries of the events that are written, each with its final version.
         SELECT string_agg(int8send(event_version[e.n]) || substring(event_entries FROM e.n * 40 - 31 FOR 32), ''
                           ORDER BY e.n)
           INTO event_entries

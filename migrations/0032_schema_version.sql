@@ -3,7 +3,7 @@
 
 DO $$
 BEGIN
-    -- Made by whoever migrates, before the first migration; there is none if the files are run by hand.
+    -- `daybook migrate` makes this table before the first migration. It is missing if the files are run by hand.
     IF to_regclass('public._sqlx_migrations') IS NOT NULL THEN
         GRANT SELECT ON public._sqlx_migrations TO daybook_owner;
     END IF;

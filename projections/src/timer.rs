@@ -92,8 +92,8 @@ struct Rows {
     position: Vec<i64>,
     correlation_id: Vec<Uuid>,
     act: Vec<Json<Act>>,
-    recorded_at: Vec<DateTime<Utc>>,
-    after_seconds: Vec<f64>,
+    counted_from: Vec<DateTime<Utc>>,
+    fires_at: Vec<DateTime<Utc>>,
 }
 
 impl Rows {
@@ -104,8 +104,8 @@ impl Rows {
         self.position.push(record.position);
         self.correlation_id.push(correlation_id(record.metadata.correlation_id, event));
         self.act.push(Json(act));
-        self.recorded_at.push(record.recorded_at);
-        self.after_seconds.push(after_seconds.into());
+        self.counted_from.push(record.recorded_at);
+        self.fires_at.push(fires_at(record.recorded_at, after_seconds));
     }
 
     async fn insert(self, transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
@@ -115,11 +115,8 @@ impl Rows {
         sqlx::query!(
             "INSERT INTO daybook.timers
                  (kind, target, key, id, event_id, position, correlation_id, act, counted_from, fires_at)
-             SELECT t.kind, t.target, t.key, t.id, t.event_id, t.position, t.correlation_id, t.act, t.recorded_at,
-                    t.recorded_at + make_interval(secs => t.after_seconds)
-             FROM unnest($1::text[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::bigint[], $7::uuid[],
-                         $8::jsonb[], $9::timestamptz[], $10::float8[])
-                  AS t (kind, target, key, id, event_id, position, correlation_id, act, recorded_at, after_seconds)
+             SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::bigint[], $7::uuid[],
+                                  $8::jsonb[], $9::timestamptz[], $10::timestamptz[])
              ON CONFLICT ON CONSTRAINT timers_name DO UPDATE
              SET id = excluded.id, event_id = excluded.event_id, position = excluded.position,
                  correlation_id = excluded.correlation_id, act = excluded.act,
@@ -132,8 +129,8 @@ impl Rows {
             &self.position,
             &self.correlation_id,
             &self.act as &[Json<Act>],
-            &self.recorded_at,
-            &self.after_seconds
+            &self.counted_from,
+            &self.fires_at
         )
         .execute(transaction)
         .await?;

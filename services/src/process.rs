@@ -116,15 +116,21 @@ impl Parts {
     /// # Errors
     /// As those of [`Parts::connect_on`].
     pub async fn connect(urls: &Urls) -> Result<Self, StartError> {
-        Self::connect_on(&urls.database_url, Nats::at(&urls.nats_url)?, clock::TOLERANCE).await
+        Self::connect_on(&urls.database_url, &[Database::Read], Nats::at(&urls.nats_url)?, clock::TOLERANCE).await
     }
 
-    /// Connects, and checks that the log is one that this build can use; Postgres' clock and this process' may be so far apart.
+    /// Connects, and checks that the log is one that this build can use, in these roles; Postgres' clock and this process' may
+    /// be so far apart.
     ///
     /// # Errors
     /// When Postgres or NATS cannot be reached, the database is not Daybook's, or holds what this build cannot read.
-    pub async fn connect_on(database_url: &str, nats: Nats, clock_tolerance: Duration) -> Result<Self, StartError> {
-        for warning in connect::check(database_url, &[Database::Read]).await? {
+    pub async fn connect_on(
+        database_url: &str,
+        roles: &[Database],
+        nats: Nats,
+        clock_tolerance: Duration,
+    ) -> Result<Self, StartError> {
+        for warning in connect::check(database_url, roles).await? {
             tracing::warn!("{warning}");
         }
         let read = connect::pool(database_url, Database::Read, 16)?;
@@ -214,8 +220,7 @@ impl Process {
     /// As those of [`Parts::connect_on`].
     pub async fn start_on(database_url: &str, nats: Nats, roles: &[Role], pace: Pace) -> Result<Self, StartError> {
         connect::check_pooler(database_url).await?;
-        connect::check(database_url, &Role::databases(roles)).await?;
-        let parts = Parts::connect_on(database_url, nats, pace.clock_tolerance).await?;
+        let parts = Parts::connect_on(database_url, &Role::databases(roles), nats, pace.clock_tolerance).await?;
         let (loops, stopping, failed) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let start = Loops { loops: &loops, stopping: &stopping, failed: &failed };
         let has = |role| roles.contains(&role);

@@ -66,7 +66,7 @@ impl Told {
         if self.error != error {
             *self = Self { error: error.to_owned(), alarm: Alarm::default() };
         }
-        self.alarm.rings()
+        self.alarm.rings().is_some()
     }
 }
 

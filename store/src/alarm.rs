@@ -1,23 +1,34 @@
 //! What somebody has to be told, and not a hundred times a second.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// Rings once a minute, however often there is a reason.
+/// Rings once a minute, however often there is a reason, and counts the reasons.
 #[derive(Debug, Default)]
-pub struct Alarm {
+pub struct Alarm(Mutex<Counted>);
+
+#[derive(Debug, Default)]
+struct Counted {
     rung: Option<Instant>,
+    since: u64,
 }
 
 impl Alarm {
-    /// Whether it is to be told now.
-    pub fn rings(&mut self) -> bool {
-        let rings = self.rung.is_none_or(|rung| rung.elapsed() >= PAUSE);
-        if rings {
-            self.rung = Some(Instant::now());
+    /// Counts a reason. If it is to be told now: how many there were since that was last done, this one included.
+    pub fn rings(&self) -> Option<u64> {
+        self.rings_at(Instant::now())
+    }
+
+    fn rings_at(&self, now: Instant) -> Option<u64> {
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.since += 1;
+        if counted.rung.is_some_and(|rung| now.duration_since(rung) < PAUSE) {
+            return None;
         }
-        rings
+        counted.rung = Some(now);
+        Some(std::mem::take(&mut counted.since))
     }
 }
 
@@ -26,10 +37,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_rings_once_a_minute() {
-        let mut alarm = Alarm::default();
-        assert_eq!([alarm.rings(), alarm.rings(), alarm.rings()], [true, false, false]);
-        alarm.rung = Instant::now().checked_sub(PAUSE);
-        assert_eq!([alarm.rings(), alarm.rings()], [true, false]);
+    fn it_rings_once_a_minute_with_the_number_of_reasons() {
+        let (alarm, begun) = (Alarm::default(), Instant::now());
+        assert_eq!(alarm.rings_at(begun), Some(1));
+        assert_eq!(alarm.rings_at(begun), None);
+        assert_eq!(alarm.rings_at(begun + PAUSE / 2), None);
+        assert_eq!(alarm.rings_at(begun + PAUSE), Some(3));
+        assert_eq!(alarm.rings_at(begun + PAUSE), None);
     }
 }

@@ -334,7 +334,7 @@ impl Worker {
         let stamped = outcomes.iter().flatten().map(|appended| appended.recorded_at).max();
         let now = Utc::now() + self.tolerance;
         if let Some(recorded_at) = stamped.filter(|stamped| *stamped > now)
-            && self.ahead.rings()
+            && self.ahead.rings().is_some()
         {
             tracing::error!(%recorded_at, "an earlier event is stamped with the future: what is recorded carries its time on");
         }

@@ -85,12 +85,13 @@ const RETRY: Duration = Duration::from_millis(50);
 /// How often a pool of several hosts is looked after.
 const FOLLOW: Duration = Duration::from_millis(500);
 
-/// Options for connections in `role` to the database of `url`, or to the first of its hosts.
+/// Options for connections in `role` to the database of `url`, on one of its hosts: the one that was found last.
 ///
 /// # Errors
 /// When `url` is no Postgres URL.
 pub fn options(url: &str, role: Role) -> Result<PgConnectOptions, sqlx::Error> {
-    Ok(Connector::new(url, Some(role), &[])?.first().clone())
+    let connector = Connector::new(url, Some(role), &[])?;
+    Ok(connector.options_of(connector.serving()).clone())
 }
 
 /// A pool of up to `size` connections in `role`. It connects when it is first used.

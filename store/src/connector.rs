@@ -79,10 +79,6 @@ impl Connector {
         self.hosts.len() > 1
     }
 
-    pub(crate) fn first(&self) -> &PgConnectOptions {
-        self.options_of(self.serving())
-    }
-
     pub(crate) fn options_of(&self, host: usize) -> &PgConnectOptions {
         &self.hosts[host].set
     }
@@ -92,6 +88,12 @@ impl Connector {
         self.serving.load(Ordering::Relaxed)
     }
 
+    /// All hosts, beginning with that one.
+    fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
+        let (first, hosts) = (self.serving(), self.hosts.len());
+        (0..hosts).map(move |n| (first + n) % hosts)
+    }
+
     /// Connects to the host that takes writes. Who only reads is content with another one if there is none.
     pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         Ok(self.connect_and_tell().await?.0)
@@ -99,8 +101,8 @@ impl Connector {
 
     /// The same, with what the session is like.
     pub(crate) async fn connect_and_tell(&self) -> Result<(PgConnection, Session), sqlx::Error> {
-        let (first, mut second_best, mut failed) = (self.serving(), None, None);
-        for host in (0..self.hosts.len()).map(|n| (first + n) % self.hosts.len()) {
+        let (mut second_best, mut failed) = (None, None);
+        for host in self.in_turn() {
             match self.connect_within_limit(host).await {
                 Ok(connected) if connected.1.is_writable() => {
                     self.serving.store(host, Ordering::Relaxed);
@@ -208,8 +210,8 @@ impl Connector {
 
     /// On the first host that answers; not set in any way.
     async fn any_session(&self) -> Result<(&PgConnectOptions, PgConnection), sqlx::Error> {
-        let (first, mut failed) = (self.serving(), None);
-        for host in (0..self.hosts.len()).map(|n| (first + n) % self.hosts.len()) {
+        let mut failed = None;
+        for host in self.in_turn() {
             let host = &self.hosts[host].plain;
             match tokio::time::timeout(HOST_TIMEOUT, host.connect()).await {
                 Ok(Ok(session)) => return Ok((host, session)),

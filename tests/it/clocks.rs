@@ -324,7 +324,7 @@ async fn an_import_refuses_events_from_the_future() {
 fn libfaketime() -> PathBuf {
     let libraries = fs::read_dir("/usr/lib").unwrap().flatten().map(|entry| entry.path());
     let found = libraries.map(|dir| dir.join("faketime/libfaketime.so.1")).find(|library| library.exists());
-    found.expect("this story moves a server's clock by libfaketime: apt-get install libfaketime")
+    found.expect("this story moves a server's clock by libfaketime: run `.ci/test-servers`")
 }
 
 /// A Postgres whose clock can be moved.

@@ -233,7 +233,7 @@ pub fn main() -> ExitCode {
 /// An error with what brought it about, as far as it does not say so itself.
 fn chain(failure: &Failure) -> String {
     let mut text = match failure {
-        // Words of a service, and perhaps of whoever it quotes.
+        // The message is a service's, and may quote a stranger.
         Failure::Client(error) => output::one_line(&error.to_string()),
         failure => failure.to_string(),
     };

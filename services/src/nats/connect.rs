@@ -1,11 +1,11 @@
 //! A connection to NATS, which is made again for ever, should it be lost.
 
-use super::Seldom;
 use super::settings::{Connection, Login, SettingsError};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use store::Alarm;
 
 /// How long it takes at least until all servers have been tried once more.
 const ROUND: Duration = Duration::from_millis(250);
@@ -44,15 +44,15 @@ impl Connection {
     /// When no server can be reached now, or the login is refused.
     pub async fn connect(&self, name: &str) -> Result<Client, NatsError> {
         let pacing = Arc::new(Pacing::new(self.servers.len()));
-        let refused = Arc::new(Seldom::default());
+        let warnings = Arc::new(Warnings::default());
         let mut options = ConnectOptions::new()
             .name(name)
             .max_reconnects(None)
             .custom_inbox_prefix(&self.inbox_prefix)
             .reconnect_delay_callback(move |_| pacing.next(Instant::now()))
             .event_callback(move |event| {
-                let refused = refused.clone();
-                async move { tell(&event, &refused) }
+                let warnings = warnings.clone();
+                async move { warnings.tell(&event) }
             });
         options = match &self.login {
             Login::None => options,
@@ -82,20 +82,29 @@ impl Connection {
     }
 }
 
-/// What the server says unasked. A publish that it does not permit shows nowhere else.
-fn tell(event: &Event, refused: &Seldom) {
-    match event {
-        Event::ServerError(error) => {
-            if let Some(times) = refused.count() {
-                tracing::warn!(target: "daybook::nats", %error, times, "NATS does not permit it: see the user's rights, and NATS_INBOX_PREFIX");
+/// What is told now and then.
+#[derive(Default)]
+struct Warnings {
+    refused: Alarm,
+    slow: Alarm,
+}
+
+impl Warnings {
+    /// What the server says unasked. A publish that it does not permit shows nowhere else.
+    fn tell(&self, event: &Event) {
+        match event {
+            Event::ServerError(error) => {
+                if let Some(times) = self.refused.rings() {
+                    tracing::warn!(target: "daybook::nats", %error, times, "NATS does not permit it: see the user's rights, and NATS_INBOX_PREFIX");
+                }
             }
-        }
-        Event::SlowConsumer(_) => {
-            if let Some(times) = refused.count() {
-                tracing::warn!(target: "daybook::nats", times, "messages came faster than they were taken, and were lost");
+            Event::SlowConsumer(_) => {
+                if let Some(times) = self.slow.rings() {
+                    tracing::warn!(target: "daybook::nats", times, "messages came faster than they were taken, and were lost");
+                }
             }
+            event => tracing::debug!(target: "daybook::nats", %event),
         }
-        event => tracing::debug!(target: "daybook::nats", %event),
     }
 }
 

@@ -4,11 +4,9 @@
 mod check;
 mod connect;
 mod replies;
-mod seldom;
 mod settings;
 
 pub use check::check;
 pub use connect::NatsError;
 pub use replies::Replies;
-pub(crate) use seldom::Seldom;
 pub use settings::{Args, Connection, Login, Nats, Secret, SettingsError, help};

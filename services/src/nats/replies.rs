@@ -1,10 +1,10 @@
 //! The door that every answer goes through. A reply is published with the rights of who answers, on whatever subject the
 //! request names. So answers go to inboxes only: never to events, nor to the API of JetStream.
 
-use super::Seldom;
 use super::settings::SettingsError;
 use async_nats::Message;
 use std::sync::Arc;
+use store::Alarm;
 
 /// What the inboxes of NATS clients begin with, if they are not told otherwise.
 pub(super) const INBOX: &str = "_INBOX";
@@ -15,7 +15,7 @@ const LONGEST: usize = 255;
 #[derive(Debug, Clone)]
 pub struct Replies {
     prefixes: Arc<[String]>,
-    refused: Arc<Seldom>,
+    refused: Arc<Alarm>,
 }
 
 impl Default for Replies {
@@ -53,7 +53,7 @@ impl Replies {
         if reply.is_some_and(|reply| self.allow(reply)) {
             return true;
         }
-        if let Some(times) = self.refused.count() {
+        if let Some(times) = self.refused.rings() {
             let (subject, reply) = (request.subject.as_str(), reply.unwrap_or("none"));
             tracing::warn!(
                 subject,
