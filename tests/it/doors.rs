@@ -7,7 +7,7 @@ use crate::harness::{
     Serving, System, database, daybook, daybook_on, empty_database, folder, order_of, receipt, run, start_nats,
     start_postgres,
 };
-use services::config::Urls;
+use runtime::process::Urls;
 use servers::{Binaries, Postgres, PostgresOptions, Program};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, query_scalar};
 use std::fs;
