@@ -5,6 +5,7 @@
 mod aggregates;
 pub mod api;
 pub mod archive;
+mod backoff;
 pub mod cli;
 pub mod client;
 pub mod codec;
@@ -39,6 +40,7 @@ mod strict;
 pub mod subject;
 pub mod subscription;
 pub mod telemetry;
+mod text;
 pub mod time_travel;
 pub mod timers;
 pub mod verify;

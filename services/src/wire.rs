@@ -3,6 +3,7 @@
 
 use crate::execute::{ExecuteError, Outcome};
 use crate::strict::{Checked, Strict};
+use crate::text::steers;
 use chrono::{DateTime, Utc};
 use domain::Fault;
 use domain::{Rejection, order, shipment, stock};
@@ -242,7 +243,7 @@ const MAX_PATH: usize = 200;
 
 /// A path for people: the names in it may be anything, of any length.
 fn shown(path: &str) -> String {
-    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let shown = |c: char| if steers(c) { '\u{fffd}' } else { c };
     match path.char_indices().nth(MAX_PATH) {
         Some((end, _)) => path[..end].chars().map(shown).chain(['…']).collect(),
         None => path.chars().map(shown).collect(),
@@ -312,6 +313,7 @@ mod tests {
         assert_eq!(method(r#"["card","tok_secret"]"#), told("data.order.payments[0].method", "a JSON object"));
         assert_eq!(method(r#"{"kind":"\u0000"}"#).0, "data.order.payments[0].method.kind");
         assert_eq!(method(r#"{"kind":"a","kind":"a"}"#), told("data.order.payments[0].method.kind", "each field once"));
+        assert_eq!(method("{\"a\u{202E}b\":1}").0, "data.order.payments[0].method.a\u{fffd}b");
         assert_eq!(method(&format!(r#"{{"{}":1}}"#, "k".repeat(1000))).0.chars().count(), MAX_PATH + 1);
         assert_eq!(method(r#"{"kind":tok_secret}"#), told("data.order.payments[0].method.kind", "well-formed JSON"));
     }

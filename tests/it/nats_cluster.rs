@@ -3,18 +3,21 @@
 use crate::binary::until;
 use crate::harness::{database, folder, receipt, start_nats_in};
 use futures_util::future::join_all;
+use servers::{Configuration, Nats};
 use services::command_api::Receive;
 use services::config::Role;
 use services::nats::Nats as Settings;
 use services::policy::Pace;
 use services::process::{Process, jetstream};
-use servers::{Configuration, Nats};
+use services::relay::Relay;
+use services::step::{Outcome, Step};
 use services::subject;
 use services::verify::verify;
 use sqlx::{PgPool, query_scalar};
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How often the leader is killed; `LEADER_KILLS` may say otherwise.
 const KILLS: u32 = 2;
@@ -23,30 +26,41 @@ const CLIENTS: usize = 8;
 /// How long a client goes on asking, and `verify` waits.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Of three servers, which need not all run.
 struct Cluster {
     /// By the number in its name.
     servers: Vec<Nats>,
+    addresses: Vec<String>,
 }
 
 impl Cluster {
-    /// Each server has an address of its own for the others, which no other process takes: so they find each other again.
     async fn start() -> Self {
+        Self::start_some(3).await
+    }
+
+    /// Starts the first ones. Each server has an address of its own for the others, which no other process takes: so they find
+    /// each other again.
+    async fn start_some(count: usize) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let (pid, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let address = |n: u32| format!("127.{}.{}.{}", 1 + pid / 256 % 250, pid % 256, number * 3 + n + 1);
-        let routes: Vec<String> = (0..3).map(|n| format!("\"nats://{}:6222\"", address(n))).collect();
-        let servers = (0..3).map(async |n| {
-            let dir = folder("cluster").await;
-            let file = dir.with_extension("conf");
-            let configuration = format!(
-                "server_name: n{n}\ncluster {{ name: daybook, listen: \"{}:6222\", routes: [{}] }}\n",
-                address(n),
-                routes.join(", ")
-            );
-            fs::write(&file, configuration).unwrap();
-            start_nats_in(dir, Some(Configuration { file, environment: vec![], login: None })).await
-        });
-        Self { servers: join_all(servers).await }
+        let addresses: Vec<String> = (0..3).map(address).collect();
+        let servers = join_all((0..count).map(|n| Self::server(&addresses, n))).await;
+        Self { servers, addresses }
+    }
+
+    async fn server(addresses: &[String], n: usize) -> Nats {
+        // It is no route of its own: the servers count how many they are to be, and need more than half.
+        let others = addresses.iter().enumerate().filter(|(other, _)| *other != n);
+        let routes: Vec<String> = others.map(|(_, address)| format!("\"nats://{address}:6222\"")).collect();
+        let file = folder("cluster").await.with_extension("conf");
+        let configuration = format!(
+            "server_name: n{n}\ncluster {{ name: daybook, listen: \"{}:6222\", routes: [{}] }}\n",
+            addresses[n],
+            routes.join(", ")
+        );
+        fs::write(&file, configuration).unwrap();
+        start_nats_in(folder("cluster").await, Some(Configuration { file, environment: vec![], login: None })).await
     }
 
     fn url(&self) -> String {
@@ -119,6 +133,16 @@ async fn stored(client: &async_nats::Client) -> u64 {
     stream.map_or(0, |stream| stream.cached_info().state.last_sequence)
 }
 
+/// Returns once the stream is kept on so many servers, and its last sequence is `last`.
+async fn is_kept_on(client: &async_nats::Client, replicas: usize, last: u64) {
+    until(&format!("the stream has {replicas} replicas, and {last} events"), async || {
+        let stream = jetstream(client).get_stream(subject::STREAM).await.ok()?;
+        let info = stream.cached_info();
+        (info.config.num_replicas == replicas && info.state.last_sequence == last).then_some(())
+    })
+    .await;
+}
+
 /// A stream that was made for one server is kept by three, once that is said; and a number that the cluster does not have
 /// stops nothing.
 #[tokio::test]
@@ -127,19 +151,21 @@ async fn the_number_of_replicas_is_a_setting() {
     let database_url = database().await;
     let mut settings = Settings::at(&cluster.url()).unwrap();
     let client = settings.process.connect("test").await.unwrap();
-    for (replicas, found) in [(None, 1), (Some(3), 3), (Some(5), 3)] {
+    for (replicas, found, last) in [(None, 1, 1), (Some(3), 3, 2), (Some(5), 3, 3)] {
         settings.replicas = replicas;
         let process =
             Process::start_on(&database_url, settings.clone(), &[Role::Relay], Pace::default()).await.unwrap();
         crate::harness::executor(&database_url).execute(&receipt("mug", 1)).await.unwrap();
-        let head = query_scalar::<_, i64>("SELECT max(position) FROM daybook.events");
-        let head = head.fetch_one(&PgPool::connect(&database_url).await.unwrap()).await.unwrap();
-        until("the stream has as many replicas, and all events", async || {
-            let stream = jetstream(&client).get_stream(subject::STREAM).await.ok()?;
-            let info = stream.cached_info();
-            (info.config.num_replicas == found && info.state.last_sequence == head as u64).then_some(())
-        })
-        .await;
+        is_kept_on(&client, found, last).await;
         process.stop().await;
     }
+    // Another relay, of another setting, does not undo it; an operator does.
+    let pool = store::connect::pool(&database_url, store::connect::Role::Project, 2).unwrap();
+    let (_hint, hinted) = watch::channel(0);
+    let log = store::Log::new(pool.clone(), services::codec::CATEGORIES);
+    let mut relay = Relay::new(log, pool, jetstream(&client), hinted).with_replicas(Some(1));
+    until("it has looked", async || (relay.step().await.ok()? == Outcome::Idle).then_some(())).await;
+    is_kept_on(&client, 3, 3).await;
+    relay.reconcile().await.unwrap();
+    is_kept_on(&client, 1, 3).await;
 }

@@ -33,7 +33,8 @@ use crate::process::StartError;
 use crate::time_travel::StateAtError;
 use crate::wire::Code;
 use crate::{config, telemetry};
-use clap::{Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use domain::Fault;
 use std::process::ExitCode;
 use store::connect::Unusable;
@@ -157,7 +158,7 @@ impl Failure {
                 StartError::Unreadable(_) | StartError::MaxPayload { .. } | StartError::Unusable(Unusable::Unfit(_)),
             ) => 3,
             Self::Client(ClientError::NoAnswer(_)) | Self::Start(_) | Self::Servers(_) | Self::Unavailable(_) => 4,
-            Self::Client(ClientError::Malformed(_)) | Self::Other(_) => 5,
+            Self::Client(ClientError::Malformed(_) | ClientError::MayGoOn(_)) | Self::Other(_) => 5,
         }
     }
 }
@@ -206,7 +207,8 @@ impl From<serde_json::Error> for Failure {
 
 /// Runs the verb that the command line names.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = without_empty_variables(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let quiet = !matches!(cli.verb, Verb::Serve(_) | Verb::Dev(_));
     telemetry::start(if quiet { "off,daybook::nats=warn" } else { "info,async_nats=warn" });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -228,6 +230,13 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// A variable that is empty is not set: files for containers often name every variable, with and without a value.
+fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg });
+    command.mut_subcommands(without_empty_variables)
 }
 
 /// An error with what brought it about, as far as it does not say so itself.
