@@ -26,41 +26,30 @@ const CLIENTS: usize = 8;
 /// How long a client goes on asking, and `verify` waits.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Of three servers, which need not all run.
 struct Cluster {
     /// By the number in its name.
     servers: Vec<Nats>,
-    addresses: Vec<String>,
 }
 
 impl Cluster {
+    /// Each server has an address of its own for the others, which no other process takes: so they find each other again.
     async fn start() -> Self {
-        Self::start_some(3).await
-    }
-
-    /// Starts the first ones. Each server has an address of its own for the others, which no other process takes: so they find
-    /// each other again.
-    async fn start_some(count: usize) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let (pid, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let address = |n: u32| format!("127.{}.{}.{}", 1 + pid / 256 % 250, pid % 256, number * 3 + n + 1);
-        let addresses: Vec<String> = (0..3).map(address).collect();
-        let servers = join_all((0..count).map(|n| Self::server(&addresses, n))).await;
-        Self { servers, addresses }
-    }
-
-    async fn server(addresses: &[String], n: usize) -> Nats {
-        // It is no route of its own: the servers count how many they are to be, and need more than half.
-        let others = addresses.iter().enumerate().filter(|(other, _)| *other != n);
-        let routes: Vec<String> = others.map(|(_, address)| format!("\"nats://{address}:6222\"")).collect();
-        let file = folder("cluster").await.with_extension("conf");
-        let configuration = format!(
-            "server_name: n{n}\ncluster {{ name: daybook, listen: \"{}:6222\", routes: [{}] }}\n",
-            addresses[n],
-            routes.join(", ")
-        );
-        fs::write(&file, configuration).unwrap();
-        start_nats_in(folder("cluster").await, Some(Configuration { file, environment: vec![], login: None })).await
+        let routes: Vec<String> = (0..3).map(|n| format!("\"nats://{}:6222\"", address(n))).collect();
+        let servers = (0..3).map(async |n| {
+            let dir = folder("cluster").await;
+            let file = dir.with_extension("conf");
+            let configuration = format!(
+                "server_name: n{n}\ncluster {{ name: daybook, listen: \"{}:6222\", routes: [{}] }}\n",
+                address(n),
+                routes.join(", ")
+            );
+            fs::write(&file, configuration).unwrap();
+            start_nats_in(dir, Some(Configuration { file, environment: vec![], login: None })).await
+        });
+        Self { servers: join_all(servers).await }
     }
 
     fn url(&self) -> String {
