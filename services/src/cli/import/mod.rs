@@ -9,7 +9,6 @@ use crate::config::Servers;
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
 use store::checkpoint::AdvanceError;
 use store::connect::{self, Role};
 use store::{ImportError as NotImported, Log, Position};
@@ -24,16 +23,13 @@ pub(super) enum Verb {
     },
     /// Record the orders of a folder as history: the public Olist data set, as CSV files. Nothing follows from it. Run
     /// again, it records what is missing.
-    Olist {
-        /// The folder.
-        dir: PathBuf,
-    },
+    Olist(olist::Args),
 }
 
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
     match verb {
         Verb::Log { file } => log(&file, servers, json).await,
-        Verb::Olist { dir } => olist::run(&dir, servers, json).await,
+        Verb::Olist(args) => olist::run(&args, servers, json).await,
     }
 }
 
