@@ -8,6 +8,7 @@ use order_views::{CATEGORIES, encode, stream as stream_of};
 use order_views::{Projection, ReadModel};
 use orders::id::{AddressId, CustomerId, OrderId, SellerId, Sku};
 use orders::money::Amount;
+use orders::order::DisplayStatus;
 use orders::order::{
     self, CancelReason, Order, OrderCompleted, OrderLine, OrderPlaced, OrderTotals, PlaceLine, ProposeEdit,
     SellerShipping,
@@ -237,7 +238,7 @@ async fn an_order_is_found_by_the_skus_of_the_lines_that_it_has_now() {
     tell(&mut system, Command::CancelOrder { id: first, reason: CancelReason::CustomerRequest }).await;
     system.ship(second).await;
     assert_eq!((with(&system, sku("mug")).await, with(&system, sku("pin")).await), (vec![first.0], vec![second.0]));
-    let filter = Filter { sku: sku("mug"), status: Some("cancelled".into()), ..Filter::default() };
+    let filter = Filter { sku: sku("mug"), status: Some(DisplayStatus::Cancelled), ..Filter::default() };
     assert_eq!(found(&system, filter, 500).await.len(), 1);
     system.assert_verified().await;
 }

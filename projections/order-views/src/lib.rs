@@ -9,7 +9,7 @@ pub mod revenue;
 pub mod stock_level;
 pub mod waiting;
 
-pub use domain::{CATEGORIES, ORDER, Orders, PAYMENT, SHIPMENT, STOCK, encode, follow_up, stream};
+pub use domain::{CATEGORIES, ORDER, Orders, PAYMENT, SHIPMENT, STOCK, Stored, encode, follow_up, stream};
 
 /// An event of the log, decoded.
 pub type Recorded = engine::Recorded<Orders>;

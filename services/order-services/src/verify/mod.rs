@@ -1,6 +1,11 @@
 //! `daybook verify`: the log's own promises, those of the business, and log = JetStream window = read models, through
-//! folds that share nothing with the projectors. The log is read once, page by page, in one snapshot with all that is
-//! folded from it.
+//! folds of its own. The log is read once, page by page, in one snapshot with all that is folded from it.
+//!
+//! The folds work on the stored JSON, and share no code with the read models: a fault of a fold shows as a difference. Which
+//! follow-ups and timers an event has is the exception. That is asked of the domain's own `react` and `timers`, which the
+//! projectors call as well: a follow-up that was lost, doubled or changed is found, a wrong reaction is not. What reactions come
+//! to is checked by the promises of the business (`business.rs`), which know neither. And [`verify_books`], which asks the provider,
+//! folds a payment as the domain does.
 
 mod books;
 mod business;
@@ -45,7 +50,7 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use std::collections::HashSet;
 use std::time::Duration;
 use stock_level::Stock;
-use store::Position;
+use store::{Failure, Position};
 use timers::Timers;
 use waiting::Waiting;
 
@@ -60,6 +65,17 @@ pub enum VerifyError {
     JetStream(#[source] async_nats::Error),
     #[error("the provider's books cannot be compared: {0}")]
     Provider(String),
+}
+
+impl VerifyError {
+    /// What somebody can do about it.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Database(e) => Failure::of(e),
+            Self::Log(e) => e.failure(),
+            Self::JetStream(_) | Self::Provider(_) => Failure::Passing,
+        }
+    }
 }
 
 /// Compares all that is kept with the log, and the log with its promises. `pool` is in the role that reads. A system in
