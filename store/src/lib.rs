@@ -31,6 +31,7 @@ pub mod lease;
 mod load;
 mod read;
 mod scan;
+mod serving;
 mod session;
 mod speculation;
 mod stream;

@@ -3,8 +3,10 @@
 use crate::Failure;
 pub use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
+use runtime::text::steers;
 use runtime::wire::Reply;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 
@@ -49,6 +51,38 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
+/// A table and an empty line; nothing, if it has no rows.
+pub fn section(headings: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+    let rows: Vec<Vec<String>> = rows.collect();
+    if !rows.is_empty() {
+        line(&format!("{}\n", table(headings, &rows)));
+    }
+}
+
+/// How much is shown of what there may be thousands of.
+pub const EXAMPLES: usize = 10;
+
+/// The rows of a table by kind.
+pub struct Kinds(BTreeMap<&'static str, Vec<Vec<String>>>);
+
+impl Kinds {
+    pub fn of(rows: impl Iterator<Item = (&'static str, Vec<String>)>) -> Self {
+        let mut kinds = BTreeMap::<_, Vec<_>>::new();
+        rows.for_each(|(kind, row)| kinds.entry(kind).or_default().push(row));
+        Self(kinds)
+    }
+
+    /// How many of each kind there are, under `what` and `counted`; then, under `headings`, the first ones of each.
+    pub fn print(&self, what: &str, counted: &str, headings: &[&str]) {
+        section(&[what, counted], self.0.iter().map(|(kind, rows)| vec![(*kind).to_owned(), rows.len().to_string()]));
+        section(headings, self.0.values().flat_map(|rows| rows.iter().take(EXAMPLES).cloned()));
+    }
+
+    pub fn are_cut(&self) -> bool {
+        self.0.values().any(|rows| rows.len() > EXAMPLES)
+    }
+}
+
 /// A bar on stderr, if that is a terminal; else nothing.
 pub fn bar(length: u64, what: &'static str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
@@ -66,13 +100,13 @@ pub fn say(text: &str) {
 /// Text as it can be shown, whoever wrote it: what would steer a terminal, or turn the order of what is read, is written as
 /// JSON escapes it. So JSON stays the same JSON. Line breaks are the caller's: see [`one_line`].
 fn visible(text: &str) -> Cow<'_, str> {
-    let steers = |c: char| c != '\n' && is_invisible(c);
-    if text.contains(steers) { Cow::Owned(escaped(text, steers)) } else { Cow::Borrowed(text) }
+    let is_to_be = |c: char| c != '\n' && steers(c);
+    if text.contains(is_to_be) { Cow::Owned(escaped(text, is_to_be)) } else { Cow::Borrowed(text) }
 }
 
 /// Somebody's text, which must not look like another line of ours.
 pub fn one_line(text: &str) -> String {
-    escaped(text, is_invisible)
+    escaped(text, steers)
 }
 
 fn escaped(text: &str, is_to_be: impl Fn(char) -> bool) -> String {
@@ -86,16 +120,6 @@ fn escaped(text: &str, is_to_be: impl Fn(char) -> bool) -> String {
         }
     }
     escaped
-}
-
-/// Whether it is a control or format character, or breaks a line: the categories Cc, Cf, Zl and Zp of Unicode 17.
-fn is_invisible(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{AD}' | '\u{600}'..='\u{605}' | '\u{61C}' | '\u{6DD}' | '\u{70F}' | '\u{890}'..='\u{891}' | '\u{8E2}'
-            | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}'
-            | '\u{FFF9}'..='\u{FFFB}' | '\u{110BD}' | '\u{110CD}' | '\u{13430}'..='\u{1343F}'
-            | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}' | '\u{E0001}' | '\u{E0020}'..='\u{E007F}')
 }
 
 #[cfg(test)]
