@@ -7,7 +7,7 @@ use store::Level;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// What is to run there; everything if not given. Give it several times for several roles.
+    /// The role to check for. Repeat the option for several roles. By default, all roles are checked.
     #[arg(long = "role", value_enum)]
     roles: Vec<Role>,
 }

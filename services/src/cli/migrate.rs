@@ -8,7 +8,7 @@ use store::{MIGRATOR, connect};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Also make a login for each role of a process, with the rights and settings that it needs, and no password.
+    /// Also create a login for each role of a process, with its rights and settings. It has no password yet.
     #[arg(long)]
     logins: bool,
 }

@@ -22,7 +22,7 @@ pub(super) fn reply(key: &str, id: &str, reply: &Reply, json: bool) -> Result<()
         line(&reply.to_string());
         return Ok(());
     }
-    let done = if reply.recorded { "recorded" } else { "nothing to do: it is so already" };
+    let done = if reply.recorded { "recorded" } else { "unchanged" };
     line(&format!("{} {id}: {done}, position {}", key.trim_end_matches("_id"), reply.position));
     Ok(())
 }

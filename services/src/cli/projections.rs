@@ -12,19 +12,21 @@ use store::{checkpoint, clock};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
-    /// List how far each projection and the relay are, how fast, and what keeps them from being further.
+    /// List the state of each projection and of the relay: position, lag, rate and last error.
     List {
-        /// Say which are neither current nor catching up, and what is wrong with the clocks; exit with 1 if anything is.
+        /// Also list what is wrong with projections, relay and clocks, and exit with 1 if anything is.
         #[arg(long)]
         check: bool,
     },
-    /// Have a projection stand still, whichever process runs it.
+    /// Pause a projection in every process that runs it.
     Pause {
+        /// The projection, as `list` prints it.
         #[arg(value_parser = parse)]
         projection: Projection,
     },
-    /// Have it go on.
+    /// Resume a projection.
     Resume {
+        /// The projection, as `list` prints it.
         #[arg(value_parser = parse)]
         projection: Projection,
     },

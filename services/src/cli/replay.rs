@@ -18,28 +18,29 @@ const TOLD: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The read model, as `daybook projections list` names it.
+    /// The read model: order_summary, stock_level, event_index, waiting, order_history, fulfilment or revenue.
     #[arg(value_parser = parse)]
     projection: ReadModel,
-    /// Only compare: build it, tell what differs, and leave the live rows.
+    /// Only build and compare. The live rows stay.
     #[arg(long, conflicts_with = "undo")]
     dry_run: bool,
-    /// Go back to the rows that were live before the last replay, brought up to date.
+    /// Switch back to the rows from before the last replay, after bringing them up to date.
     #[arg(long)]
     undo: bool,
-    /// Make a copy of it instead, the table daybook_copies.NAME, and leave the live rows.
+    /// Build a copy in the table daybook_copies.NAME instead. The live rows stay.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["dry_run", "undo"])]
     into: Option<CopyName>,
-    /// The copy is as the read model was at this time, such as 2026-11-01T00:00:00Z.
+    /// With --into: the state of the read model at this time, such as 2026-11-01T00:00:00Z.
     #[arg(long, value_name = "TIME", requires = "into", conflicts_with = "to")]
     as_of: Option<DateTime<Utc>>,
-    /// The copy is of this alone: an order (order-0199…, with all that belongs to it), another stream, or a category.
+    /// With --into: only these events. An order's stream, such as order-0199…, includes its payments, stock and
+    /// shipments; any other stream, or a category, stands for itself.
     #[arg(long, value_name = "STREAM|CATEGORY", requires = "into", value_parser = parse_only)]
     only: Option<Filter>,
-    /// The copy begins with the event at this position: of what began before it, there are no rows.
+    /// With --into: begin with the event at this position. Whatever began before it has no rows.
     #[arg(long, value_name = "POSITION", requires = "into", value_parser = clap::value_parser!(i64).range(1..))]
     from: Option<Position>,
-    /// The copy ends with the event at this position.
+    /// With --into: end with the event at this position.
     #[arg(long, value_name = "POSITION", requires = "into", value_parser = clap::value_parser!(i64).range(1..))]
     to: Option<Position>,
 }
