@@ -449,14 +449,11 @@ async fn the_verbs_find_the_dev_that_runs() {
     let undone = line(&dev.run("replay order_summary --undo --json").await);
     assert_eq!((&undone["switched"], &undone["compared"]), (&json!(true), &Value::Null));
     let compared = dev.run("replay order_summary --dry-run").await;
-    assert!(
-        text(&compared.stdout).ends_with("2 rows, the same as the live ones\nnothing was changed\n"),
-        "{compared:?}"
-    );
+    assert!(text(&compared.stdout).ends_with("2 rows, equal to the live ones\nnothing was changed\n"), "{compared:?}");
     let replayed = dev.run("replay stock_level").await;
     let same = "stock_level: ";
     assert!(text(&replayed.stdout).starts_with(same), "{replayed:?}");
-    let kept = "the ones before are kept: --undo goes back to them\n";
+    let kept = "--undo goes back to the rows from before\n";
     assert!(text(&replayed.stdout).ends_with(kept), "{replayed:?}");
     let states = async || {
         let listed = lines(&dev.run("projections list --json").await);

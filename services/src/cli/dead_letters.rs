@@ -120,7 +120,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
         }
         Verb::Show { id } => {
             let found = dead_letter::get(&read, id).await?;
-            show(&found.ok_or_else(|| Failure::Refused(format!("{id} is no dead letter, and was none")))?, json)
+            show(&found.ok_or_else(|| Failure::Refused(format!("{id} is not the id of a dead letter")))?, json)
         }
         Verb::Redrive(Redrive { chosen, reason }) => {
             let by = chosen.by.clone();
@@ -196,7 +196,7 @@ fn show(detail: &Detail, json: bool) -> Result<(), Failure> {
 fn resolution(resolution: &Resolution) -> String {
     let Resolution { outcome, resolved_by, resolved_at, why, reason, .. } = resolution;
     let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-    let waited = reason.as_ref().map(|reason| format!(" (it had waited: {reason})")).unwrap_or_default();
+    let waited = reason.as_ref().map(|reason| format!(" (its reason was: {reason})")).unwrap_or_default();
     format!("{outcome:<12} {resolved_at} by {resolved_by}{why}{waited}")
 }
 
@@ -222,9 +222,9 @@ async fn decide(
     let asked = filter.ids.as_deref().unwrap_or_default();
     let is_told = |id: &Uuid| done.contains(id) || left.iter().any(|(left, _)| left == id);
     let missing: Vec<String> = asked.iter().filter(|id| !is_told(id)).map(Uuid::to_string).collect();
-    let mut refused: Vec<String> = left.iter().map(|(id, reason)| format!("{id} waits on: {reason}")).collect();
+    let mut refused: Vec<String> = left.iter().map(|(id, reason)| format!("{id} is still parked: {reason}")).collect();
     if !missing.is_empty() {
-        refused.push(format!("not parked, so left as it is: {}", missing.join(", ")));
+        refused.push(format!("not parked, unchanged: {}", missing.join(", ")));
     }
     if refused.is_empty() { Ok(()) } else { Err(Failure::Refused(refused.join("\n"))) }
 }

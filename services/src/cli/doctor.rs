@@ -39,7 +39,7 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     }
     match findings.iter().filter(|finding| finding.is_wrong()).count() {
         0 => Ok(()),
-        1 => Err(Failure::Differs("something is wrong".into())),
-        wrong => Err(Failure::Differs(format!("{wrong} things are wrong"))),
+        1 => Err(Failure::Differs("1 problem was found".into())),
+        wrong => Err(Failure::Differs(format!("{wrong} problems were found"))),
     }
 }

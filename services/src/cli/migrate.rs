@@ -19,7 +19,7 @@ pub(super) async fn run(args: &Args, servers: &Servers) -> Result<(), Failure> {
     output::say("the schema is up to date");
     if args.logins {
         let made = logins::make(&url).await?;
-        output::say("the logins are as this build needs them; in psql, \\password NAME gives one a password");
+        output::say("the logins are up to date; in psql, \\password NAME sets a password");
         made.iter().for_each(|login| output::line(login));
     }
     Ok(())

@@ -52,7 +52,7 @@ async fn pause(database_url: &str, projection: Projection, paused: bool, json: b
     checkpoint::pause(&pool, name, paused).await?;
     output::line(&match (json, paused) {
         (true, _) => json!({ "projection": name, "paused": paused }).to_string(),
-        (false, true) => format!("{name} stands still within a second"),
+        (false, true) => format!("{name} pauses within a second"),
         (false, false) => format!("{name} goes on"),
     });
     Ok(())

@@ -89,7 +89,7 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     print(&replayed, json)?;
     match &replayed.compared {
         Some(compared) if !replayed.switched && compared.differences() > 0 => {
-            Err(Failure::Differs(format!("{} rows are not what the log says", compared.differences())))
+            Err(Failure::Differs(format!("{} rows differ from the log", compared.differences())))
         }
         _ => Ok(()),
     }
@@ -99,7 +99,7 @@ async fn run_copy(args: &Args, name: &CopyName, log: &Log, pool: &PgPool, json: 
     if let (Some(from), Some(to)) = (args.from, args.to)
         && from > to
     {
-        return Err(Failure::Usage(format!("--from {from} is behind --to {to}: nothing is in between")));
+        return Err(Failure::Usage(format!("--from {from} is after --to {to}")));
     }
     let part = Part { filter: args.only.clone().unwrap_or_default(), from: args.from, to: args.to, as_of: args.as_of };
     let mut progress = Progress::new(args.projection, json);
@@ -115,9 +115,7 @@ async fn run_copy(args: &Args, name: &CopyName, log: &Log, pool: &PgPool, json: 
         "{projection}: {rows} rows of {events} events, up to position {position}, in {seconds:.1} s: SELECT * FROM {table}"
     ));
     if left_out > 0 {
-        output::line(&format!(
-            "{left_out} keys have events that could not be taken in: their rows are as before those"
-        ));
+        output::line(&format!("{left_out} keys have events that cannot be applied: their rows end before those"));
     }
     Ok(())
 }
@@ -183,8 +181,8 @@ pub(super) fn print(replayed: &Replayed, json: bool) -> Result<(), Failure> {
         print_comparison(compared);
     }
     output::line(match (replayed.switched, &replayed.compared) {
-        (true, Some(_)) => "the rebuilt rows are live; the ones before are kept: --undo goes back to them",
-        (true, None) => "the rows from before the last replay are live again; the others are kept",
+        (true, Some(_)) => "the rebuilt rows are live; --undo goes back to the rows from before",
+        (true, None) => "the rows from before the last replay are live again",
         (false, _) => "nothing was changed",
     });
     Ok(())
@@ -193,10 +191,10 @@ pub(super) fn print(replayed: &Replayed, json: bool) -> Result<(), Failure> {
 fn print_comparison(compared: &Comparison) {
     let Comparison { rows, missing, surplus, different, examples } = compared;
     if compared.differences() == 0 {
-        return output::line(&format!("{rows} rows, the same as the live ones"));
+        return output::line(&format!("{rows} rows, equal to the live ones"));
     }
     output::line(&format!(
-        "{rows} rows; of the live ones {different} were different, {missing} were missing and {surplus} were too many:"
+        "{rows} rows; of the live ones, {different} were different, {missing} were missing and {surplus} should not be there:"
     ));
     examples.iter().for_each(|difference| output::line(&format!("  {}", told(difference))));
     let more = compared.differences() - examples.len() as i64;
@@ -219,7 +217,7 @@ fn told(Difference { key, before, rebuilt }: &Difference) -> String {
             format!("{key}: {}", changed.collect::<Vec<_>>().join(", "))
         }
         (None, Some(row)) => format!("{key} was missing: {row}"),
-        (Some(row), _) => format!("{key} was too many: {row}"),
+        (Some(row), _) => format!("{key} should not be there: {row}"),
         (None, None) => key,
     }
 }

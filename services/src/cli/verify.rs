@@ -62,7 +62,7 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
         report = checked().await?;
         print(&report, json)?;
     }
-    if report.agrees() { Ok(()) } else { Err(Failure::Differs("what is stored is not what the log says".into())) }
+    if report.agrees() { Ok(()) } else { Err(Failure::Differs("the data does not agree with the log".into())) }
 }
 
 fn print(report: &Report, json: bool) -> Result<(), Failure> {
