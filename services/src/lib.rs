@@ -33,7 +33,6 @@ pub mod relay;
 pub mod replay;
 pub mod search;
 pub mod sender;
-pub mod servers;
 pub mod shutdown;
 pub mod step;
 mod strict;

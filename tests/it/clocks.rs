@@ -18,7 +18,7 @@ use services::command_api::Receive;
 use services::config::Urls;
 use services::policy::Pace;
 use services::process::connect_nats;
-use services::servers::{Binaries, Postgres, PostgresOptions, Program};
+use servers::{Binaries, Postgres, PostgresOptions, Program};
 use services::step::Step;
 use services::timers::Sweeper;
 use sqlx::{AssertSqlSafe, PgPool, query_as, query_scalar};

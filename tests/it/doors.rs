@@ -8,7 +8,7 @@ use crate::harness::{
     start_postgres,
 };
 use services::config::Urls;
-use services::servers::{Binaries, Postgres, PostgresOptions, Program};
+use servers::{Binaries, Postgres, PostgresOptions, Program};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, query_scalar};
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
@@ -110,7 +110,7 @@ struct Pair {
     primary: Primary,
     urls: Urls,
     replica: crate::failover::Replica,
-    _nats: services::servers::Nats,
+    _nats: servers::Nats,
     serving: Serving,
 }
 

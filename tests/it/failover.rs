@@ -4,7 +4,7 @@
 use crate::binary::until;
 use crate::harness::{append, folder, migrate, postgres_program, run, start_postgres_on, stream, to};
 use services::codec::CATEGORIES;
-use services::servers::Postgres;
+use servers::Postgres;
 use sqlx::{Connection, PgConnection, query_as, query_scalar};
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};

@@ -18,7 +18,7 @@ use services::process::{Parts, jetstream};
 use services::projector::Projector;
 use services::relay::Relay;
 use services::sender::Sender;
-use services::servers::{
+use servers::{
     Binaries, Configuration, Nats, NatsOptions, Postgres, PostgresOptions, Servers, ServersOptions,
 };
 use services::step::{Outcome, Step};

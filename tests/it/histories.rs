@@ -20,7 +20,7 @@ use services::config::Urls;
 use services::execute::ExecuteError;
 use services::process::{connect_nats, jetstream};
 use services::relay::{Relay, RelayError};
-use services::servers::Nats;
+use servers::Nats;
 use services::step::{Outcome, Step};
 use services::{codec, js, query_api, subject};
 use sqlx::{PgPool, query_as, query_scalar};

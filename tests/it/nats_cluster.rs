@@ -8,7 +8,7 @@ use services::config::Role;
 use services::nats::Nats as Settings;
 use services::policy::Pace;
 use services::process::{Process, jetstream};
-use services::servers::{Configuration, Nats};
+use servers::{Configuration, Nats};
 use services::subject;
 use services::verify::verify;
 use sqlx::{PgPool, query_scalar};

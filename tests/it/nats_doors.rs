@@ -15,7 +15,7 @@ use services::api::Service;
 use services::nats::{Nats, check};
 use services::process::jetstream;
 use services::relay::RelayError;
-use services::servers::Configuration;
+use servers::Configuration;
 use services::step::{Outcome, Step};
 use services::{command_api, query_api, subject};
 use std::fs;
@@ -53,7 +53,7 @@ async fn is_let_in(settings: &[(&str, &str)]) -> bool {
     }
 }
 
-async fn nats_with(configuration: &str) -> services::servers::Nats {
+async fn nats_with(configuration: &str) -> servers::Nats {
     let file = folder("nats").await.with_extension("conf");
     fs::write(&file, configuration).unwrap();
     start_nats_with(Some(Configuration { file, environment: vec![], login: None })).await

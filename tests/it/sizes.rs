@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use services::config::Urls;
 use services::process::{Parts, StartError, connect_nats, jetstream};
 use services::relay::RelayError;
-use services::servers::Nats;
+use servers::Nats;
 use services::step::Step;
 use services::wire::Code;
 use services::{health, js, query_api, subject};

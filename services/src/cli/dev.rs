@@ -5,7 +5,7 @@ use super::{Failure, migrate, output, serve};
 use crate::config::{Role, Urls};
 use crate::policy::Pace;
 use crate::process::Process;
-use crate::servers::{Servers, ServersError, ServersOptions};
+use servers::{Servers, ServersError, ServersOptions};
 use crate::shutdown;
 use serde_json::json;
 use std::path::{Path, PathBuf};

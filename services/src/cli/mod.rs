@@ -136,7 +136,7 @@ enum Failure {
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
-    Servers(#[from] crate::servers::ServersError),
+    Servers(#[from] servers::ServersError),
     #[error("{0}")]
     Unavailable(String),
     #[error("{0}")]

@@ -1,7 +1,7 @@
 //! Where it is measured: on private servers that are as durable as real ones, or in a database made on a given Postgres.
 
 use crate::cli::{Failure, dev, migrate, output};
-use crate::servers::{Servers, ServersOptions};
+use servers::{Servers, ServersOptions};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use uuid::Uuid;

@@ -10,7 +10,7 @@ use crate::nats::Nats;
 use crate::olist;
 use crate::policy::Pace;
 use crate::process::Process;
-use crate::servers::{Servers, ServersOptions};
+use servers::{Servers, ServersOptions};
 use crate::shutdown;
 use plan::Plan;
 use std::path::PathBuf;

@@ -65,7 +65,7 @@ pub enum ServersError {
 }
 
 /// Says what was being done, and to which path, when an I/O error came.
-pub(super) fn at(doing: &str, path: &Path) -> impl FnOnce(io::Error) -> ServersError {
+pub(crate) fn at(doing: &str, path: &Path) -> impl FnOnce(io::Error) -> ServersError {
     let doing = format!("{doing} {}", path.display());
     move |source| ServersError::Io { doing, source }
 }

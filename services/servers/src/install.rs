@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::Progress;
-use super::error::{ServersError, at};
-use super::{folder, process};
+use crate::Progress;
+use crate::error::{ServersError, at};
+use crate::{folder, process};
 
 const REQUIREMENTS: &str = include_str!("requirements.txt");
 
@@ -266,7 +266,7 @@ async fn install(target: &Path) -> Result<(), ServersError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::*;
 
     #[test]
     fn versions_are_read_from_what_the_servers_print() {

@@ -13,10 +13,10 @@ use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::error::{ServersError, at};
-use super::folder;
-use super::process::{self, Server};
-use super::{Binaries, Progress};
+use crate::error::{ServersError, at};
+use crate::folder;
+use crate::process::{self, Server};
+use crate::{Binaries, Progress};
 
 const NAME: &str = "nats-server";
 

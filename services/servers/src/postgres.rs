@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::error::{ServersError, at};
-use super::folder::{self, Folder};
-use super::process::{self, Server};
-use super::{Binaries, Progress};
+use crate::error::{ServersError, at};
+use crate::folder::{self, Folder};
+use crate::process::{self, Server};
+use crate::{Binaries, Progress};
 
 const NAME: &str = "PostgreSQL";
 const SOCKET_FILE: &str = ".s.PGSQL.5432";
@@ -208,7 +208,7 @@ fn percent_encoded(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::*;
 
     #[test]
     fn a_path_is_encoded_for_a_url() {

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::error::{ServersError, at};
-use super::process::{self, UNPRIVILEGED};
+use crate::error::{ServersError, at};
+use crate::process::{self, UNPRIVILEGED};
 
 /// Locked until it is dropped; a temporary one is then removed.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(crate) struct Folder {
     path: PathBuf,
     temporary: bool,
     /// The kernel frees the lock with the process, on kill -9 as well; children do not inherit it (std sets CLOEXEC).
@@ -23,7 +23,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    pub(super) fn persistent(path: &Path) -> Result<Self, ServersError> {
+    pub(crate) fn persistent(path: &Path) -> Result<Self, ServersError> {
         let path = std::path::absolute(path).map_err(at("resolve", path))?;
         create(&path, enterable_mode())?;
         let lock = lock(&path)?;
@@ -31,7 +31,7 @@ impl Folder {
     }
 
     /// A new `<base>/daybook-<pid>-<n>`.
-    pub(super) fn temporary(base: &Path) -> Result<Self, ServersError> {
+    pub(crate) fn temporary(base: &Path) -> Result<Self, ServersError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         loop {
             let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -47,7 +47,7 @@ impl Folder {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -84,7 +84,7 @@ fn lock(dir: &Path) -> Result<File, ServersError> {
 }
 
 /// Removes the temporary folders of processes that were killed before they could do it themselves.
-pub(super) fn sweep(base: &Path) {
+pub(crate) fn sweep(base: &Path) {
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
         if is_abandoned(&entry.path()) {
             match fs::remove_dir_all(entry.path()) {
@@ -123,7 +123,7 @@ fn owner_of(name: &str) -> Option<u32> {
 }
 
 /// `<path>.<suffix>`, in the same parent.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".");
     name.push(suffix);
@@ -136,7 +136,7 @@ fn enterable_mode() -> u32 {
 }
 
 /// Creates what is missing of `path` with this mode, whatever the umask; leaves what exists as it is.
-pub(super) fn create(path: &Path, mode: u32) -> Result<(), ServersError> {
+pub(crate) fn create(path: &Path, mode: u32) -> Result<(), ServersError> {
     if path.is_dir() {
         return Ok(());
     }
@@ -151,7 +151,7 @@ pub(super) fn create(path: &Path, mode: u32) -> Result<(), ServersError> {
 }
 
 /// Creates the parent of `path`, and as root makes sure that Postgres' user can come that far.
-pub(super) fn create_parent(path: &Path) -> Result<(), ServersError> {
+pub(crate) fn create_parent(path: &Path) -> Result<(), ServersError> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     create(parent, enterable_mode())?;
     for folder in parent.ancestors().filter(|_| process::is_root()) {
@@ -165,7 +165,7 @@ pub(super) fn create_parent(path: &Path) -> Result<(), ServersError> {
 }
 
 /// An empty folder for Postgres' user alone; what it held is removed.
-pub(super) fn create_empty(path: &Path) -> Result<(), ServersError> {
+pub(crate) fn create_empty(path: &Path) -> Result<(), ServersError> {
     let mut tries = 0..200;
     while let Err(error) = fs::remove_dir_all(path) {
         match error.kind() {
@@ -188,7 +188,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), ServersError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::*;
 
     #[test]
     fn only_our_own_form_of_name_has_an_owner() {

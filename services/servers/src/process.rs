@@ -13,21 +13,21 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use super::error::{ServersError, at};
+use crate::error::{ServersError, at};
 
 /// Who runs what refuses to run as root: `nobody`. (`initdb` insists on a user with a name.)
-pub(super) const UNPRIVILEGED: u32 = 65534;
+pub(crate) const UNPRIVILEGED: u32 = 65534;
 
 const POLL: Duration = Duration::from_millis(10);
 /// Crash recovery of a large log may take its time; a server that hangs should still be reported some day.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-pub(super) fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Drops root, if this is root. The caller sees to it that the files can be reached.
-pub(super) fn unprivileged(command: &mut Command) {
+pub(crate) fn unprivileged(command: &mut Command) {
     if is_root() {
         command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
     }
@@ -35,7 +35,7 @@ pub(super) fn unprivileged(command: &mut Command) {
 
 /// Spawns a child that the kernel sends `on_parent_death` to when this process ends. It leads a process group of its own:
 /// a Ctrl-C in the terminal is for daybook alone, which then stops its children in order.
-pub(super) fn spawn(mut command: Command, on_parent_death: Signal) -> io::Result<Child> {
+pub(crate) fn spawn(mut command: Command, on_parent_death: Signal) -> io::Result<Child> {
     command.process_group(0).stdin(Stdio::null());
     die_with_parent(&mut command, on_parent_death);
 
@@ -84,7 +84,7 @@ fn spawner() -> &'static mpsc::Sender<Job> {
 }
 
 /// Runs a short command to its end and returns what it printed, or why it did not work.
-pub(super) async fn output(mut command: Command, within: Duration) -> Result<String, String> {
+pub(crate) async fn output(mut command: Command, within: Duration) -> Result<String, String> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawn(command, Signal::KILL).map_err(|error| format!("it does not run: {error}"))?;
     let Some(status) = wait(&mut child, within).await else {
@@ -116,7 +116,7 @@ async fn wait(child: &mut Child, within: Duration) -> Option<ExitStatus> {
 
 /// A long-running child and its log file. Dropping it ends the child with the signal of its parent's death.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     name: &'static str,
     child: Child,
     death: Signal,
@@ -126,7 +126,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn spawn(
+    pub(crate) fn spawn(
         name: &'static str,
         mut command: Command,
         log: PathBuf,
@@ -144,12 +144,12 @@ impl Server {
         Ok(Self { name, child, death, log, log_start })
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Asks until there is an answer; an early exit or too long a silence is an error with the end of the log.
-    pub(super) async fn ready<T>(&mut self, mut ask: impl FnMut() -> Option<T>) -> Result<T, ServersError> {
+    pub(crate) async fn ready<T>(&mut self, mut ask: impl FnMut() -> Option<T>) -> Result<T, ServersError> {
         let started = Instant::now();
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -168,7 +168,7 @@ impl Server {
     }
 
     /// Waits for the end of a command that ends by itself.
-    pub(super) async fn finished(&mut self) -> ExitStatus {
+    pub(crate) async fn finished(&mut self) -> ExitStatus {
         loop {
             if let Some(status) = wait(&mut self.child, READY_WITHIN).await {
                 return status;
@@ -177,7 +177,7 @@ impl Server {
     }
 
     /// Sends one signal after the other, each with its time to work, and at last SIGKILL. Does nothing if it has ended.
-    pub(super) async fn end(&mut self, steps: &[(Signal, Duration)]) {
+    pub(crate) async fn end(&mut self, steps: &[(Signal, Duration)]) {
         for &(signal, within) in steps {
             self.signal(signal);
             if wait(&mut self.child, within).await.is_some() {
@@ -190,7 +190,7 @@ impl Server {
     }
 
     /// The last lines that this run has logged.
-    pub(super) fn tail(&self) -> String {
+    pub(crate) fn tail(&self) -> String {
         let read = || -> io::Result<String> {
             let mut file = File::open(&self.log)?;
             let from = file.metadata()?.len().saturating_sub(4096).max(self.log_start);
@@ -233,28 +233,28 @@ fn name_of(pid: u32) -> Option<String> {
     (!rest.starts_with(['Z', 'X'])).then(|| name.to_owned())
 }
 
-pub(super) fn is_alive(pid: u32) -> bool {
+pub(crate) fn is_alive(pid: u32) -> bool {
     name_of(pid).is_some()
 }
 
-pub(super) fn is_server(pid: u32) -> bool {
+pub(crate) fn is_server(pid: u32) -> bool {
     name_of(pid).is_some_and(|name| name == "postgres" || name == "nats-server")
 }
 
 /// The pid on the first line of a pid file. Postgres writes a negative one for a single-user backend.
-pub(super) fn pid_in(file: &Path) -> Option<u32> {
+pub(crate) fn pid_in(file: &Path) -> Option<u32> {
     fs::read_to_string(file).ok()?.lines().next()?.trim().trim_start_matches('-').parse().ok()
 }
 
 /// Whether `program` runs under this pid with this working folder: a pid alone may have passed to another process.
-pub(super) fn runs_in(pid: u32, program: &str, folder: &Path) -> bool {
+pub(crate) fn runs_in(pid: u32, program: &str, folder: &Path) -> bool {
     // Root without CAP_SYS_PTRACE, as in a container, may not read the link of another user's process.
     let elsewhere = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd != folder);
     name_of(pid).is_some_and(|name| name == program) && !elsewhere
 }
 
 /// Waits until a server that an earlier run left in `folder` has ended.
-pub(super) async fn earlier_ended(
+pub(crate) async fn earlier_ended(
     name: &'static str,
     program: &str,
     pid_file: &Path,
