@@ -4,6 +4,7 @@
 //! `UPDATE_DOCS=1 cargo test -p tests docs::` writes `docs/cli.md` anew.
 
 use crate::harness::{System, database};
+use clap::ArgAction;
 use domain::payment::Outcome;
 use domain::reaction::{LookupAnswer, ProviderCall};
 use serde::Serialize;
@@ -116,7 +117,8 @@ fn describe(text: &mut String, command: &mut clap::Command, level: usize) {
 
 /// A table of the arguments and options that are asked for.
 fn options(text: &mut String, command: &clap::Command, is_wanted: impl Fn(&clap::Arg) -> bool) {
-    let own = |a: &&clap::Arg| !["help", "version"].contains(&a.get_id().as_str()) && !a.is_hide_set() && is_wanted(a);
+    let is_claps = |action: &ArgAction| matches!(action, ArgAction::Help | ArgAction::HelpLong | ArgAction::Version);
+    let own = |a: &&clap::Arg| !is_claps(a.get_action()) && !a.is_hide_set() && is_wanted(a);
     let arguments: Vec<&clap::Arg> = command.get_arguments().filter(own).collect();
     if arguments.is_empty() {
         return;
@@ -181,7 +183,7 @@ const INVARIANTS: usize = 31;
 fn each_invariant_names_tests_that_exist() {
     let tests = tests_of_the_workspace();
     let document = fs::read_to_string(root().join("docs/invariants.md")).unwrap();
-    let mut numbers = Vec::new();
+    let (mut numbers, mut missing) = (Vec::new(), BTreeSet::new());
     for row in document.lines().filter(|line| line.starts_with("| ")) {
         let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
         let Ok(number) = cells[0].parse::<usize>() else { continue };
@@ -189,11 +191,9 @@ fn each_invariant_names_tests_that_exist() {
         numbers.push(number);
         let named: Vec<&str> = cells[2].split('`').skip(1).step_by(2).collect();
         assert!(!named.is_empty(), "invariant {number} names no test");
-        for name in named {
-            let found = tests.get(name).map_or(0, |n| *n);
-            assert_eq!(found, 1, "invariant {number} names `{name}`: there must be one test of that name");
-        }
+        missing.extend(named.into_iter().filter(|name| tests.get(*name) != Some(&1)).map(|name| (number, name)));
     }
+    assert!(missing.is_empty(), "there must be one test of each name: {missing:#?}");
     assert_eq!(numbers, (1..=INVARIANTS).collect::<Vec<_>>());
 }
 
@@ -360,25 +360,23 @@ fn anchors(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn each_link_between_documents_leads_somewhere() {
-    let documents = documents();
-    for (document, text) in &documents {
-        let folder = Path::new(document).parent().unwrap();
+    let mut broken = BTreeSet::new();
+    for (document, text) in &documents() {
+        let folder = root().join(Path::new(document).parent().unwrap());
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if link.contains("://") {
                 continue;
             }
             let (file, heading) = link.split_once('#').map_or((link, None), |(file, heading)| (file, Some(heading)));
-            let target = match file {
-                "" => document.clone(),
-                file => folder.join(file).to_str().unwrap().to_owned(),
-            };
-            let path = root().join(&target);
-            assert!(path.exists(), "{document} has a link to {link}: there is no such file");
-            let Some(heading) = heading else { continue };
-            let text = fs::read_to_string(path.canonicalize().unwrap()).unwrap();
-            assert!(anchors(&text).contains(heading), "{document} has a link to {link}: there is no such heading");
+            let target = if file.is_empty() { root().join(document) } else { folder.join(file) };
+            let leads = target.exists()
+                && heading.is_none_or(|heading| anchors(&fs::read_to_string(&target).unwrap()).contains(heading));
+            if !leads {
+                broken.insert(format!("{document}: {link}"));
+            }
         }
     }
+    assert!(broken.is_empty(), "these links lead nowhere: {broken:#?}");
 }
 
 /// A path that begins with a folder of the project, between backticks, is that of a file or folder.
@@ -392,14 +390,17 @@ fn each_path_that_a_document_names_exists() {
             && root.join(first).is_dir()
             && !path.contains(['<', '{', '*', ' ', '…'])
     };
-    let mut found = 0;
+    let (mut found, mut missing) = (0, BTreeSet::new());
     for (document, text) in documents() {
         for line in text.lines().filter(|line| !line.contains("```")) {
             for path in line.split('`').skip(1).step_by(2).filter(|path| is_ours(path)) {
-                assert!(root.join(path).exists(), "{document} names `{path}`: there is no such file");
                 found += 1;
+                if !root.join(path).exists() {
+                    missing.insert(format!("{document}: {path}"));
+                }
             }
         }
     }
     assert!(found > 0);
+    assert!(missing.is_empty(), "there are no such files: {missing:#?}");
 }

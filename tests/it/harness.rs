@@ -8,6 +8,7 @@ use domain::{Aggregate, Command, order, shipment, stock};
 use futures_util::future::join_all;
 use projections::Projection;
 use rustix::process::{Pid, Signal, kill_process};
+use servers::{Binaries, Configuration, Nats, NatsOptions, Postgres, PostgresOptions, Servers, ServersOptions};
 use services::api::Service;
 use services::codec::{self, CATEGORIES};
 use services::config::Urls;
@@ -18,9 +19,6 @@ use services::process::{Parts, jetstream};
 use services::projector::Projector;
 use services::relay::Relay;
 use services::sender::Sender;
-use servers::{
-    Binaries, Configuration, Nats, NatsOptions, Postgres, PostgresOptions, Servers, ServersOptions,
-};
 use services::step::{Outcome, Step};
 use services::timers::Sweeper;
 use services::verify::{Report, verify};

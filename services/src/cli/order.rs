@@ -53,7 +53,7 @@ pub(super) enum Verb {
         /// Only events after this position of the log.
         #[arg(long, default_value_t = 0)]
         after: Position,
-        /// The maximum number of events.
+        /// The maximum number of events, 500 at most.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=500))]
         limit: u64,
     },

@@ -15,7 +15,7 @@ pub(super) struct Args {
     /// cancelled. By default, planned, ready and held.
     #[arg(long)]
     status: Option<String>,
-    /// The maximum number of shipments.
+    /// The maximum number of shipments, 500 at most.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=500))]
     limit: u64,
 }

@@ -14,7 +14,7 @@ pub(super) struct Args {
     /// Only orders that have waited for at least this long, in seconds.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..))]
     longer_than: Option<i64>,
-    /// The maximum number of orders.
+    /// The maximum number of orders, 500 at most.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=500))]
     limit: u64,
 }
