@@ -25,7 +25,7 @@ check:
 docs:
     UPDATE_DOCS=1 cargo test --locked -p tests -- docs::
     UPDATE_FOLLOW_UPS=1 cargo test --locked -p tests -- choreography
-    UPDATE_SCHEMAS=1 cargo test --locked -p domain -- schemas
+    UPDATE_SCHEMAS=1 cargo test --locked -p orders -- schemas
 
 # Accept changed snapshots. Read the diff before you commit it.
 accept *filter:

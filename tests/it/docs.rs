@@ -5,15 +5,17 @@
 
 use crate::harness::{System, database};
 use clap::ArgAction;
-use domain::payment::Outcome;
-use domain::reaction::{LookupAnswer, ProviderCall};
+use order_services::notifier::NoticeBody;
+use order_services::{queries, verbs};
+use order_views::CATEGORIES;
+use orders::payment::Outcome;
+use orders::reaction::{LookupAnswer, ProviderCall};
+use runtime::api::NATS_SERVICE_ERROR_CODE;
+use runtime::wire::{ErrorBody, Reply};
+use runtime::{archive, subject};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use services::api::NATS_SERVICE_ERROR_CODE;
-use services::notifier::NoticeBody;
-use services::wire::{ErrorBody, Reply};
-use services::{archive, cli, command_api, query_api, subject};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
@@ -76,7 +78,7 @@ const ABOUT_THE_FILE: &str = "\
 ";
 
 fn command_line() -> String {
-    let mut daybook = cli::command();
+    let mut daybook = daybook::command();
     daybook.build();
     let mut text = ABOUT_THE_FILE.to_owned();
     text += &sentence(&daybook.get_about().unwrap().to_string());
@@ -291,8 +293,8 @@ async fn each_block_of_json_is_taken_by_the_parser_that_it_claims() {
     let system = System::start().await;
     let client = &system.parts.client;
     let _services = [
-        command_api::start(client, system.executor.clone()).await.unwrap(),
-        query_api::start(client, system.parts.read.clone()).await.unwrap(),
+        verbs::start(client, system.executor.clone()).await.unwrap(),
+        queries::start(client, system.parts.read.clone()).await.unwrap(),
     ];
     client.flush().await.unwrap();
     let blocks = blocks();
@@ -330,7 +332,7 @@ async fn each_block_of_json_is_taken_by_the_parser_that_it_claims() {
             ["notice"] => block.is_read_as::<NoticeBody>(),
             ["export"] => {
                 let file = Cursor::new(block.text.clone().into_bytes());
-                let imported = archive::import(&database().await, file, |_, _| {}).await;
+                let imported = archive::import(&database().await, CATEGORIES, &[], file, |_, _| {}).await;
                 assert_eq!(imported.unwrap_or_else(|e| panic!("{}: {e}", block.place)), block.values().len() as i64);
             }
             _ => panic!("{}: which JSON is that? Say it after ```json, as tests/it/docs.rs knows it", block.place),

@@ -7,8 +7,8 @@ use crate::harness::{
     Serving, System, database, daybook, daybook_on, empty_database, folder, order_of, receipt, run, start_nats,
     start_postgres,
 };
+use runtime::process::Urls;
 use servers::{Binaries, Postgres, PostgresOptions, Program};
-use services::config::Urls;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, query_scalar};
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
