@@ -1,7 +1,7 @@
 //! Read model: where in the log the events of a category, of an event type and of a correlation id are. Its rows, their
 //! fold, its queries.
 //!
-//! A row has the positions of one list within one block of the log (`migrations/0010_event_index.sql`): a batch of
+//! A row has the positions of one list within one block of the log (`migrations/orders/0005_event_index.sql`): a batch of
 //! events touches a row for each list, not one for each event.
 
 use crate::parked::KeyedBy;

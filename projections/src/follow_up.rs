@@ -1,6 +1,6 @@
 //! The rows that reactions leave: what is to be done, and what came of it.
 
-use crate::{Delivered, Recorded};
+use crate::{DOMAIN, Delivered, Recorded};
 use chrono::{DateTime, Utc};
 use domain::Event;
 use domain::reaction::{Act, FollowUp, react};
@@ -98,8 +98,9 @@ impl Rows {
             return Ok(());
         }
         sqlx::query!(
-            "INSERT INTO daybook.follow_ups (id, event_id, position, correlation_id, reaction, target, act)
-             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[], $5::text[], $6::uuid[], $7::jsonb[])
+            "INSERT INTO daybook.follow_ups (domain, id, event_id, position, correlation_id, reaction, target, act)
+             SELECT $8, f.*
+             FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[], $5::text[], $6::uuid[], $7::jsonb[]) AS f
              ON CONFLICT ON CONSTRAINT follow_ups_id DO NOTHING",
             &self.id,
             &self.event_id,
@@ -107,7 +108,8 @@ impl Rows {
             &self.correlation_id,
             &self.reaction,
             &self.target,
-            &self.act as &[Json<Act>]
+            &self.act as &[Json<Act>],
+            DOMAIN
         )
         .execute(transaction)
         .await?;
@@ -140,7 +142,7 @@ pub async fn due(
            LEFT JOIN LATERAL (
                SELECT id, event_id, position, correlation_id, reaction, attempts, greatest(f.due_at, 'epoch') AS due_at, act
                FROM daybook.follow_ups AS f
-               WHERE state = 'due' AND f.due_at <= statement_timestamp()
+               WHERE state = 'due' AND f.domain = $6 AND f.due_at <= statement_timestamp()
                  AND f.due_at >= coalesce($2::timestamptz, '-infinity') AND id NOT IN (SELECT unnest($1::uuid[]))
                ORDER BY f.due_at LIMIT $3) AS due ON true
            ORDER BY due.due_at"#,
@@ -148,7 +150,8 @@ pub async fn due(
         since,
         limit,
         &seen_positions,
-        &seen_links as &[&[u8]]
+        &seen_links as &[&[u8]],
+        DOMAIN
     )
     .fetch_all(pool)
     .await?;
@@ -180,9 +183,10 @@ pub async fn due(
 pub async fn hasten(pool: &PgPool, longest: Duration) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE daybook.follow_ups SET due_at = clock_timestamp()
-         WHERE state = 'due' AND due_at > statement_timestamp()
+         WHERE state = 'due' AND domain = $2 AND due_at > statement_timestamp()
            AND due_at > statement_timestamp() + make_interval(secs => CASE attempts WHEN 0 THEN 0 ELSE $1::float8 END)",
-        longest.as_secs_f64()
+        longest.as_secs_f64(),
+        DOMAIN
     )
     .execute(pool)
     .await?;

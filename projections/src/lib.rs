@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod dead_letter;
+pub mod distribution;
 pub mod event_index;
 pub mod follow_up;
 pub mod fulfilment;
@@ -15,6 +16,8 @@ pub mod parked;
 pub mod rebuild;
 pub mod revenue;
 mod row;
+pub mod schema;
+pub mod status;
 pub mod stock_level;
 pub mod timer;
 pub mod waiting;
@@ -27,6 +30,9 @@ use row::Row;
 use sqlx::PgConnection;
 use std::sync::Arc;
 use store::{Mark, RecordedEvent};
+
+/// The domain whose events these are. Follow-ups and timers bear its name: another domain on the log has its own.
+pub const DOMAIN: &str = "orders";
 
 /// An event of the log, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]

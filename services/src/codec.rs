@@ -8,7 +8,7 @@ use std::sync::Arc;
 use store::{Category, NewEvent, Position, RecordedEvent, StreamId};
 use uuid::Uuid;
 
-/// The categories of Daybook's streams; their ids stand in `migrations/0003_order_categories.sql`.
+/// The categories of Daybook's streams; their ids stand in `migrations/orders/0002_order_categories.sql`.
 pub const CATEGORIES: &[Category] = &[
     Category { id: 1, name: order::Order::CATEGORY },
     Category { id: 2, name: payment::Payment::CATEGORY },

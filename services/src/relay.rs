@@ -20,11 +20,12 @@ use async_nats::{Client, HeaderMap};
 use history::Compared;
 pub use history::Reconciled;
 use mending::{EVERY, Mending};
+use projections::distribution;
 use projections::follow_up::storable;
 use sqlx::PgPool;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use store::{Log, LogIdentity, Mark, Page, Position, ReadError, RecordedEvent, distribution};
+use store::{Log, LogIdentity, Mark, Page, Position, ReadError, RecordedEvent};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

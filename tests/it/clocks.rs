@@ -12,13 +12,13 @@ use crate::harness::{
 use crate::taking_over::until_owned_by_another;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::id::Sku;
+use servers::{Binaries, Postgres, PostgresOptions, Program};
 use services::archive;
 use services::client::Client;
 use services::command_api::Receive;
 use services::config::Urls;
 use services::policy::Pace;
 use services::process::connect_nats;
-use servers::{Binaries, Postgres, PostgresOptions, Program};
 use services::step::Step;
 use services::timers::Sweeper;
 use sqlx::{AssertSqlSafe, PgPool, query_as, query_scalar};

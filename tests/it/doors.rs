@@ -7,15 +7,16 @@ use crate::harness::{
     Serving, System, database, daybook, daybook_on, empty_database, folder, order_of, receipt, run, start_nats,
     start_postgres,
 };
-use services::config::Urls;
+use projections::schema::ENGINE;
 use servers::{Binaries, Postgres, PostgresOptions, Program};
+use services::config::Urls;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, query_scalar};
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use store::MIGRATOR;
 use store::connect::{self, Role, SETTINGS, with_hosts};
+use store::schema;
 use tokio::net::UnixStream;
 
 /// The name of the database of a URL, and the folder of its server's socket.
@@ -172,55 +173,155 @@ async fn after_the_death_of_the_primary_services_go_on_at_the_promoted_replica()
     pair.goes_on().await;
 }
 
+/// Why `serve` refuses the database; `None` if it comes as far as to NATS, which is not there.
+async fn refusal_to_serve(url: &str) -> Option<String> {
+    let (code, messages) = verb(url, &["serve"]).await;
+    assert!(!messages.contains("ready"), "{messages}");
+    if messages.contains("NATS at 127.0.0.1:1 cannot be reached") {
+        return None;
+    }
+    assert_eq!(code, 3, "{messages}");
+    Some(messages)
+}
+
 /// A build that was not followed by `migrate` would say that it is ready, and stand still.
 #[tokio::test]
 async fn a_build_refuses_a_schema_that_it_cannot_work_with() {
-    let newest = MIGRATOR.iter().last().unwrap().version;
     let url = empty_database().await;
-    let serves = async || {
-        let (code, messages) = verb(&url, &["serve"]).await;
-        assert!(!messages.contains("ready"), "{messages}");
-        // It has come as far as to NATS, which is not there.
-        if messages.contains("NATS at 127.0.0.1:1 cannot be reached") { None } else { Some((code, messages)) }
-    };
-    let (code, refused) = serves().await.unwrap();
-    assert_eq!(code, 3, "{refused}");
-    assert!(refused.contains("run `daybook migrate`"), "{refused}");
-    let mut connection = PgConnection::connect(&url).await.unwrap();
-    MIGRATOR.run_to(31, &mut connection).await.unwrap();
-    let (_, refused) = serves().await.unwrap();
-    assert!(refused.contains("an older one than migration"), "{refused}");
-    MIGRATOR.run(&mut connection).await.unwrap();
-    assert_eq!(serves().await, None);
-    for (changed, expected) in [
+    let refused = refusal_to_serve(&url).await.unwrap();
+    assert!(refused.ends_with("the database has no schema of Daybook: run `daybook migrate`\n"), "{refused}");
+    // The log alone.
+    schema::migrate(&url, &[]).await.unwrap();
+    let refused = refusal_to_serve(&url).await.unwrap();
+    let others = ENGINE.newest() - 1;
+    let lacks =
+        format!("the schema lacks engine/0001_engine.sql, and {others} more of engine: run `daybook migrate`\n");
+    assert!(refused.ends_with(&lacks), "{refused}");
+    schema::migrate(&url, &projections::schema::parts()).await.unwrap();
+    assert_eq!(refusal_to_serve(&url).await, None);
+
+    let newest = ENGINE.newest();
+    for (change, undo, expected) in [
+        // A hole.
         (
-            "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
-            Some(format!(
-                "the schema is at migration {}, and this build needs {newest}: run `daybook migrate`",
-                newest - 1
-            )),
+            "UPDATE daybook.orders_migrations SET version = 9999 WHERE version = 4",
+            "UPDATE daybook.orders_migrations SET version = 4 WHERE version = 9999",
+            Some("the schema lacks orders/0004_stock_level.sql: run `daybook migrate`".to_owned()),
+        ),
+        (
+            "UPDATE daybook.engine_migrations SET success = false WHERE version = 3",
+            "UPDATE daybook.engine_migrations SET success = true",
+            Some(
+                "engine/0003_resolutions.sql failed when it was applied, and may have left a part of its work: undo that, \
+                 delete its row in daybook.engine_migrations, and run `daybook migrate`"
+                    .to_owned(),
+            ),
+        ),
+        (
+            "UPDATE daybook.log_migrations SET checksum = '\\x00' || checksum WHERE version = 11",
+            "UPDATE daybook.log_migrations SET checksum = substring(checksum FROM 2) WHERE version = 11",
+            Some(
+                "log/0011_append_group.sql is another one than the schema was made with: run the build that made the \
+                 schema, or one that was released after it"
+                    .to_owned(),
+            ),
         ),
         // A newer one, while both builds run.
         (
-            "INSERT INTO _sqlx_migrations SELECT 9999, description, now(), true, checksum, 0 FROM _sqlx_migrations LIMIT 1",
+            "INSERT INTO daybook.engine_migrations SELECT 9999, description, now(), true, checksum, 0
+             FROM daybook.engine_migrations LIMIT 1",
+            "",
             None,
         ),
         (
-            "CREATE OR REPLACE FUNCTION daybook.schema_version(OUT applied bigint, OUT least_known bigint)
-              LANGUAGE sql SECURITY DEFINER AS 'SELECT 9999, 9998'",
+            "UPDATE daybook.schema_parts SET least_known = 9998 WHERE name = 'engine'",
+            "",
             Some(format!(
-                "the schema is at migration 9999, and this build knows no more than {newest}: run a newer build"
+                "the schema is at migration 9999 of engine, and this build knows no more than {newest}: run a newer build"
             )),
         ),
+        // What this build does not use is nothing to it.
+        (
+            "CREATE TABLE daybook.machines_migrations (LIKE daybook.engine_migrations);
+             INSERT INTO daybook.machines_migrations SELECT * FROM daybook.engine_migrations;
+             UPDATE daybook.schema_parts SET name = 'machines' WHERE least_known > 0;
+             INSERT INTO daybook.schema_parts VALUES ('engine')",
+            "",
+            None,
+        ),
     ] {
-        run(&url, changed).await;
-        let refused = serves().await;
-        assert_eq!(refused.is_some(), expected.is_some(), "{refused:?}");
-        if let (Some((code, refused)), Some(expected)) = (refused, expected) {
-            assert_eq!(code, 3);
-            assert!(refused.contains(&expected), "{refused}");
+        run(&url, &format!("SET ROLE daybook_owner; {change}")).await;
+        let refused = refusal_to_serve(&url).await;
+        assert_eq!(refused.is_some(), expected.is_some(), "{change}: {refused:?}");
+        if let (Some(refused), Some(expected)) = (refused, expected) {
+            assert_eq!(refused, format!("daybook: Postgres cannot be used: {expected}\n"));
         }
+        run(&url, undo).await;
     }
+}
+
+/// Whatever else was wrong, a sentence says which file it was, and the next try goes on from there.
+#[tokio::test]
+async fn a_migration_that_fails_is_named_and_leaves_nothing() {
+    let url = empty_database().await;
+    schema::migrate(&url, &[]).await.unwrap();
+    run(&url, "SET ROLE daybook_owner; CREATE TABLE daybook.follow_ups ()").await;
+    let (code, refused) = verb(&url, &["migrate"]).await;
+    let expected = "daybook: the schema cannot be brought up to date: engine/0004_follow_ups.sql has failed, and has left \
+                    nothing: ";
+    assert!(code == 4 && refused.starts_with(expected), "{code} {refused}");
+    assert!(refused.contains("relation \"follow_ups\" already exists"), "{refused}");
+    run(&url, "DROP TABLE daybook.follow_ups").await;
+    let (code, said) = verb(&url, &["migrate"]).await;
+    assert_eq!((code, &*said), (0, "the schema is up to date\n"));
+    assert_eq!(refusal_to_serve(&url).await, None);
+
+    run(&url, "UPDATE daybook.orders_migrations SET version = 9999 WHERE version = 12").await;
+    let (code, refused) = verb(&url, &["migrate"]).await;
+    assert_eq!(code, 3);
+    assert_eq!(
+        refused,
+        "daybook: the schema cannot be brought up to date: the schema has migration 9999 of orders, which this build does \
+         not know: run a newer build\n"
+    );
+}
+
+/// Two that begin at the same moment, on an empty database: one does it all, and the other finds it done.
+#[tokio::test]
+async fn migrating_twice_at_once_is_migrating_once() {
+    let url = empty_database().await;
+    let parts = projections::schema::parts();
+    let (one, other) = tokio::join!(schema::migrate(&url, &parts), schema::migrate(&url, &parts));
+    one.unwrap();
+    other.unwrap();
+    assert_eq!(refusal_to_serve(&url).await, None);
+}
+
+/// The schema that no released build has made: its migrations were numbered as one, in another table.
+#[tokio::test]
+async fn a_schema_from_before_the_rewrite_is_refused_with_the_way_out() {
+    let url = empty_database().await;
+    run(
+        &url,
+        "CREATE TABLE public._sqlx_migrations (version bigint); CREATE SCHEMA daybook AUTHORIZATION daybook_owner;
+         SET ROLE daybook_owner; CREATE TABLE daybook.events (position bigint)",
+    )
+    .await;
+    let way_out = "the schema is from before the migrations were rewritten, and cannot be brought up to date: export its \
+                   events with the build that made it (`daybook export`), and import them into a new database with this \
+                   one (`daybook migrate`, `daybook import log`)";
+    for name in [&["migrate"][..], &["migrate", "--logins"], &["serve"], &["verify"]] {
+        let (code, refused) = verb(&url, name).await;
+        assert_eq!((code, refused), (3, format!("daybook: Postgres cannot be used: {way_out}\n")), "{name:?}");
+    }
+    let output = daybook().args(["--json", "doctor"]).env("DATABASE_URL", &url).output().await.unwrap();
+    let found = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.code() == Some(1) && found.contains("is from before the migrations were rewritten"),
+        "{found}"
+    );
+    let tables: i64 = sole(&url, "SELECT count(*) FROM pg_tables WHERE schemaname IN ('public', 'daybook')").await;
+    assert_eq!(tables, 2, "it was left alone");
 }
 
 /// What it stopped in the middle of.

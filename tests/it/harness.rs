@@ -8,6 +8,7 @@ use domain::{Aggregate, Command, order, shipment, stock};
 use futures_util::future::join_all;
 use projections::Projection;
 use rustix::process::{Pid, Signal, kill_process};
+use servers::{Binaries, Configuration, Nats, NatsOptions, Postgres, PostgresOptions, Servers, ServersOptions};
 use services::api::Service;
 use services::codec::{self, CATEGORIES};
 use services::config::Urls;
@@ -18,9 +19,6 @@ use services::process::{Parts, jetstream};
 use services::projector::Projector;
 use services::relay::Relay;
 use services::sender::Sender;
-use servers::{
-    Binaries, Configuration, Nats, NatsOptions, Postgres, PostgresOptions, Servers, ServersOptions,
-};
 use services::step::{Outcome, Step};
 use services::timers::Sweeper;
 use services::verify::{Report, verify};
@@ -37,8 +35,7 @@ use std::task::Poll;
 use std::time::Duration;
 use store::connect::{self, Role};
 use store::{
-    Append, Appender, ExpectedVersion, Fingerprint, Loader, Log, MIGRATOR, Metadata, NewEvent, Origin, StreamAppend,
-    StreamId,
+    Append, Appender, ExpectedVersion, Fingerprint, Loader, Log, Metadata, NewEvent, Origin, StreamAppend, StreamId,
 };
 use tokio::sync::{Notify, OnceCell, watch};
 use uuid::Uuid;
@@ -67,9 +64,7 @@ async fn shared() -> &'static Shared {
 
 /// Gives an empty database its schema.
 pub(crate) async fn migrate(url: &str) {
-    let mut connection = PgConnection::connect(url).await.unwrap();
-    MIGRATOR.run(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
+    store::schema::migrate(url, &projections::schema::parts()).await.unwrap();
 }
 
 /// Runs SQL as the superuser.

@@ -3,12 +3,12 @@
 use crate::binary::until;
 use crate::harness::{database, folder, receipt, start_nats_in};
 use futures_util::future::join_all;
+use servers::{Configuration, Nats};
 use services::command_api::Receive;
 use services::config::Role;
 use services::nats::Nats as Settings;
 use services::policy::Pace;
 use services::process::{Process, jetstream};
-use servers::{Configuration, Nats};
 use services::subject;
 use services::verify::verify;
 use sqlx::{PgPool, query_scalar};

@@ -5,7 +5,7 @@ use domain::Event;
 use domain::id::{Sku, StockId};
 use domain::stock::{Stock, StockReceived};
 use projections::apply::Applier;
-use projections::{Projection, ReadModel};
+use projections::{Projection, ReadModel, status};
 use services::codec;
 use services::feed::Feed;
 use services::process::jetstream;
@@ -279,7 +279,7 @@ async fn who_meets_an_event_that_it_does_not_know_keeps_the_lease_from_nobody() 
         while let Ok(Outcome::Worked(_)) = projector.step().await {}
         let live = checkpoint::live(&system.parts.read).await.unwrap();
         assert!(live.contains(&(projection.name().to_owned(), 2)), "{live:?}");
-        let status = checkpoint::status(&system.parts.read).await.unwrap();
+        let status = status::projections(&system.parts.read).await.unwrap();
         let status = status.into_iter().find(|status| status.projection == projection.name()).unwrap();
         assert_eq!(
             (status.last_error.as_deref(), status.heartbeat_seconds_ago),

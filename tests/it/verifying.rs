@@ -411,8 +411,8 @@ async fn a_follow_up_that_is_missing_or_too_many_is_found() {
     let stray = Uuid::now_v7();
     at_rest
         .sql(format!(
-            "INSERT INTO daybook.follow_ups (id, event_id, position, correlation_id, reaction, target, act)
-             SELECT '{stray}', event_id, position, correlation_id, reaction, target, act
+            "INSERT INTO daybook.follow_ups (id, domain, event_id, position, correlation_id, reaction, target, act)
+             SELECT '{stray}', domain, event_id, position, correlation_id, reaction, target, act
              FROM public.kept WHERE reaction = 'capture_payment' LIMIT 1"
         ))
         .await;

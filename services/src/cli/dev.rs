@@ -5,9 +5,9 @@ use super::{Failure, migrate, output, serve};
 use crate::config::{Role, Urls};
 use crate::policy::Pace;
 use crate::process::Process;
-use servers::{Servers, ServersError, ServersOptions};
 use crate::shutdown;
 use serde_json::json;
+use servers::{Servers, ServersError, ServersOptions};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 

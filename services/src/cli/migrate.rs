@@ -3,8 +3,7 @@
 use super::{Failure, output, target};
 use crate::config::Servers;
 use crate::logins;
-use sqlx::Connection;
-use store::{MIGRATOR, connect};
+use store::schema::{self, MigrateError};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -27,8 +26,16 @@ pub(super) async fn run(args: &Args, servers: &Servers) -> Result<(), Failure> {
 
 /// Applies the migrations that the database does not have yet, if it is one that they can be applied to.
 pub(super) async fn migrate(url: &str) -> Result<(), Failure> {
-    let mut connection = connect::to_migrate(url).await?;
-    let migrated = MIGRATOR.run(&mut connection).await;
-    _ = connection.close().await;
-    migrated.map_err(|e| Failure::Unavailable(format!("the schema cannot be brought up to date: {e}")))
+    Ok(schema::migrate(url, &projections::schema::parts()).await?)
+}
+
+impl From<MigrateError> for Failure {
+    fn from(error: MigrateError) -> Self {
+        let text = format!("the schema cannot be brought up to date: {error}");
+        match error {
+            MigrateError::Database(error) => error.into(),
+            MigrateError::Failed { .. } | MigrateError::Other { .. } => Self::Unavailable(text),
+            MigrateError::Unknown(_) | MigrateError::Changed(_) | MigrateError::Unfinished(_) => Self::Refused(text),
+        }
+    }
 }

@@ -207,6 +207,7 @@ impl From<serde_json::Error> for Failure {
 /// Runs the verb that the command line names.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    ::projections::schema::parts().into_iter().for_each(store::schema::rely_on);
     let quiet = !matches!(cli.verb, Verb::Serve(_) | Verb::Dev(_));
     telemetry::start(if quiet { "off,daybook::nats=warn" } else { "info,async_nats=warn" });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

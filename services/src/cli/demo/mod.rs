@@ -10,9 +10,9 @@ use crate::nats::Nats;
 use crate::olist;
 use crate::policy::Pace;
 use crate::process::Process;
-use servers::{Servers, ServersOptions};
 use crate::shutdown;
 use plan::Plan;
+use servers::{Servers, ServersOptions};
 use std::path::PathBuf;
 use std::pin::pin;
 

@@ -1,0 +1,5 @@
+//! A new migration is a reason to embed them again.
+fn main() {
+    println!("cargo:rerun-if-changed=../migrations/engine");
+    println!("cargo:rerun-if-changed=../migrations/orders");
+}
