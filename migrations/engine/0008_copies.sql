@@ -1,7 +1,8 @@
 -- Copies of read models: as they were at some time, or of a part of the log. Each copy is a table by itself. Nothing
 -- keeps it up to date, and whoever made it may drop it.
-SET LOCAL ROLE NONE;  -- daybook_owner may not create schemas
 
+-- Only the login that migrates may create a schema.
+SET LOCAL ROLE NONE;
 CREATE SCHEMA daybook_copies AUTHORIZATION daybook_owner;
 SET LOCAL ROLE daybook_owner;
 GRANT USAGE, CREATE ON SCHEMA daybook_copies TO daybook_project;

@@ -19,4 +19,5 @@ $$;
 GRANT daybook_owner, daybook_append, daybook_project, daybook_read TO CURRENT_USER WITH SET TRUE;
 
 CREATE SCHEMA daybook AUTHORIZATION daybook_owner;
+SET LOCAL ROLE daybook_owner;
 GRANT USAGE ON SCHEMA daybook TO daybook_append, daybook_project, daybook_read;

@@ -18,6 +18,7 @@ use std::process::Output;
 use store::connect::{self, Role, SETTINGS, with_hosts};
 use store::schema;
 use tokio::net::UnixStream;
+use uuid::Uuid;
 
 /// The name of the database of a URL, and the folder of its server's socket.
 fn parts(url: &str) -> (&str, &str) {
@@ -295,6 +296,31 @@ async fn migrating_twice_at_once_is_migrating_once() {
     one.unwrap();
     other.unwrap();
     assert_eq!(refusal_to_serve(&url).await, None);
+}
+
+/// It takes the right to make roles and schemas; and all that is made belongs to the owner of the schema.
+#[tokio::test]
+async fn a_login_that_is_no_superuser_can_migrate() {
+    for inherits in ["INHERIT", "NOINHERIT"] {
+        let url = empty_database().await;
+        let login = format!("migrates_{}", Uuid::now_v7().simple());
+        // The roles belong to the server, and are there.
+        let make = format!(
+            "CREATE ROLE {login} LOGIN CREATEROLE {inherits};
+             GRANT daybook_owner, daybook_append, daybook_project, daybook_read TO {login} WITH ADMIN OPTION;
+             ALTER DATABASE {} OWNER TO {login}",
+            parts(&url).0
+        );
+        run(&url, &make).await;
+        let url = url.replacen("://postgres@", &format!("://{login}@"), 1);
+        for _ in 0..2 {
+            let (code, said) = verb(&url, &["migrate"]).await;
+            assert_eq!((code, &*said), (0, "the schema is up to date\n"), "{inherits}");
+        }
+        assert_eq!(refusal_to_serve(&url).await, None);
+        let owners = "SELECT string_agg(DISTINCT tableowner, ' ') FROM pg_tables WHERE schemaname LIKE 'daybook%'";
+        assert_eq!(sole::<String>(&url, owners).await, "daybook_owner");
+    }
 }
 
 /// The schema that no released build has made: its migrations were numbered as one, in another table.
