@@ -2,7 +2,7 @@
 
 use crate::harness::{append, append_as, database, event, id, open_append, run, stream, to};
 use chrono::{DateTime, Utc};
-use services::codec::CATEGORIES;
+use order_views::CATEGORIES;
 use sqlx::{Connection, PgConnection};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,15 +2,16 @@
 
 use crate::binary::until;
 use crate::harness::{System, database, daybook, folder, id, order_of, run, start_nats};
-use domain::Command;
-use domain::order::CancelReason;
-use projections::{Projection, ReadModel};
+use engine::ReadModel as _;
+use order_views::CATEGORIES;
+use order_views::{Projection, ReadModel};
+use orders::Command;
+use orders::order::CancelReason;
+use runtime::archive::{self, Writer};
+use runtime::process::Urls;
+use runtime::step::{Outcome, Step};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use services::archive::{self, Writer};
-use services::codec::CATEGORIES;
-use services::config::Urls;
-use services::step::{Outcome, Step};
 use sqlx::{AssertSqlSafe, PgPool, query_as, query_scalar};
 use std::fs;
 use std::io::Cursor;
@@ -45,7 +46,9 @@ async fn exported(database_url: &str) -> String {
 }
 
 async fn import(database_url: &str, file: impl Into<Vec<u8>>) -> Result<i64, String> {
-    archive::import(database_url, Cursor::new(file.into()), |_, _| {}).await.map_err(|e| e.to_string())
+    archive::import(database_url, CATEGORIES, &Projection::EFFECTS, Cursor::new(file.into()), |_, _| {})
+        .await
+        .map_err(|e| e.to_string())
 }
 
 /// Every column of every event, as Postgres shows it.
@@ -199,7 +202,7 @@ async fn lines() {
     let url = database().await;
     let mut filled = Import::begin(&url).await.unwrap();
     filled.insert(vec![asked, authorised]).await.unwrap();
-    filled.commit(&Projection::ACTS).await.unwrap();
+    filled.commit(&Projection::EFFECTS).await.unwrap();
     let file = exported(&url).await;
     let log_id = log(&url).identity().await.unwrap().log_id.to_string();
     assert_eq!(file.matches(&format!(r#""source":"urn:uuid:{log_id}""#)).count(), 2);
@@ -443,7 +446,7 @@ async fn no_append_gets_in_between() {
         assert!(!appending.is_finished(), "it did not wait");
     }
     import.insert(events[1..].to_vec()).await.unwrap();
-    assert_eq!(import.commit(&Projection::ACTS).await.unwrap(), events.len() as i64);
+    assert_eq!(import.commit(&Projection::EFFECTS).await.unwrap(), events.len() as i64);
     assert_eq!(appending.await.unwrap(), events.len() as i64 + 1);
 }
 
@@ -494,7 +497,7 @@ async fn nothing_follows_from_what_was_imported() {
     assert_eq!((count(&copy, "follow_ups").await, count(&copy, "notices").await), (0, 0));
     assert!(count(&source, "timers").await > 0);
     assert_eq!(count(&copy, "timers").await, 0);
-    for model in ReadModel::ALL {
+    for model in ReadModel::ALL.iter().copied() {
         assert_eq!(rows(&copy, model).await, rows(&source, model).await, "{model:?}");
     }
     copy.assert_verified().await;

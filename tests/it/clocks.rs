@@ -11,16 +11,19 @@ use crate::harness::{
 };
 use crate::taking_over::until_owned_by_another;
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::id::Sku;
+use order_services::policy::Timeouts;
+use order_services::verbs::Receive;
+use order_views::CATEGORIES;
+use order_views::Projection;
+use orders::id::Sku;
+use runtime::archive;
+use runtime::client::Client;
+use runtime::process::Urls;
+use runtime::process::connect_nats;
+use runtime::step::Step;
+use runtime::sweeper::Sweeper;
+use order_views::Orders;
 use servers::{Binaries, Postgres, PostgresOptions, Program};
-use services::archive;
-use services::client::Client;
-use services::command_api::Receive;
-use services::config::Urls;
-use services::policy::Pace;
-use services::process::connect_nats;
-use services::step::Step;
-use services::timers::Sweeper;
 use sqlx::{AssertSqlSafe, PgPool, query_as, query_scalar};
 use std::fs::{self, Permissions};
 use std::io::Cursor;
@@ -267,13 +270,13 @@ async fn an_append_is_refused_while_the_clocks_differ() {
 /// The fault: Postgres' clock jumps ahead. Nothing ends early, and nothing is tried in vain until it is given up.
 #[tokio::test]
 async fn nothing_fires_and_nothing_is_sent_while_the_clocks_differ() {
-    let strict = Pace { clock_tolerance: Duration::ZERO, ..Pace::default() };
+    let strict = Timeouts { clock_tolerance: Duration::ZERO, ..Timeouts::default() };
     let mut system = System::start_at(strict).await;
     system.receive("mug", 5).await;
     system.place(order_of(&[("mug", 1, 1)])).await;
     system.project().await;
     system.pass(24 * HOUR).await;
-    let mut sweeper = Sweeper::new(system.parts.project.clone(), Arc::default()).tolerating(Duration::ZERO);
+    let mut sweeper = Sweeper::<Orders>::new(system.parts.project.clone(), Arc::default()).tolerating(Duration::ZERO);
     for _ in 0..3 {
         assert!(sweeper.step().await.is_err_and(|e| clock::differ(&e)));
         assert!(system.sender.step().await.is_err_and(|e| clock::differ(&e)));
@@ -304,7 +307,9 @@ async fn an_import_refuses_events_from_the_future() {
     )
     .await;
     stamps_are_ahead(&from, 0).await;
-    let refused = archive::import(&to, Cursor::new(export().await), |_, _| {}).await.unwrap_err();
+    let refused = archive::import(&to, CATEGORIES, &Projection::EFFECTS, Cursor::new(export().await), |_, _| {})
+        .await
+        .unwrap_err();
     let archive::ImportError::Line { line: 2, why } = &refused else { panic!("{refused}") };
     assert!(why.contains("position 2 was recorded at 2090-01-01") && why.ends_with("from the future"), "{why}");
     let pool = connect::pool(&to, Role::Read, 1).unwrap();
@@ -317,7 +322,10 @@ async fn an_import_refuses_events_from_the_future() {
     )
     .await;
     stamps_are_ahead(&from, 0).await;
-    assert_eq!(archive::import(&to, Cursor::new(export().await), |_, _| {}).await.unwrap(), 3);
+    assert_eq!(
+        archive::import(&to, CATEGORIES, &Projection::EFFECTS, Cursor::new(export().await), |_, _| {}).await.unwrap(),
+        3
+    );
 }
 
 /// Where Debian has it.

@@ -3,9 +3,9 @@
 //! (invariants 3 and 5), and it is dense (4 and 8).
 
 use crate::harness::{database, executor, migrate, receive, run, start_postgres};
+use order_services::verify::verify;
+use order_views::CATEGORIES;
 use rustix::process::{Pid, Signal, kill_process};
-use services::codec::CATEGORIES;
-use services::verify::verify;
 use sqlx::{PgPool, query_scalar};
 use std::collections::HashMap;
 use std::process::Stdio;

@@ -7,9 +7,9 @@ use crate::harness::{
     Serving, System, database, daybook, daybook_on, empty_database, folder, order_of, receipt, run, start_nats,
     start_postgres,
 };
-use projections::schema::ENGINE;
+use engine::schema::ENGINE;
+use runtime::process::Urls;
 use servers::{Binaries, Postgres, PostgresOptions, Program};
-use services::config::Urls;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, query_scalar};
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
@@ -198,7 +198,7 @@ async fn a_build_refuses_a_schema_that_it_cannot_work_with() {
     let lacks =
         format!("the schema lacks engine/0001_engine.sql, and {others} more of engine: run `daybook migrate`\n");
     assert!(refused.ends_with(&lacks), "{refused}");
-    schema::migrate(&url, &projections::schema::parts()).await.unwrap();
+    schema::migrate(&url, &cli::migrate::parts()).await.unwrap();
     assert_eq!(refusal_to_serve(&url).await, None);
 
     let newest = ENGINE.newest();
@@ -277,7 +277,7 @@ async fn a_migration_that_fails_is_named_and_leaves_nothing() {
     assert_eq!((code, &*said), (0, "the schema is up to date\n"));
     assert_eq!(refusal_to_serve(&url).await, None);
 
-    run(&url, "UPDATE daybook.orders_migrations SET version = 9999 WHERE version = 12").await;
+    run(&url, "UPDATE daybook.orders_migrations SET version = 9999 WHERE version = 11").await;
     let (code, refused) = verb(&url, &["migrate"]).await;
     assert_eq!(code, 3);
     assert_eq!(
@@ -291,7 +291,7 @@ async fn a_migration_that_fails_is_named_and_leaves_nothing() {
 #[tokio::test]
 async fn migrating_twice_at_once_is_migrating_once() {
     let url = empty_database().await;
-    let parts = projections::schema::parts();
+    let parts = cli::migrate::parts();
     let (one, other) = tokio::join!(schema::migrate(&url, &parts), schema::migrate(&url, &parts));
     one.unwrap();
     other.unwrap();

@@ -3,8 +3,8 @@
 
 use crate::binary::until;
 use crate::harness::{append, folder, migrate, postgres_program, run, start_postgres_on, stream, to};
+use order_views::CATEGORIES;
 use servers::Postgres;
-use services::codec::CATEGORIES;
 use sqlx::{Connection, PgConnection, query_as, query_scalar};
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};

@@ -2,7 +2,7 @@
 
 use crate::harness::{append, appenders_waiting, database, open_append, run, stream, to};
 use futures_util::future::join_all;
-use services::codec::CATEGORIES;
+use order_views::CATEGORIES;
 use sqlx::{Connection, PgConnection};
 use store::ExpectedVersion::NoStream;
 use store::connect::{self, Role};

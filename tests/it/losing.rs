@@ -2,17 +2,21 @@
 //! notifier keep their books in a database of their own, as others do: it does not go back with the log.
 
 use crate::harness::{System, card, database, daybook_on, envelope, order_of, run};
-use domain::Command;
-use domain::id::{OrderId, PaymentId};
-use domain::money::Amount;
-use domain::order::{self, CancelReason, PlaceOrder};
-use domain::payment::{self, PaymentRequested};
+use dev::provider;
+use order_services::Envelope;
+use order_services::notifier;
+use order_views::encode;
+use order_views::stream as stream_of;
+use orders::Command;
+use orders::id::{OrderId, PaymentId};
+use orders::money::Amount;
+use orders::order::{self, CancelReason, PlaceOrder};
+use orders::payment::{self, PaymentRequested};
+use runtime::message;
+use runtime::process::jetstream;
+use runtime::step::Step;
+use runtime::subject::STREAM;
 use serde_json::{Value, json};
-use services::execute::Envelope;
-use services::process::jetstream;
-use services::step::Step;
-use services::subject::STREAM;
-use services::{codec, js, notifier, provider};
 use sqlx::PgPool;
 use std::time::Duration;
 use store::RecordedEvent;
@@ -341,19 +345,20 @@ async fn what_others_have_published_is_told_apart() {
         method: card("tok_approve"),
         idempotency_key: payment.0,
     };
-    let forged = codec::encode(&domain::Event::Payment(payment, payment::Event::from(forged)));
+    let forged = encode(&orders::Event::Payment(payment, payment::Event::from(forged)));
     let forged = RecordedEvent {
         position: 2,
         version: 1,
-        stream: codec::stream::<payment::Payment>(payment.0),
+        stream: stream_of::<payment::Payment>(payment.0),
         event_id: Uuid::now_v7(),
         event_type: (*forged.event_type).into(),
         payload: forged.payload,
         ..last
     };
     let jetstream = jetstream(&shop.system.parts.client);
-    let subject = services::subject::event(forged.stream, &forged.event_type);
-    let published = jetstream.publish_with_headers(subject, js::headers(&forged, 1), forged.payload.to_string().into());
+    let subject = runtime::subject::event(forged.stream, &forged.event_type);
+    let published =
+        jetstream.publish_with_headers(subject, message::headers(&forged, 1), forged.payload.to_string().into());
     published.await.unwrap().await.unwrap();
     let foreign = jetstream.publish("daybook.evt.v1.order.x.Y", "tok_secret".into()).await.unwrap();
     foreign.await.unwrap();

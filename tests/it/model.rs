@@ -3,11 +3,11 @@
 
 use crate::harness::{append_as, database, event, id, stream};
 use chrono::{DateTime, Utc};
+use order_views::CATEGORIES;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::Config;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
-use services::codec::CATEGORIES;
 use sqlx::{PgPool, query};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;

@@ -3,14 +3,14 @@
 use crate::binary::until;
 use crate::harness::{database, folder, receipt, start_nats_in};
 use futures_util::future::join_all;
+use order_services::policy::Timeouts;
+use order_services::process::{self, Role};
+use order_services::verbs::Receive;
+use order_services::verify::verify;
+use runtime::nats::Nats as Settings;
+use runtime::process::jetstream;
+use runtime::subject;
 use servers::{Configuration, Nats};
-use services::command_api::Receive;
-use services::config::Role;
-use services::nats::Nats as Settings;
-use services::policy::Pace;
-use services::process::{Process, jetstream};
-use services::subject;
-use services::verify::verify;
 use sqlx::{PgPool, query_scalar};
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -73,14 +73,14 @@ async fn a_leader_that_is_killed_loses_nothing() {
     let mut cluster = cluster;
     let mut settings = Settings::at(&cluster.url()).unwrap();
     settings.replicas = Some(3);
-    let process = Process::start_on(&database_url, settings.clone(), &Role::ALL, Pace::default()).await.unwrap();
+    let process = dev::process::start_on(&database_url, settings.clone(), Timeouts::default()).await.unwrap();
     let client = settings.process.connect("shop").await.unwrap();
-    let shop = services::client::Client::new(client.clone(), "shop");
+    let shop = runtime::client::Client::new(client.clone(), "shop");
 
     let (stop, acknowledged) = (AtomicBool::new(false), AtomicU32::new(0));
     let sending = join_all((0..CLIENTS).map(async |n| {
         while !stop.load(Ordering::Relaxed) {
-            let receive = Receive { sku: domain::id::Sku::new(format!("mug-{n}")).unwrap(), quantity: 1 };
+            let receive = Receive { sku: orders::id::Sku::new(format!("mug-{n}")).unwrap(), quantity: 1 };
             assert!(shop.command(receive, PATIENCE).await.unwrap().recorded);
             acknowledged.fetch_add(1, Ordering::Relaxed);
         }
@@ -129,8 +129,8 @@ async fn the_number_of_replicas_is_a_setting() {
     let client = settings.process.connect("test").await.unwrap();
     for (replicas, found) in [(None, 1), (Some(3), 3), (Some(5), 3)] {
         settings.replicas = replicas;
-        let process =
-            Process::start_on(&database_url, settings.clone(), &[Role::Relay], Pace::default()).await.unwrap();
+        let started = process::start(&database_url, settings.clone(), &[Role::Relay], Timeouts::default());
+        let (_, process) = started.await.unwrap();
         crate::harness::executor(&database_url).execute(&receipt("mug", 1)).await.unwrap();
         let head = query_scalar::<_, i64>("SELECT max(position) FROM daybook.events");
         let head = head.fetch_one(&PgPool::connect(&database_url).await.unwrap()).await.unwrap();

@@ -9,15 +9,17 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::{FutureExt, StreamExt};
 use nkeys::KeyPair;
+use order_services::queries;
+use order_services::verbs;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair as TlsKey};
+use runtime::api::Service;
+use runtime::nats::{Nats, check};
+use runtime::process::jetstream;
+use runtime::relay::RelayError;
+use runtime::step::{Outcome, Step};
+use runtime::subject;
 use serde_json::{Value, json};
 use servers::Configuration;
-use services::api::Service;
-use services::nats::{Nats, check};
-use services::process::jetstream;
-use services::relay::RelayError;
-use services::step::{Outcome, Step};
-use services::{command_api, query_api, subject};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
@@ -235,8 +237,8 @@ impl Answering {
     async fn start() -> Self {
         let mut system = System::start().await;
         let mut services = vec![
-            command_api::start(&system.parts.client, system.executor.clone()).await.unwrap(),
-            query_api::start(&system.parts.client, system.parts.read.clone()).await.unwrap(),
+            verbs::start(&system.parts.client, system.executor.clone()).await.unwrap(),
+            queries::start(&system.parts.client, system.parts.read.clone()).await.unwrap(),
         ];
         services.append(&mut system.outside);
         system.parts.client.flush().await.unwrap();

@@ -5,11 +5,11 @@ mod files;
 
 use crate::binary::until;
 use crate::harness::{System, card, database, daybook, order_of};
-use domain::Command;
-use domain::id::{OrderId, SellerId, ShipmentId};
-use domain::order::{self, CancelReason, PlacePayment};
-use domain::shipment;
 use files::{ITEMS, ORDERS, PAYMENTS, id, many, of, write};
+use orders::Command;
+use orders::id::{OrderId, SellerId, ShipmentId};
+use orders::order::{self, CancelReason, PlacePayment};
+use orders::shipment;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool, query_as, query_scalar};
@@ -158,7 +158,7 @@ async fn nothing_follows_from_history_and_what_the_system_shows_agrees_with_the_
     let statuses: Vec<_> = statuses.iter().map(|(status, n)| (status.as_str(), *n)).collect();
     assert_eq!(statuses, [("cancelled", 20), ("completed", 55), ("confirmed", 15), ("placed", 10)]);
     // It was placed when the file says.
-    let row = projections::order_summary::get(&system.parts.read, order_id(1).0).await.unwrap().unwrap();
+    let row = order_views::order_summary::get(&system.parts.read, order_id(1).0).await.unwrap().unwrap();
     assert_eq!(row.placed_at.to_rfc3339(), "2017-02-01T01:00:00+00:00");
     assert_eq!((row.captured, row.authorised), (row.total, row.total));
 }
@@ -211,7 +211,7 @@ async fn an_order_that_was_not_sent_is_sent_without_taking_its_money_again() {
         .await
         .unwrap();
     assert_eq!(parked, 0);
-    let row = projections::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
+    let row = order_views::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
     assert_eq!((row.captured, row.total), (1250, 1250));
     system.assert_verified().await;
 }
@@ -287,7 +287,7 @@ async fn captured(system: &mut System, dir: &Path) -> (i64, Vec<(String, i64, i6
     imported(&system.urls.database_url, dir, 0).await;
     system.settle().await;
     system.assert_verified().await;
-    let row = projections::order_summary::get(&system.parts.read, order_id(1).0).await.unwrap().unwrap();
+    let row = order_views::order_summary::get(&system.parts.read, order_id(1).0).await.unwrap().unwrap();
     let payments = row.payments.0.into_iter().map(|p| (p.kind, p.amount, p.captured));
     (row.total, payments.collect())
 }

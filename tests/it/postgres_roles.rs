@@ -2,7 +2,7 @@
 //! function that writes it makes of a caller that lies.
 
 use crate::harness::{database, run};
-use services::verify::verify;
+use order_services::verify::verify;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, query_as, query_scalar};
 use std::time::Duration;
 use store::connect::{self, Role};

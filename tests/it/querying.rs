@@ -2,18 +2,21 @@
 
 use crate::harness::{System, append_as, card, envelope, id, order_of};
 use chrono::{DateTime, NaiveDate, Utc};
-use domain::id::{AddressId, CaptureId, OrderId, PaymentId, RefundId, SellerId, ShipmentId};
-use domain::money::Amount;
-use domain::order::{CancelReason, HoldReason, PaymentMethod, PlaceOrder, PlacePayment, ReturnLine, ReturnReason};
-use domain::payment::{PaymentCaptured, PaymentRefunded, PaymentRequested};
-use domain::{Command, Event, order, shipment};
-use projections::fulfilment::{self, Fulfilment, Status};
-use projections::order_history::{self, Entry};
-use projections::revenue::{self, Revenue};
+use order_services::Envelope;
+use order_services::queries;
+use order_views::encode;
+use order_views::fulfilment::{self, Fulfilment, Status};
+use order_views::order_history::{self, Entry};
+use order_views::revenue::{self, Revenue};
+use order_views::stream as stream_of;
+use orders::id::{AddressId, CaptureId, OrderId, PaymentId, RefundId, SellerId, ShipmentId};
+use orders::money::Amount;
+use orders::order::{CancelReason, HoldReason, PaymentMethod, PlaceOrder, PlacePayment, ReturnLine, ReturnReason};
+use orders::payment::{PaymentCaptured, PaymentRefunded, PaymentRequested};
+use orders::{Command, Event, order, shipment};
+use runtime::client::Client;
+use runtime::subject;
 use serde_json::{Value, json};
-use services::client::Client;
-use services::execute::Envelope;
-use services::{codec, query_api, subject};
 use sqlx::{query_as, query_scalar};
 use std::collections::BTreeMap;
 use store::ExpectedVersion::{Exact, NoStream};
@@ -48,7 +51,7 @@ fn queries(order: OrderId) -> Vec<(&'static str, &'static str, Value)> {
 #[tokio::test]
 async fn a_query_answers_at_the_position_that_it_names_or_says_that_it_cannot_yet() {
     let mut system = System::start().await;
-    let service = query_api::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
+    let service = queries::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
     system.parts.client.flush().await.unwrap();
     let client = system.parts.client.clone();
     let ask = async |verb: &str, body: Value| -> Value {
@@ -324,10 +327,10 @@ async fn import_payment(system: &System) {
         ("2024-02-01T09:00:00Z", refunded.into()),
     ];
     let appender = Appender::start(&system.urls.database_url).unwrap();
-    let stream = codec::stream::<domain::payment::Payment>(payment.0);
+    let stream = stream_of::<orders::payment::Payment>(payment.0);
     for (version, (occurred_at, event)) in (0..).zip(steps) {
         let expected = if version == 0 { NoStream } else { Exact(version) };
-        let events = vec![codec::encode(&Event::Payment(payment, event))];
+        let events = vec![encode(&Event::Payment(payment, event))];
         let Append { metadata, streams } = append_as(Uuid::now_v7(), vec![StreamAppend { stream, expected, events }]);
         let occurred_at = occurred_at.parse().unwrap();
         let metadata = Metadata { correlation_id: order_id.0, origin: Origin::Import, occurred_at, ..metadata };

@@ -3,14 +3,15 @@
 use crate::binary::until;
 use crate::harness::{System, cut_off, envelope, folder, order_of, run};
 use async_nats::jetstream::stream::{Config, Stream};
+use order_views::CATEGORIES;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
-use services::execute::Outcome as Executed;
-use services::js;
-use services::process::jetstream;
-use services::relay::{Relay, RelayError};
-use services::step::{Outcome, Step};
-use services::subject;
+use runtime::executor::Outcome as Executed;
+use runtime::message;
+use runtime::process::jetstream;
+use runtime::relay::{Relay, RelayError};
+use runtime::step::{Outcome, Step};
+use runtime::subject;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -52,7 +53,8 @@ async fn an_events_sequence_is_its_position() {
     for event in system.parts.log.read_all(0, 10).await.unwrap() {
         let message = stream(&system).await.get_raw_message(event.position as u64).await.unwrap();
         assert_eq!(message.payload, event.payload.as_bytes());
-        let recorded = js::recorded(&message.subject, &message.headers, message.payload.clone()).unwrap();
+        let recorded =
+            message::recorded(CATEGORIES, &message.subject, &message.headers, message.payload.clone()).unwrap();
         assert_eq!(recorded, event);
     }
 }
@@ -165,7 +167,7 @@ async fn events_that_the_log_no_longer_has_reach_no_read_model() {
     for projector in &mut system.projectors {
         while projector.step().await.unwrap() != Outcome::Idle {}
     }
-    let level = async |sku| projections::stock_level::get(&system.parts.read, sku).await.unwrap().unwrap().on_hand;
+    let level = async |sku| order_views::stock_level::get(&system.parts.read, sku).await.unwrap().unwrap().on_hand;
     assert_eq!((level("mug").await, level("hat").await), (3, 1));
 }
 
@@ -417,10 +419,10 @@ async fn a_stopped_command_service_does_not_stop_another() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let client = services::client::Client::new(system.parts.client.clone(), "test");
+    let client = runtime::client::Client::new(system.parts.client.clone(), "test");
     let body = |n: u32| {
-        let sku = domain::id::Sku::new("mug").unwrap();
-        client.body(services::command_api::Receive { sku, quantity: n })
+        let sku = orders::id::Sku::new("mug").unwrap();
+        client.body(order_services::verbs::Receive { sku, quantity: n })
     };
     // It is there once it has answered.
     let first = body(1);
@@ -440,7 +442,7 @@ async fn a_stopped_command_service_does_not_stop_another() {
     let (answers, ()) = tokio::join!(answers, stop);
     for (body, answer) in asked.iter().zip(answers) {
         let answer = answer.unwrap();
-        let command = services::command_api::Verb::command(body.data.clone());
+        let command = runtime::commands::Verb::command(body.data.clone());
         let mut again = envelope(body.command_id, command);
         again.actor = "test".into();
         let recorded: Executed = system.executor.execute(&again).await.unwrap();

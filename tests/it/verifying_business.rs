@@ -4,15 +4,15 @@
 //! Nothing in Daybook can write such events; here the superuser rewrites the log.
 
 use crate::harness::{System, card, id, order_of};
-use domain::id::{OrderId, ReceiptId, SellerId, Sku};
-use domain::money::Amount;
-use domain::order::{
+use order_services::verify::{Check, Report, verify};
+use orders::id::{OrderId, ReceiptId, SellerId, Sku};
+use orders::money::Amount;
+use orders::order::{
     CancelReason, PlaceLine, PlaceOrder, PlacePayment, ProposeEdit, ReceivedLine, ReturnLine, ReturnReason,
     SellerShipping,
 };
-use domain::{Command, order};
-use services::step::{Outcome, Step};
-use services::verify::{Check, Report, verify};
+use orders::{Command, order};
+use runtime::step::{Outcome, Step};
 use sqlx::{AssertSqlSafe, PgPool, query_scalar};
 use std::time::Duration;
 use uuid::Uuid;

@@ -1,11 +1,12 @@
 //! A process that appends, for the stories that stop or kill one. Its clients hold and give back pieces of two SKUs, over
 //! and over, until its stdin ends. Each line that it prints is a command that was acknowledged: its id and position.
 
-use domain::id::{OrderId, Sku};
-use domain::order::StockLine;
-use domain::{Command, stock};
-use services::codec::CATEGORIES;
-use services::execute::{Envelope, ExecuteError, Executor, Outcome};
+use order_services::{Envelope, ExecuteError, Executor};
+use order_views::CATEGORIES;
+use orders::id::{OrderId, Sku};
+use orders::order::StockLine;
+use orders::{Command, stock};
+use runtime::executor::Outcome;
 use std::time::Duration;
 use store::connect::{self, Role};
 use store::{Appender, Loader, Log};

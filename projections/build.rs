@@ -1,5 +1,0 @@
-//! A new migration is a reason to embed them again.
-fn main() {
-    println!("cargo:rerun-if-changed=../migrations/engine");
-    println!("cargo:rerun-if-changed=../migrations/orders");
-}

@@ -1,0 +1,122 @@
+//! Tables for people, and progress that stays out of the way of data.
+
+use crate::Failure;
+pub use indicatif::ProgressBar;
+use indicatif::ProgressStyle;
+use runtime::wire::Reply;
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write};
+
+/// Prints a line of data, or several. A reader that has gone away is not an error: `daybook events read | head`.
+pub fn line(text: &str) {
+    if writeln!(std::io::stdout(), "{}", visible(text)).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Prints what a command came to, with the id of what it is about under the name `key`.
+pub fn reply(key: &str, id: &str, reply: &Reply, json: bool) -> Result<(), Failure> {
+    if json {
+        let mut reply = serde_json::to_value(reply)?;
+        reply[key] = id.into();
+        line(&reply.to_string());
+        return Ok(());
+    }
+    let done = if reply.recorded { "recorded" } else { "unchanged" };
+    line(&format!("{} {id}: {done}, position {}", key.trim_end_matches("_id"), reply.position));
+    Ok(())
+}
+
+/// Rows under headings, in columns as wide as they need; numbers to the right.
+pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([headings[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let is_number = |cell: &str| !cell.is_empty() && cell.chars().all(|c| c.is_ascii_digit() || "-.,%".contains(c));
+    let format_row = |cells: &mut dyn Iterator<Item = &str>| {
+        let cells = cells.zip(&widths).map(|(cell, width)| match is_number(cell) {
+            true => format!("{cell:>width$}"),
+            false => format!("{cell:<width$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let mut lines = vec![format_row(&mut headings.iter().copied())];
+    lines.extend(rows.iter().map(|row| format_row(&mut row.iter().map(String::as_str))));
+    lines.join("\n")
+}
+
+/// A bar on stderr, if that is a terminal; else nothing.
+pub fn bar(length: u64, what: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} ({per_sec}, {eta} left)");
+    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what)
+}
+
+/// A message to the person who waits.
+pub fn say(text: &str) {
+    eprintln!("{}", visible(text));
+}
+
+/// Text as it can be shown, whoever wrote it: what would steer a terminal, or turn the order of what is read, is written as
+/// JSON escapes it. So JSON stays the same JSON. Line breaks are the caller's: see [`one_line`].
+fn visible(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c != '\n' && is_invisible(c);
+    if text.contains(steers) { Cow::Owned(escaped(text, steers)) } else { Cow::Borrowed(text) }
+}
+
+/// Somebody's text, which must not look like another line of ours.
+pub fn one_line(text: &str) -> String {
+    escaped(text, is_invisible)
+}
+
+fn escaped(text: &str, is_to_be: impl Fn(char) -> bool) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_to_be(c) {
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| _ = write!(escaped, "\\u{unit:04x}"));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+/// Whether it is a control or format character, or breaks a line: the categories Cc, Cf, Zl and Zp of Unicode 17.
+fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{AD}' | '\u{600}'..='\u{605}' | '\u{61C}' | '\u{6DD}' | '\u{70F}' | '\u{890}'..='\u{891}' | '\u{8E2}'
+            | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}'
+            | '\u{FFF9}'..='\u{FFFB}' | '\u{110BD}' | '\u{110CD}' | '\u{13430}'..='\u{1343F}'
+            | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}' | '\u{E0001}' | '\u{E0020}'..='\u{E007F}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_its_numbers_to_the_right() {
+        let rows = [vec!["completed".into(), "7".into()], vec!["cancelled".into(), "12".into()]];
+        assert_eq!(table(&["end", "orders"], &rows), "end        orders\ncompleted       7\ncancelled      12");
+    }
+
+    #[test]
+    fn what_others_wrote_steers_no_terminal_and_makes_no_rows() {
+        assert_eq!(visible("Zoë 日本\n👍"), "Zoë 日本\n👍");
+        assert_eq!(visible("a\u{202E}b\u{1b}[2J\r\u{9b}\u{E0041}"), r"a\u202eb\u001b[2J\u000d\u009b\udb40\udc41");
+        let json = serde_json::json!({ "reason": "a\u{202E}b\u{7f}\u{E0041}\u{2028}" });
+        let printed = visible(&json.to_string()).into_owned();
+        assert!(printed.is_ascii(), "{printed}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&printed).unwrap(), json);
+        let row = vec!["one\ntwo".to_owned(), "\u{202E}".to_owned()];
+        assert_eq!(table(&["a", "b"], &[row]), "a             b\none\\u000atwo  \\u202e");
+    }
+}
