@@ -1,12 +1,14 @@
 //! Connections to Postgres, each with the one role that it needs, and each asked before it is used whether this is a server
 //! to rely on.
 
-use crate::connector::Connector;
+use crate::connector::{Connected, Connector, late};
 use crate::finding::{Finding, Level};
 use crate::session;
+use futures_util::future::join_all;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions, PgSeverity};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 pub use crate::hosts::with_hosts;
 pub use crate::session::SETTINGS;
@@ -76,14 +78,14 @@ impl From<Unusable> for sqlx::Error {
 
 /// How long to wait for a connection before saying that Postgres is unavailable.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same with several hosts: a pool that waits for one that is gone without a word is to try the next one soon.
+const ACQUIRE_TIMEOUT_OF_SEVERAL: Duration = Duration::from_secs(3);
 /// How long a connection that lies idle may take to answer. A server that is gone without a word costs no more.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a read-only server is good enough for who only reads, before it is looked for a better one again.
 const SECOND_BEST: Duration = Duration::from_secs(1);
 /// How long to wait before a server that starts is asked again.
 const RETRY: Duration = Duration::from_millis(50);
-/// How often a pool of several hosts is looked after.
-const FOLLOW: Duration = Duration::from_millis(500);
 
 /// Options for connections in `role` to the database of `url`, on one of its hosts: the one that was found last.
 ///
@@ -91,7 +93,7 @@ const FOLLOW: Duration = Duration::from_millis(500);
 /// When `url` is no Postgres URL.
 pub fn options(url: &str, role: Role) -> Result<PgConnectOptions, sqlx::Error> {
     let connector = Connector::new(url, Some(role), &[])?;
-    Ok(connector.options_of(connector.serving()).clone())
+    Ok(connector.options_of(connector.serving().host()).clone())
 }
 
 /// A pool of up to `size` connections in `role`. It connects when it is first used.
@@ -104,62 +106,77 @@ pub fn options(url: &str, role: Role) -> Result<PgConnectOptions, sqlx::Error> {
 /// When `url` is no Postgres URL.
 pub fn pool(url: &str, role: Role, size: u32) -> Result<PgPool, sqlx::Error> {
     let connector = Arc::new(Connector::new(url, Some(role), &[])?);
-    let (arriving, began) = (connector.clone(), connector.serving());
+    let (arriving, idling, changes) = (connector.clone(), connector.clone(), connector.serving().changes());
     let pool = PgPoolOptions::new()
         .max_connections(size)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .acquire_timeout(if connector.has_several_hosts() { ACQUIRE_TIMEOUT_OF_SEVERAL } else { ACQUIRE_TIMEOUT })
         .test_before_acquire(false)
         .after_connect(move |connection, _| {
             let connector = arriving.clone();
             Box::pin(async move { connector.admit_or_replace(connection).await })
         })
         .before_acquire(move |connection, idle| {
+            let is_of_another_host = idling.serving().has_changed_within(idle.age);
             Box::pin(async move {
+                // It may not even answer.
+                if is_of_another_host {
+                    return Ok(false);
+                }
                 let asked = tokio::time::timeout(ANSWER_TIMEOUT, session::is_read_only(connection)).await;
                 let read_only = asked.map_err(|_| late())??;
                 Ok(!read_only || role == Role::Read && idle.age < SECOND_BEST)
             })
         })
-        .connect_lazy_with(connector.options_of(began).clone());
+        .connect_lazy_with(connector.options_of(connector.serving().host()).clone());
     if connector.has_several_hosts() {
-        tokio::spawn(follow(pool.clone(), connector, began));
+        tokio::spawn(follow(pool.clone(), connector, changes));
     }
     Ok(pool)
 }
 
 /// Has the pool connect to the host that is the writable one. A pool has one host at a time: if that does not answer, it has
-/// nothing to ask.
-async fn follow(pool: PgPool, connector: Arc<Connector>, began: usize) {
-    let following = async {
-        let mut current = began;
-        loop {
-            tokio::time::sleep(FOLLOW).await;
-            let acquired = tokio::time::timeout(ANSWER_TIMEOUT, pool.acquire()).await;
-            if !matches!(acquired, Ok(Ok(_))) || connector.serving() != current {
-                // What was found some time ago may be dead by now. The connection itself is of no use.
-                _ = connector.connect().await;
-                current = connector.serving();
-                pool.set_connect_options(connector.options_of(current).clone());
-            }
+/// nothing to ask. The pool itself is not touched: that it is busy says nothing of its host.
+async fn follow(pool: PgPool, connector: Arc<Connector>, mut changes: watch::Receiver<(usize, Instant)>) {
+    let told = async {
+        while changes.changed().await.is_ok() {
+            let host = changes.borrow_and_update().0;
+            pool.set_connect_options(connector.options_of(host).clone());
         }
     };
     // Until it is closed.
-    _ = pool.close_event().do_until(following).await;
+    _ = pool.close_event().do_until(async { tokio::join!(connector.watch(), told) }).await;
 }
 
 /// Asks the server whether sessions in these roles can rely on it, before there is a pool that can only say that it has waited
-/// in vain. Waits for a server that starts, or for one that takes writes, as long as a pool would. Returns what somebody should
-/// know, though it is no hindrance.
+/// in vain. Waits for a server that starts, or for one that takes writes, as long as a pool would. If none of several hosts
+/// takes writes, and who reads has one of them, that is no hindrance: there will be a primary again. Returns what somebody
+/// should know, though it is no hindrance.
 ///
 /// # Errors
 /// [`Unusable`], as the cause of an error of sqlx's, or that no server answers.
 pub async fn check(url: &str, roles: &[Role]) -> Result<Vec<Finding>, sqlx::Error> {
-    let mut warnings = Vec::new();
-    for &role in roles {
+    let asked = join_all(roles.iter().map(async |&role| {
         let connector = Connector::new(url, Some(role), &[])?;
-        let session = patiently(async || Ok(connector.connect_and_tell().await?.1)).await?;
-        let known = |finding: &Finding| finding.level == Level::Ok || finding.subject == "writable";
-        warnings.extend(session.findings(role).into_iter().filter(|finding| !known(finding)));
+        let session = patiently(async || Ok(connector.connect().await?.session)).await;
+        Ok::<_, sqlx::Error>((role, connector.has_several_hosts(), session))
+    }));
+    let mut warnings = Vec::new();
+    for asked in asked.await {
+        let (role, has_several_hosts, session) = asked?;
+        match session {
+            Ok(session) => {
+                let known = |finding: &Finding| finding.level == Level::Ok || finding.subject == "writable";
+                warnings.extend(session.findings(role).into_iter().filter(|finding| !known(finding)));
+            }
+            Err(e) => match Unusable::of(&e) {
+                Some(Unusable::ReadOnly(Finding { subject, text, remedy, .. }))
+                    if has_several_hosts && roles.contains(&Role::Read) =>
+                {
+                    warnings.push(Finding::warning(subject, text, remedy));
+                }
+                _ => return Err(e),
+            },
+        }
     }
     warnings.dedup();
     Ok(warnings)
@@ -180,8 +197,8 @@ pub async fn check_pooler(url: &str) -> Result<(), sqlx::Error> {
 /// When no server answers.
 pub async fn findings(url: &str, role: Role) -> Result<Vec<Finding>, sqlx::Error> {
     let connector = Connector::new(url, Some(role), &[])?;
-    match tokio::time::timeout(ACQUIRE_TIMEOUT, connector.connect_and_tell()).await.map_err(|_| late())? {
-        Ok((_, session)) => Ok(session.findings(role)),
+    match tokio::time::timeout(ACQUIRE_TIMEOUT, connector.connect()).await.map_err(|_| late())? {
+        Ok(Connected { session, .. }) => Ok(session.findings(role)),
         Err(e) => Ok(vec![Unusable::finding(e)?]),
     }
 }
@@ -208,10 +225,6 @@ fn may_pass(error: &sqlx::Error) -> bool {
     }
 }
 
-fn late() -> sqlx::Error {
-    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
-}
-
 /// As [`pool`], of a server that was asked before.
 ///
 /// # Errors
@@ -226,7 +239,7 @@ pub async fn checked_pool(url: &str, role: Role, size: u32) -> Result<PgPool, sq
 /// # Errors
 /// As those of [`check`].
 pub async fn to_migrate(url: &str) -> Result<PgConnection, sqlx::Error> {
-    Connector::new(url, None, &[])?.connect().await
+    Ok(Connector::new(url, None, &[])?.connect().await?.connection)
 }
 
 /// Whether a connection that has come to this is not to be used again: it is gone, it is about to go, or it ends at a server

@@ -94,7 +94,7 @@ impl Group {
 
     /// Whether the append may be added; one may always be, to an empty group.
     pub(crate) fn has_room_for(&self, append: &Append) -> bool {
-        self.appends.is_empty() || self.appends.len() < MAX_GROUP && self.bytes + bytes(append) <= MAX_BYTES
+        self.appends.is_empty() || fits(self.appends.len() + 1, self.bytes + bytes(append))
     }
 
     /// Adds an append with the speculations of its streams, or with none.
@@ -336,6 +336,11 @@ impl Group {
 }
 
 /// Of an append's payloads.
+/// Whether a group may have so many appends, with so many bytes of payload.
+pub(crate) fn fits(appends: usize, bytes: usize) -> bool {
+    appends <= MAX_GROUP && bytes <= MAX_BYTES
+}
+
 fn bytes(append: &Append) -> usize {
     append.streams.iter().flat_map(|s| &s.events).map(|e| e.payload.len()).sum()
 }

@@ -8,6 +8,7 @@ use crate::checkpoint::{self, AdvanceError};
 use crate::clock;
 use crate::connect::{self, Role};
 use crate::event_types;
+use crate::group;
 use crate::{Append, Chain, ExpectedVersion, Mark, NewEvent, Position, RecordedEvent, StreamAppend};
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, Transaction};
@@ -21,12 +22,22 @@ pub struct Import {
     chain: Chain,
     /// The events of that group: they are inserted when their link is known.
     open: Vec<RecordedEvent>,
+    /// Where there are no links: how large that group is.
+    size: Size,
     /// Whether any event had a link: then all groups have.
     has_links: bool,
     /// Of the last event.
     recorded_at: Option<DateTime<Utc>>,
     /// What Postgres' clock said when it began, and when that was.
     began: (DateTime<Utc>, Instant),
+}
+
+/// How large a group is.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    appends: usize,
+    /// Of payload.
+    bytes: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +86,7 @@ impl Import {
                 transaction,
                 chain: Chain::after(Mark::GENESIS),
                 open: vec![],
+                size: Size::default(),
                 has_links: false,
                 recorded_at: None,
                 began: (found.clock, Instant::now()),
@@ -84,7 +96,8 @@ impl Import {
     }
 
     /// Adds the next events, every column as it is; some 1,000 at once are fast. Their links are proved. Where there are none,
-    /// for the events are of before there were links, what was recorded at one time is a group.
+    /// for the events are of before there were links, what was recorded at one time is a group, up to the size of the largest
+    /// that an appender writes.
     ///
     /// # Errors
     /// When one of them cannot be where it is to be, or Postgres fails. Then nothing more can be added.
@@ -92,7 +105,7 @@ impl Import {
         let mut complete = 0;
         for event in events {
             self.check(&event)?;
-            if self.open.last().is_some_and(|last| last.recorded_at != event.recorded_at) && !self.has_links {
+            if !self.has_links && !self.continues(&event) {
                 self.close();
             }
             let completes = self.chain.take(&event);
@@ -108,6 +121,19 @@ impl Import {
         let open = self.open.split_off(complete);
         let complete = std::mem::replace(&mut self.open, open);
         self.write(&complete).await
+    }
+
+    /// Whether the event belongs to the group that is open, where no link tells.
+    fn continues(&mut self, event: &RecordedEvent) -> bool {
+        let last = self.open.last();
+        let is_same_append = last.is_some_and(|last| last.metadata.command_id == event.metadata.command_id);
+        let alone = Size { appends: 1, bytes: event.payload.len() };
+        let Size { appends, bytes } = self.size;
+        let size = Size { appends: appends + usize::from(!is_same_append), bytes: bytes + alone.bytes };
+        let continues =
+            last.is_none_or(|last| last.recorded_at == event.recorded_at) && group::fits(size.appends, size.bytes);
+        self.size = if continues { size } else { alone };
+        continues
     }
 
     /// Ends the group that is open. The chain goes on from there.

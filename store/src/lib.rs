@@ -31,6 +31,7 @@ mod load;
 mod read;
 mod scan;
 pub mod schema;
+mod serving;
 mod session;
 mod speculation;
 mod stream;

@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use store::connect::{self, Role};
 use store::{
-    Append, Appender, ExpectedVersion, Fingerprint, Import, Log, Metadata, NewEvent, Origin, RecordedEvent,
-    StreamAppend, StreamId,
+    Append, Appender, Chain, ExpectedVersion, Fingerprint, Import, Log, Mark, Metadata, NewEvent, Origin,
+    RecordedEvent, StreamAppend, StreamId,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
@@ -163,6 +163,59 @@ async fn every_column_comes_back_as_it_was() {
         let head = events.len() as i64;
         assert_eq!(state(&copy).await, (head, head, head));
     }
+}
+
+/// What was recorded at one time is a group where no links tell, and no larger than an appender's.
+#[tokio::test]
+async fn a_group_without_links_has_a_bound() {
+    let recorded_at = "2026-11-22T07:44:45.745291Z".parse().unwrap();
+    let large = format!("\"{}\"", "x".repeat(100_000));
+    let events = |count: i64, payload: &str| -> Vec<RecordedEvent> {
+        let events = (1..=count).map(|position| RecordedEvent {
+            position,
+            stream: stream(0, position as u128),
+            version: 1,
+            event_id: Uuid::now_v7(),
+            event_type: "Happened".into(),
+            schema_version: 1,
+            recorded_at,
+            metadata: metadata(),
+            payload: payload.to_owned().into(),
+            link: None,
+        });
+        events.collect()
+    };
+    for (events, expected) in [
+        // 256 appends, …
+        (events(600, "{}"), &[256, 512, 600][..]),
+        // … or 4 MiB.
+        (events(90, &large), &[41, 82, 90]),
+    ] {
+        let url = database().await;
+        let mut import = Import::begin(&url).await.unwrap();
+        for page in events.chunks(37) {
+            import.insert(page.to_vec()).await.unwrap();
+        }
+        import.commit(&[]).await.unwrap();
+        let (mut chain, mut ends) = (Chain::after(Mark::GENESIS), Vec::new());
+        for event in log(&url).read_all(0, 1000).await.unwrap() {
+            if chain.take(&event).unwrap() {
+                ends.push(event.position);
+            }
+        }
+        assert_eq!(ends, expected);
+    }
+    // One append is not taken apart.
+    let url = database().await;
+    let mut of_one_command = events(600, "{}");
+    let same = of_one_command[0].metadata.clone();
+    of_one_command.iter_mut().for_each(|event| event.metadata = same.clone());
+    let mut import = Import::begin(&url).await.unwrap();
+    import.insert(of_one_command).await.unwrap();
+    import.commit(&[]).await.unwrap();
+    assert_eq!(log(&url).end().await.unwrap().position, 600);
+    let links: Vec<_> = log(&url).read_all(0, 1000).await.unwrap().into_iter().filter_map(|event| event.link).collect();
+    assert_eq!(links.len(), 1);
 }
 
 /// The format, as docs/wire.md describes it: files are kept, so this snapshot does not change.

@@ -3,6 +3,7 @@
 use crate::binary::until;
 use crate::harness::{System, cut_off, envelope, folder, order_of, run};
 use async_nats::jetstream::stream::{Config, Stream};
+use futures_util::{FutureExt, StreamExt};
 use order_views::CATEGORIES;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
@@ -76,6 +77,31 @@ async fn two_relays_at_once_publish_nothing_twice() {
     assert_eq!(window(&system).await, (1, 100, 100));
     system.project().await;
     system.assert_verified().await;
+}
+
+/// A server alone keeps a stream once. That stops no relay, and is not asked for again and again.
+#[tokio::test]
+async fn replicas_that_cannot_be_had_stop_nothing() {
+    let mut system = System::start().await;
+    let (relay, _hint) = another_relay(&system);
+    let mut relay = relay.with_replicas(Some(3));
+    let mut asked = system.parts.client.subscribe("$JS.API.STREAM.UPDATE.>").await.unwrap();
+    receive(&system, 1).await;
+    while relay.step().await.unwrap() != Outcome::Idle {}
+    assert_eq!(window(&system).await, (1, 1, 1));
+    for _ in 0..20 {
+        // Another one is faster: so this one looks at the stream.
+        receive(&system, 1).await;
+        system.relay().await;
+        while relay.step().await.unwrap() != Outcome::Again {}
+        while relay.step().await.unwrap() != Outcome::Idle {}
+    }
+    let mut updates = 0;
+    while let Some(Some(_)) = asked.next().now_or_never() {
+        updates += 1;
+    }
+    assert!(updates < 10, "{updates} tries");
+    assert_eq!(window(&system).await, (1, 21, 21));
 }
 
 /// Only every hundredth message is acknowledged. What is wrong with one in between is told all the same.

@@ -67,7 +67,7 @@ impl Failure {
                 StartError::Unreadable(_) | StartError::MaxPayload { .. } | StartError::Unusable(Unusable::Unfit(_)),
             ) => 3,
             Self::Client(ClientError::NoAnswer(_)) | Self::Start(_) | Self::Unavailable(_) => 4,
-            Self::Client(ClientError::Malformed(_)) | Self::Other(_) => 5,
+            Self::Client(ClientError::Malformed(_) | ClientError::MayGoOn(_)) | Self::Other(_) => 5,
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::Failure;
 pub use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
+use runtime::text::steers;
 use runtime::wire::Reply;
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -66,13 +67,13 @@ pub fn say(text: &str) {
 /// Text as it can be shown, whoever wrote it: what would steer a terminal, or turn the order of what is read, is written as
 /// JSON escapes it. So JSON stays the same JSON. Line breaks are the caller's: see [`one_line`].
 fn visible(text: &str) -> Cow<'_, str> {
-    let steers = |c: char| c != '\n' && is_invisible(c);
-    if text.contains(steers) { Cow::Owned(escaped(text, steers)) } else { Cow::Borrowed(text) }
+    let is_to_be = |c: char| c != '\n' && steers(c);
+    if text.contains(is_to_be) { Cow::Owned(escaped(text, is_to_be)) } else { Cow::Borrowed(text) }
 }
 
 /// Somebody's text, which must not look like another line of ours.
 pub fn one_line(text: &str) -> String {
-    escaped(text, is_invisible)
+    escaped(text, steers)
 }
 
 fn escaped(text: &str, is_to_be: impl Fn(char) -> bool) -> String {
@@ -86,16 +87,6 @@ fn escaped(text: &str, is_to_be: impl Fn(char) -> bool) -> String {
         }
     }
     escaped
-}
-
-/// Whether it is a control or format character, or breaks a line: the categories Cc, Cf, Zl and Zp of Unicode 17.
-fn is_invisible(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{AD}' | '\u{600}'..='\u{605}' | '\u{61C}' | '\u{6DD}' | '\u{70F}' | '\u{890}'..='\u{891}' | '\u{8E2}'
-            | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}'
-            | '\u{FFF9}'..='\u{FFFB}' | '\u{110BD}' | '\u{110CD}' | '\u{13430}'..='\u{1343F}'
-            | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}' | '\u{E0001}' | '\u{E0020}'..='\u{E007F}')
 }
 
 #[cfg(test)]

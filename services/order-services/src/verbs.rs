@@ -186,6 +186,7 @@ mod tests {
         assert_eq!(method(r#"["card","tok_secret"]"#), told("data.order.payments[0].method", "a JSON object"));
         assert_eq!(method(r#"{"kind":"\u0000"}"#).0, "data.order.payments[0].method.kind");
         assert_eq!(method(r#"{"kind":"a","kind":"a"}"#), told("data.order.payments[0].method.kind", "each field once"));
+        assert_eq!(method("{\"a\u{202E}b\":1}").0, "data.order.payments[0].method.a\u{fffd}b");
         assert_eq!(method(&format!(r#"{{"{}":1}}"#, "k".repeat(1000))).0.chars().count(), 201);
         assert_eq!(method(r#"{"kind":tok_secret}"#), told("data.order.payments[0].method.kind", "well-formed JSON"));
     }

@@ -5,7 +5,7 @@ use crate::commands::Verb;
 use crate::subject;
 use crate::wire::{CommandBody, ErrorBody, QueryBody, QueryReply, Reply};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use std::time::Duration;
 use store::Position;
@@ -26,6 +26,11 @@ pub enum ClientError {
     NoAnswer(String),
     #[error("the answer is not one that this build knows: {0}")]
     Malformed(#[from] serde_json::Error),
+    #[error(
+        "the list may go on: who answers queries is of an older build, which does not say so after {0} rows. Ask for {0} rows \
+         at most, or start a newer `daybook serve --role queries`"
+    )]
+    MayGoOn(u64),
 }
 
 impl ClientError {
@@ -34,7 +39,7 @@ impl ClientError {
         match self {
             Self::Refused(error) => error.retry,
             Self::NoAnswer(_) => true,
-            Self::Malformed(_) => false,
+            Self::Malformed(_) | Self::MayGoOn(_) => false,
         }
     }
 }
@@ -56,12 +61,29 @@ impl List<'_> {
         if self.left == 0 {
             return Ok(vec![]);
         }
-        self.data["limit"] = self.left.min(PAGE).into();
-        let page = self.client.query::<Vec<T>>(self.verb, self.data.clone(), None).await?;
+        let limit = self.left.min(PAGE);
+        let page = self.page::<T>(limit).await?;
+        if page.next.is_none()
+            && limit < self.left
+            && page.data.len() as u64 == limit
+            && self.is_of_older_build().await?
+        {
+            return Err(ClientError::MayGoOn(limit));
+        }
         // A page may have fewer rows than were asked for: what it says tells whether there are more.
         self.left = if page.next.is_some() { self.left.saturating_sub(page.data.len() as u64) } else { 0 };
         self.data["after"] = page.next.unwrap_or_default();
         Ok(page.data)
+    }
+
+    async fn page<T: DeserializeOwned>(&mut self, limit: u64) -> Result<QueryReply<Vec<T>>, ClientError> {
+        self.data["limit"] = limit.into();
+        self.client.query(self.verb, self.data.clone(), None).await
+    }
+
+    /// Whether who answers never says that a list goes on, not even where this one does: after its first row of many.
+    async fn is_of_older_build(&mut self) -> Result<bool, ClientError> {
+        Ok(self.page::<IgnoredAny>(1).await?.next.is_none())
     }
 
     /// All rows, in memory.

@@ -3,6 +3,7 @@
 use crate::api::{Door, Request, Service, respond};
 use crate::executor::{Decide, Envelope, Executor};
 use crate::message::TRACEPARENT;
+use crate::text::{folded, is_invisible};
 use crate::wire::{CommandBody, ErrorBody, Reply, parse};
 use crate::{sender, subject};
 use async_nats::Message;
@@ -77,8 +78,8 @@ fn envelope<V: Verb>(message: &Message) -> Result<Envelope<<V::Decider as Decide
         return Err(ErrorBody::invalid("command_id", "a UUID of version 7 (RFC 9562), new for every command"));
     }
     let actor = body.actor.as_str();
-    if !(1..=64).contains(&actor.len()) || actor.trim() != actor || actor.contains(char::is_control) {
-        return Err(ErrorBody::invalid("actor", "1 to 64 bytes without control characters or blanks at the ends"));
+    if !(1..=64).contains(&actor.len()) || actor.trim() != actor || actor.contains(is_invisible) {
+        return Err(ErrorBody::invalid("actor", "1 to 64 bytes that all show, without blanks at the ends"));
     }
     if is_reserved::<V::Decider>(actor) {
         return Err(ErrorBody::invalid("actor", "a name of yours: this one is the system's own"));
@@ -95,9 +96,9 @@ fn envelope<V: Verb>(message: &Message) -> Result<Envelope<<V::Decider as Decide
     })
 }
 
-/// Whether the name is one that the system acts under, in whatever case it is written.
+/// Whether the name is one that the system acts under, in whatever form it is written.
 fn is_reserved<D: Decide>(actor: &str) -> bool {
-    D::RESERVED_ACTORS.iter().chain([&sender::ACTOR]).any(|reserved| reserved.eq_ignore_ascii_case(actor))
+    D::RESERVED_ACTORS.iter().chain([&sender::ACTOR]).any(|reserved| *reserved == folded(actor))
 }
 
 /// Version 00 of W3C Trace Context, section 3.2; anything else is not passed on.

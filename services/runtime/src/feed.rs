@@ -7,6 +7,7 @@
 //! A link proves that events belong together. That they are the log's is proved where they have an effect: the transaction
 //! that moves a checkpoint compares the link with the log.
 
+use crate::backoff::Backoff;
 use crate::step::{Outcome, Step};
 use crate::{message, subject};
 use async_nats::HeaderMap;
@@ -39,12 +40,9 @@ const SLOW: Duration = Duration::from_millis(500);
 /// How often the log is read while JetStream has no stream, or one that is not believed.
 const WITHOUT_STREAM: Duration = Duration::from_millis(250);
 /// How long JetStream is not asked after it was of no use: it brought nothing, or what is not the log's, which the relay is
-/// to remove first. That doubles each time …
+/// to remove first. From the first time to the longest.
 const FIRST_DISTRUST: Duration = Duration::from_millis(250);
-/// … up to this …
 const LAST_DISTRUST: Duration = Duration::from_secs(8);
-/// … until it has been right for so long.
-const TRUSTED_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
@@ -75,35 +73,28 @@ pub struct Feed<D: Domain> {
 /// How far JetStream is believed. Each time it is asked costs it a consumer: so it is not asked without a rest.
 struct Trust {
     /// It is not asked before.
-    asked_after: Option<Instant>,
-    /// For how long that will be the next time.
-    pause: Duration,
-    /// Since when it has brought what can be used.
-    right_since: Option<Instant>,
+    asked_after: Option<tokio::time::Instant>,
+    pauses: Backoff,
 }
 
 impl Default for Trust {
     fn default() -> Self {
-        Self { asked_after: None, pause: FIRST_DISTRUST, right_since: None }
+        Self { asked_after: None, pauses: Backoff::new(FIRST_DISTRUST, FIRST_DISTRUST, LAST_DISTRUST) }
     }
 }
 
 impl Trust {
     fn may_ask(&self) -> bool {
-        self.asked_after.is_none_or(|after| after <= Instant::now())
+        self.asked_after.is_none_or(|after| after <= tokio::time::Instant::now())
     }
 
+    /// It has brought what can be used.
     fn was_right(&mut self) {
-        let since = *self.right_since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= TRUSTED_AFTER {
-            self.pause = FIRST_DISTRUST;
-        }
+        self.pauses.went_well();
     }
 
     fn was_wrong(&mut self) {
-        self.right_since = None;
-        self.asked_after = Some(Instant::now() + self.pause);
-        self.pause = (self.pause * 2).min(LAST_DISTRUST);
+        self.asked_after = Some(tokio::time::Instant::now() + self.pauses.pause());
     }
 }
 
@@ -625,21 +616,18 @@ fn decoded<D: Domain>(page: Vec<RecordedEvent>) -> Result<Vec<Delivered<D>>, Fee
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_of_no_use_is_asked_less_and_less_often() {
-        let mut trust = Trust::default();
+    #[tokio::test(start_paused = true)]
+    async fn what_is_of_no_use_is_asked_less_and_less_often() {
+        let (mut trust, moment) = (Trust::default(), Duration::from_millis(1));
         assert!(trust.may_ask());
-        let mut pauses = Vec::new();
-        for _ in 0..7 {
-            pauses.push(trust.pause.as_millis());
+        for pause in [250, 500, 1000, 2000, 4000, 8000, 8000] {
             trust.was_wrong();
-            assert!(!trust.may_ask());
+            tokio::time::advance(Duration::from_millis(pause) - moment).await;
+            assert!(!trust.may_ask(), "{pause}");
+            tokio::time::advance(moment).await;
+            assert!(trust.may_ask(), "{pause}");
             // It is right for a moment.
             trust.was_right();
         }
-        assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 8000]);
-        trust.right_since = Instant::now().checked_sub(TRUSTED_AFTER);
-        trust.was_right();
-        assert_eq!(trust.pause, FIRST_DISTRUST);
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod archive;
+mod backoff;
 mod cache;
 pub mod client;
 pub mod commands;
@@ -29,4 +30,5 @@ mod strict;
 pub mod subject;
 pub mod subscription;
 pub mod sweeper;
+pub mod text;
 pub mod wire;

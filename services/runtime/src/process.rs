@@ -11,10 +11,10 @@ use crate::sender::{Effects, Limits, Sender};
 use crate::step::{Step, run};
 use crate::sweeper::Sweeper;
 use crate::{message, subject};
+use async_nats::Client;
 use async_nats::jetstream;
-use async_nats::{Client, Subscriber};
 use engine::{Domain, Projection};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use std::fmt;
@@ -361,7 +361,7 @@ async fn tell_hints(
 }
 
 /// Tells whoever looks at `grown` that others have appended, as they say. Hints may come as often as their senders like.
-pub async fn hear_hints(mut others: Subscriber, grown: watch::Sender<Position>) {
+pub async fn hear_hints<T>(mut others: impl Stream<Item = T> + Unpin, grown: watch::Sender<Position>) {
     while others.next().await.is_some() {
         let mut more = true;
         while more {
@@ -373,5 +373,32 @@ pub async fn hear_hints(mut others: Subscriber, grown: watch::Sender<Position>) 
                 more = true;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream::poll_fn;
+    use tokio::sync::mpsc;
+
+    /// What the first hint was of may have been looked at before the second one came.
+    #[tokio::test(start_paused = true)]
+    async fn a_hint_that_comes_during_the_rest_is_passed_on() {
+        let (hint, mut hints) = mpsc::unbounded_channel();
+        let (grown, mut looks) = watch::channel(0);
+        let hearing = tokio::spawn(hear_hints(poll_fn(move |context| hints.poll_recv(context)), grown));
+        for n in 0..3 {
+            hint.send(()).unwrap();
+            // The clock goes on by itself once nobody has anything to do.
+            let looked = tokio::time::timeout(HINTED * 100, looks.changed()).await;
+            looked.unwrap_or_else(|_| panic!("hint {n} was not passed on")).unwrap();
+        }
+        // However many come meanwhile, one look is enough for them.
+        (0..100).for_each(|_| hint.send(()).unwrap());
+        looks.changed().await.unwrap();
+        drop(hint);
+        hearing.await.unwrap();
+        assert!(looks.changed().await.is_err(), "one look for all of them");
     }
 }

@@ -9,6 +9,7 @@
 
 mod history;
 mod mending;
+mod replicas;
 
 use crate::step::{Outcome, Step};
 use crate::{message, subject};
@@ -22,6 +23,7 @@ use engine::follow_up::storable;
 use history::Compared;
 pub use history::Reconciled;
 use mending::{EVERY, Mending};
+use replicas::Replicas;
 use sqlx::PgPool;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -75,8 +77,7 @@ pub struct Relay {
     client: Client,
     jetstream: Context,
     hint: watch::Receiver<Position>,
-    /// On how many servers the stream is to be kept; `None` leaves it as it is.
-    replicas: Option<usize>,
+    replicas: Replicas,
     mending: Mending,
     state: Option<State>,
     /// What was last compared; it is remembered when the state is not.
@@ -122,7 +123,7 @@ impl Relay {
             client: jetstream.client(),
             jetstream,
             hint,
-            replicas: None,
+            replicas: Replicas::new(None),
             mending: Mending::default(),
             state: None,
             compared: None,
@@ -134,10 +135,10 @@ impl Relay {
         }
     }
 
-    /// Has the stream kept on so many servers of a cluster; `None` leaves it as it is.
+    /// Has the stream kept on so many servers of a cluster, if they can be had; `None` leaves it as it is.
     #[must_use]
     pub fn with_replicas(self, replicas: Option<usize>) -> Self {
-        Self { replicas, ..self }
+        Self { replicas: Replicas::new(replicas), ..self }
     }
 
     /// Tells who looks after it how far it is: every second, and what went wrong.

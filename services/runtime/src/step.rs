@@ -1,5 +1,6 @@
 //! The shape of every loop: one step at a time, and a separate run that repeats it.
 
+use crate::backoff::Backoff;
 use std::fmt::Display;
 use std::time::Duration;
 use store::Alarm;
@@ -43,16 +44,13 @@ pub trait Step: Send {
 /// How long a step may take: a server that neither answers nor goes away must not stop a loop for ever. A step that is
 /// given up has written nothing, or what it wrote is found by the next one.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// The pauses after errors, from the first to the longest.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LAST_DELAY: Duration = Duration::from_secs(5);
-/// The pause before the third look in a row at what is not as expected. It doubles with each one more …
+/// The pauses before what is not as expected is looked at for the third time, and for the hundredth: another process may go
+/// away that was faster until then.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
-/// … up to this: another process may go away that was faster until then.
 const LAST_LOOK: Duration = Duration::from_secs(1);
-
-fn next_look(look: Duration) -> Duration {
-    (look * 2).clamp(FIRST_LOOK, LAST_LOOK)
-}
 
 /// The last error that was told. What stands still for hours says so once a minute, and not at every try.
 #[derive(Default)]
@@ -70,30 +68,30 @@ impl Told {
     }
 }
 
-/// Steps until `shutdown`; the step under way is finished. After an error it waits, longer after each further one.
+/// Steps until `shutdown`; the step under way is finished. After an error it waits, longer after each further one: also if
+/// steps in between do something.
 pub async fn run(mut looped: impl Step, shutdown: CancellationToken) {
-    let (mut delay, mut look, mut told) = (FIRST_DELAY, Duration::ZERO, Told::default());
+    let mut errors = Backoff::new(FIRST_DELAY, FIRST_DELAY, LAST_DELAY);
+    let mut looks = Backoff::new(Duration::ZERO, FIRST_LOOK, LAST_LOOK);
+    let mut told = Told::default();
     while !shutdown.is_cancelled() {
         let step = tokio::time::timeout(DEADLINE, looped.step()).await;
         let pause = match step.map_err(|_| "no answer in time".to_owned()).and_then(|s| s.map_err(|e| e.to_string())) {
+            Ok(Outcome::Again) => Some(looks.pause()),
             Ok(outcome) => {
-                delay = FIRST_DELAY;
-                let pause = look;
-                look = if outcome == Outcome::Again { next_look(look) } else { Duration::ZERO };
+                errors.went_well();
+                looks.went_well();
                 match (outcome, looped.rest()) {
-                    (Outcome::Idle, _) => None,
-                    (Outcome::Again, _) => Some(pause),
                     (Outcome::Worked(_), Duration::ZERO) => continue,
                     (Outcome::Worked(_), rest) => Some(rest),
+                    _ => None,
                 }
             }
             Err(e) => {
                 if told.is_news(&e) {
                     tracing::warn!(name = looped.name(), error = %e, "a step failed: trying again");
                 }
-                let pause = delay;
-                delay = (delay * 2).min(LAST_DELAY);
-                Some(pause)
+                Some(errors.pause())
             }
         };
         let waited = async {
@@ -113,36 +111,63 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use tokio::time::Instant;
 
-    /// Something that is never as expected.
-    struct Disturbed(Arc<Mutex<Vec<Instant>>>, CancellationToken);
+    /// Comes to one outcome after another, over and over again.
+    struct Scripted {
+        outcomes: Vec<Result<Outcome, String>>,
+        /// When it stepped, and to what that came.
+        steps: Arc<Mutex<Vec<(Instant, Result<Outcome, String>)>>>,
+        shutdown: CancellationToken,
+    }
 
-    impl Step for Disturbed {
+    impl Step for Scripted {
         type Error = String;
 
         fn name(&self) -> &'static str {
-            "disturbed"
+            "scripted"
         }
 
         async fn step(&mut self) -> Result<Outcome, String> {
-            let mut steps = self.0.lock().unwrap();
-            steps.push(Instant::now());
-            if steps.len() == 12 {
-                self.1.cancel();
+            let mut steps = self.steps.lock().unwrap();
+            let outcome = self.outcomes[steps.len() % self.outcomes.len()].clone();
+            steps.push((Instant::now(), outcome.clone()));
+            if steps.len() == 12 * self.outcomes.len() {
+                self.shutdown.cancel();
             }
-            Ok(Outcome::Again)
+            outcome
         }
 
         async fn wait(&mut self) {}
     }
 
+    /// How many milliseconds lie between the steps that come to `troubled`, of a loop that comes to `outcomes`.
+    async fn pauses(outcomes: Vec<Result<Outcome, String>>, troubled: &Result<Outcome, String>) -> Vec<u128> {
+        let (steps, shutdown) = (Arc::default(), CancellationToken::new());
+        run(Scripted { outcomes, steps: Arc::clone(&steps), shutdown: shutdown.clone() }, shutdown).await;
+        let steps = steps.lock().unwrap();
+        let troubled: Vec<Instant> = steps.iter().filter(|(_, to)| to == troubled).map(|(at, _)| *at).collect();
+        troubled.windows(2).map(|two| (two[1] - two[0]).as_millis()).collect()
+    }
+
+    const LOOKS: [u128; 11] = [0, 10, 20, 40, 80, 160, 320, 640, 1000, 1000, 1000];
+    const DELAYS: [u128; 11] = [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000, 5000];
+
     /// No loop is without rest, whatever comes in.
     #[tokio::test(start_paused = true)]
     async fn what_is_never_as_expected_is_looked_at_less_and_less_often() {
-        let (steps, shutdown) = (Arc::default(), CancellationToken::new());
-        run(Disturbed(Arc::clone(&steps), shutdown.clone()), shutdown).await;
-        let steps = steps.lock().unwrap();
-        let pauses: Vec<u128> = steps.windows(2).map(|two| (two[1] - two[0]).as_millis()).collect();
-        assert_eq!(pauses, [0, 10, 20, 40, 80, 160, 320, 640, 1000, 1000, 1000]);
+        let again = Ok(Outcome::Again);
+        assert_eq!(pauses(vec![again.clone()], &again).await, LOOKS);
+        let failed = Err("no".to_owned());
+        assert_eq!(pauses(vec![failed.clone()], &failed).await, DELAYS);
+    }
+
+    /// A relay that is slower than another one each time does something in between.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_as_expected_every_other_time_is_looked_at_less_and_less_often() {
+        let (again, failed) = (Ok(Outcome::Again), Err("no".to_owned()));
+        for between in [Outcome::Worked(1), Outcome::Idle] {
+            assert_eq!(pauses(vec![again.clone(), Ok(between)], &again).await, LOOKS);
+            assert_eq!(pauses(vec![failed.clone(), Ok(between)], &failed).await, DELAYS);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use crate::executor::{Decide, ExecuteError, Outcome};
 use crate::strict::{Checked, Strict};
+use crate::text::steers;
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -257,7 +258,7 @@ const MAX_PATH: usize = 200;
 
 /// A path for people: the names in it may be anything, of any length.
 fn shown(path: &str) -> String {
-    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let shown = |c: char| if steers(c) { '\u{fffd}' } else { c };
     match path.char_indices().nth(MAX_PATH) {
         Some((end, _)) => path[..end].chars().map(shown).chain(['…']).collect(),
         None => path.chars().map(shown).collect(),

@@ -22,7 +22,8 @@ mod verify;
 mod waiting;
 
 use crate::telemetry;
-use clap::{Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use cli::{Failure, config, migrate, output};
 use runtime::client::ClientError;
 use runtime::wire::Fault;
@@ -110,7 +111,8 @@ enum Verb {
 
 /// Runs the verb that the command line names.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = without_empty_variables(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     migrate::parts().into_iter().for_each(store::schema::rely_on);
     let serves = match cli.verb {
         Verb::Serve(_) => true,
@@ -138,6 +140,13 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// A variable that is empty is not set: files for containers often name every variable, with and without a value.
+fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg });
+    command.mut_subcommands(without_empty_variables)
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {

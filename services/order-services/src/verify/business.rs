@@ -48,6 +48,18 @@ pub(super) struct Business {
 }
 
 impl Business {
+    /// For all events of some orders, and no others.
+    pub(super) async fn of_orders(
+        snapshot: &mut PgConnection,
+        follow_ups: Option<&Live>,
+        timers: Option<&Live>,
+        imported_to: Position,
+    ) -> Result<Self, sqlx::Error> {
+        let reserved_stock = ReservedStock::of_orders();
+        Ok(Self { reserved_stock, ..Self::new(snapshot, follow_ups, timers, imported_to).await? })
+    }
+
+    /// For all events of the log.
     pub(super) async fn new(
         snapshot: &mut PgConnection,
         follow_ups: Option<&Live>,

@@ -101,8 +101,7 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
     let mut history = Fold::<Entry>::new(live(&mut snapshot, "order_history").await?);
     let mut fulfilment = Fold::<Shipment>::new(live(&mut snapshot, "fulfilment").await?);
     let mut revenue = Fold::<PaymentDay>::new(live(&mut snapshot, "revenue").await?);
-    let imported_to = sqlx::query_scalar!("SELECT imported_to FROM daybook.log").fetch_optional(&mut *snapshot).await?;
-    let imported_to = imported_to.unwrap_or(0);
+    let imported_to = imported_to(&mut snapshot).await?;
     let (acts, timed) = (live(&mut snapshot, "follow_ups").await?, live(&mut snapshot, "timers").await?);
     let mut business = Business::new(&mut snapshot, acts.as_ref(), timed.as_ref(), imported_to).await?;
     let (mut follow_ups, mut timers) = (FollowUps::new(acts, timed.clone()), Timers::new(timed));
@@ -144,6 +143,12 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
     checks.push(follow_ups.finish(&mut snapshot, head).await?);
     checks.push(timers.finish(&mut snapshot, head).await?);
     Ok((events, checks))
+}
+
+/// Up to where the log was imported as a whole; 0 if it was not.
+async fn imported_to(snapshot: &mut PgConnection) -> Result<Position, sqlx::Error> {
+    let imported_to = sqlx::query_scalar!("SELECT imported_to FROM daybook.log").fetch_optional(snapshot).await?;
+    Ok(imported_to.unwrap_or(0))
 }
 
 /// A projection's live generation, how far that has come, and which events it goes on without, for somebody has said so.

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 pub(super) struct ReservedStock {
     check: Check,
-    /// By the stream of the SKU.
-    levels: HashMap<Uuid, Level>,
+    /// By the stream of the SKU; none, if not all events of a SKU are taken.
+    levels: Option<HashMap<Uuid, Level>>,
     held: HashMap<Holder, i128>,
 }
 
@@ -47,7 +47,8 @@ impl Invariant for ReservedStock {
         let sku = payload.get("sku")?.as_str()?;
         let (on_hand, reserved) = self.moved(event, payload)?;
         self.check.checked += 1;
-        let level = self.levels.entry(event.stream_id).or_default();
+        let Some(levels) = &mut self.levels else { return Some(()) };
+        let level = levels.entry(event.stream_id).or_default();
         let was_right = level.is_right();
         level.on_hand += on_hand;
         level.reserved += reserved;
@@ -64,7 +65,12 @@ impl Invariant for ReservedStock {
 
 impl ReservedStock {
     pub(super) fn new() -> Self {
-        Self { check: Check::new("reserved stock"), levels: HashMap::new(), held: HashMap::new() }
+        Self { levels: Some(HashMap::new()), ..Self::of_orders() }
+    }
+
+    /// What each line holds and ends alone.
+    pub(super) fn of_orders() -> Self {
+        Self { check: Check::new("reserved stock"), levels: None, held: HashMap::new() }
     }
 
     /// How many pieces more are on hand, and how many are reserved.

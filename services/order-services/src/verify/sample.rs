@@ -1,12 +1,13 @@
 //! Some orders instead of all: their rows against the naive fold of their events alone, which the event index finds. It
 //! takes as long as there are orders to look at, however long the log is.
 
+use super::business::Business;
 use super::fulfilment::Shipment;
 use super::order_history::Entry;
 use super::order_summary::Order;
 use super::read_models::{Fold, ReadModel, StoredRow};
 use super::waiting::Waiting;
-use super::{Report, VerifyError, live, log, snapshot};
+use super::{Report, VerifyError, imported_to, live, log, snapshot};
 use futures_util::StreamExt;
 use rand::RngExt;
 use runtime::search::{Query, Search};
@@ -21,7 +22,8 @@ const PAGE: i64 = 500;
 const DRAWN: usize = 8;
 
 /// Compares the rows of up to `orders` orders, drawn at random, with what the log says of these: summary, history, what they
-/// wait for and their shipments. `pool` is in the role that reads.
+/// wait for and their shipments; and holds the promises of the business against their events. (How much of a SKU is on hand is
+/// no matter of some orders.) `pool` is in the role that reads.
 ///
 /// # Errors
 /// When Postgres cannot be asked.
@@ -31,24 +33,29 @@ pub async fn verify_sample(pool: &PgPool, log: &Log, orders: u32) -> Result<Repo
     let mut waiting = Fold::<Waiting>::new(live(&mut snapshot, Waiting::TABLE).await?);
     let mut history = Fold::<Entry>::new(live(&mut snapshot, Entry::TABLE).await?);
     let mut shipments = Fold::<Shipment>::new(live(&mut snapshot, Shipment::TABLE).await?);
+    let imported_to = imported_to(&mut snapshot).await?;
+    let (acts, timed) = (live(&mut snapshot, "follow_ups").await?, live(&mut snapshot, "timers").await?);
+    let mut business = Business::of_orders(&mut snapshot, acts.as_ref(), timed.as_ref(), imported_to).await?;
     let (drawn, head) = drawn(&mut snapshot, orders).await?;
     let mut events = 0;
     for order in &drawn {
         for event in of_order(pool, log, *order, head).await? {
             events += 1;
             let payload = serde_json::from_str(&event.payload).unwrap_or(Value::Null);
+            business.take(&event, &payload);
             summaries.take(&event, &payload);
             waiting.take(&event, &payload);
             history.take(&event, &payload);
             shipments.take(&event, &payload);
         }
     }
-    let checks = vec![
+    let mut checks = business.finish(&mut snapshot).await?;
+    checks.extend([
         compare(summaries, &mut snapshot, "order_id::text", &drawn, head).await?,
         compare(waiting, &mut snapshot, "order_id::text", &drawn, head).await?,
         compare(history, &mut snapshot, "order_id || ' at ' || position", &drawn, head).await?,
         compare(shipments, &mut snapshot, "shipment_id::text", &drawn, head).await?,
-    ];
+    ]);
     Ok(Report { events, checks })
 }
 

@@ -98,7 +98,10 @@ fn check_config(config: &stream::Config, replicas: Option<usize>) -> Vec<Finding
         Some(wanted) if wanted != found => Finding::warning(
             NATS,
             format!("the stream is kept on {found} servers, and NATS_REPLICAS is {wanted}"),
-            "start the relay with that setting, on a cluster of as many servers",
+            match wanted < found {
+                true => "to lower the number, run `daybook reconcile` with that setting",
+                false => "start the relay with that setting, on a cluster of as many servers, all of which run",
+            },
         ),
         _ => Finding::ok(NATS, format!("the stream is kept on {found} servers")),
     };

@@ -6,7 +6,8 @@ use async_nats::Message;
 use std::sync::Arc;
 use store::Alarm;
 
-/// What the inboxes of NATS clients begin with, if they are not told otherwise.
+/// What the inboxes of NATS clients begin with, if they are not told otherwise. Nobody but them uses subjects whose first part
+/// begins so: so it stands for `_INBOX_…` as well, as a user's own prefix is written.
 pub(super) const INBOX: &str = "_INBOX";
 /// Longer subjects than any inbox are not needed.
 const LONGEST: usize = 255;
@@ -37,10 +38,12 @@ impl Replies {
         Ok(Self { prefixes: prefixes.into(), ..Self::default() })
     }
 
-    /// Whether `subject` is an inbox: `_INBOX.…` or `_INBOX_….…`, if `_INBOX` is a prefix.
+    /// Whether `subject` is an inbox: `<prefix>.…`; if the prefix is `_INBOX`, also `_INBOX_….…`.
     pub fn allow(&self, subject: &str) -> bool {
-        let is_below =
-            |prefix: &String| subject.strip_prefix(&**prefix).is_some_and(|rest| rest.starts_with(['.', '_']));
+        let is_below = |prefix: &String| {
+            let rest = subject.strip_prefix(&**prefix);
+            rest.is_some_and(|rest| rest.starts_with('.') || (prefix == INBOX && rest.starts_with('_')))
+        };
         subject.len() <= LONGEST
             && subject.split('.').count() > 1
             && subject.split('.').all(is_token)
@@ -118,6 +121,13 @@ mod tests {
         let replies = Replies::to(vec!["_INBOX_client".into(), "replies.shop".into()]).unwrap();
         assert!(replies.allow("_INBOX_client.a.b") && replies.allow("replies.shop.a"));
         assert!(!replies.allow("_INBOX.a.b") && !replies.allow("replies.other.a"));
+        // What begins in the same way is another's: it may be anything.
+        for other in ["replies.shop_x.a", "_INBOX_client_x.a", "_INBOX_clients.a", "replies.shop"] {
+            assert!(!replies.allow(other), "{other}");
+        }
+        let replies = Replies::to(vec!["_INBOX".into(), "_R_".into()]).unwrap();
+        assert!(replies.allow("_INBOX.a") && replies.allow("_INBOX_client.a") && replies.allow("_R_.a.b"));
+        assert!(!replies.allow("_R__x.a"));
         for bad in ["", "daybook", "daybook.evt.v1", "$JS.API", "_INBOX.", "_INBOX.>", "*", "a b"] {
             assert!(Replies::to(vec![bad.into()]).is_err(), "{bad}");
         }

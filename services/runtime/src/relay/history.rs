@@ -8,13 +8,14 @@
 //!
 //! What others have published into the stream is removed in the same way.
 
+use super::replicas::By;
 use super::{Relay, RelayError, State};
 use crate::{message, subject};
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{Info, Stream};
-use async_nats::jetstream::{ErrorCode, stream};
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -109,7 +110,7 @@ impl Relay {
                     config.metadata = message::metadata(identity, server);
                     self.jetstream.update_stream(config.clone()).await.map_err(unanswered)?;
                 }
-                self.keep_replicas(&config).await;
+                self.keep_replicas(&config, if forced { By::Operator } else { By::Relay }).await;
                 if epoch::confirmed(&self.pool).await? != Some(server) {
                     epoch::confirm_server(&self.pool).await?;
                 }
@@ -168,7 +169,7 @@ impl Relay {
 
     /// The stream, beginning with the oldest event that a projection still needs, at most a window back. If the log is on
     /// another timeline than when it was last compared, it may have lost events that had been distributed: that is told.
-    async fn create(&self, identity: LogIdentity, server: Server) -> Result<Option<String>, RelayError> {
+    async fn create(&mut self, identity: LogIdentity, server: Server) -> Result<Option<String>, RelayError> {
         let head = self.log.head().await?;
         let confirmed = epoch::confirmed(&self.pool).await?;
         if confirmed.is_some_and(|confirmed| confirmed != server) {
@@ -190,24 +191,8 @@ impl Relay {
         let needed = checkpoint::live(&self.pool).await?.into_iter().map(|(_, position)| position).min();
         let first = needed.unwrap_or(head).min(head).max(head - message::WINDOW) + 1;
         tracing::warn!(first, "the stream is missing: it is made anew from this position");
-        let num_replicas = self.replicas.unwrap_or(1);
-        let config = stream::Config { num_replicas, ..message::stream_config(identity, server, first) };
-        self.jetstream.create_stream(config).await.map_err(unanswered)?;
+        self.create_stream(message::stream_config(identity, server, first)).await?;
         Ok(None)
-    }
-
-    /// Has the stream kept on as many servers as is set. If it cannot be, it is still of use.
-    async fn keep_replicas(&self, config: &stream::Config) {
-        let Some(num_replicas) = self.replicas.filter(|replicas| *replicas != config.num_replicas) else { return };
-        match self.jetstream.update_stream(stream::Config { num_replicas, ..config.clone() }).await {
-            Ok(_) => tracing::info!(num_replicas, "the stream is kept on another number of servers from now on"),
-            Err(error) => tracing::error!(
-                num_replicas,
-                found = config.num_replicas,
-                %error,
-                "the stream is not kept on as many servers as NATS_REPLICAS says: is the cluster large enough?"
-            ),
-        }
     }
 
     /// Compares what the stream has with the log: all that was not compared before and that a projection may still need.
