@@ -42,8 +42,8 @@ use std::task::Poll;
 use std::time::Duration;
 use store::connect::{self, Role};
 use store::{
-    Append, Appender, ExpectedVersion, Fingerprint, Loader, Log, Metadata, NewEvent, Origin, Position, StreamAppend, StreamId,
-    checkpoint,
+    Append, Appender, ExpectedVersion, Fingerprint, Loader, Log, Metadata, NewEvent, Origin, Position, StreamAppend,
+    StreamId, checkpoint,
 };
 use tokio::sync::{Notify, OnceCell, watch};
 use uuid::Uuid;
