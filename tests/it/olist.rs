@@ -2,6 +2,7 @@
 
 mod expected;
 mod files;
+mod untidy;
 
 use crate::binary::until;
 use crate::harness::{System, card, database, daybook, order_of};
@@ -321,7 +322,7 @@ async fn orders_without_items_or_payments_are_history_too() {
     assert_eq!(captured(&mut system, &dir).await, (0, vec![("boleto".to_owned(), 1250, 0)]));
     let report = imported(&system.urls.database_url, &dir, 0).await;
     let note = "handed to the carrier at 2017-10-04 19:55:00 UTC, but without items there is no shipment";
-    assert_eq!(report["notes"], json!([{ "order": id(1), "note": note }]));
+    assert_eq!(report["notes"], json!([{ "kind": "sent_without_items", "order": id(1), "note": note }]));
 
     let mut system = System::start().await;
     let dir = plain("delivered", DELIVERED).await;
@@ -345,20 +346,25 @@ async fn what_cannot_be_recorded_is_told_and_recorded_once_it_is_mended() {
     let dir = of(&orders, &items.iter().map(String::as_str).collect::<Vec<_>>(), &payments).await;
     let url = database().await;
     let report = imported(&url, &dir, 1).await;
-    let told = |what: &str, order: u64, file: &str, line: u64, why: &str, remedy: &str| {
+    let told = |kind: &str, order: u64, file: &str, line: u64, why: &str| {
         let why = format!("{}, line {line}, column {why}", dir.join(file).display());
-        json!({ "what": what, "order": id(order), "why": why, "remedy": format!("{remedy}, and import again") })
+        let (what, remedy) = match kind {
+            "item_without_order" => ("item", "add the order's row"),
+            "payment_without_order" => ("payment", "add the order's row"),
+            _ => ("order", "mend the row"),
+        };
+        let remedy = format!("{remedy}, and import again");
+        json!({ "kind": kind, "what": what, "order": id(order), "why": why, "remedy": remedy })
     };
     let statuses = "created, approved, processing, invoiced, shipped, delivered, canceled or unavailable";
     let no_order = |n: u64| format!("order_id: \"{}\" is not an order of the orders file", id(n));
-    let (mend, add) = ("mend the row", "add the order's row");
     let expected = json!([
-        told("order", 5, ORDERS, 6, &format!("order_status: \"lost\" is not {statuses}"), mend),
-        told("order", 2, ITEMS, 3, "price: \"ten\" is not an amount such as 109.90", mend),
-        told("item", 6, ITEMS, 6, &no_order(6), add),
-        told("order", 4, ITEMS, 7, "order_item_id: \"1\" is not a number that no line of its order has", mend),
-        told("order", 3, PAYMENTS, 4, "payment_type: \"Boleto!\" is not 1 to 32 of a-z, 0-9 and underscore", mend),
-        told("payment", 7, PAYMENTS, 5, &no_order(7), add),
+        told("status", 5, ORDERS, 6, &format!("order_status: \"lost\" is not {statuses}")),
+        told("amount", 2, ITEMS, 3, "price: \"ten\" is not an amount such as 109.90"),
+        told("item_without_order", 6, ITEMS, 6, &no_order(6)),
+        told("number_twice", 4, ITEMS, 7, "order_item_id: \"1\" is not a number that no line of its order has"),
+        told("payment_type", 3, PAYMENTS, 4, "payment_type: \"Boleto!\" is not 1 to 32 of a-z, 0-9 and underscore"),
+        told("payment_without_order", 7, PAYMENTS, 5, &no_order(7)),
     ]);
     assert_eq!(report["left_out"], expected);
     assert_eq!(report["orders"], json!({ "in_file": 5, "recorded": 1, "found": 0, "left_out": 4 }));
@@ -396,8 +402,8 @@ async fn files_without_what_is_needed_leave_the_log_as_it_was() {
     fs::write(&items, good.replace("10.00", "10,00")).unwrap();
     refused("line 2: 8 fields, where the header has 7").await;
     // Whose item it is, it does not tell: so it cannot be said which order to leave out.
-    fs::write(&items, good.replace(&id(1), "one")).unwrap();
-    refused("line 2, column order_id: \"one\" is not an id of 32 hex digits").await;
+    fs::write(&items, good.replace(&id(1), "number 1")).unwrap();
+    refused("line 2, column order_id: \"number 1\" is not an id: ").await;
     fs::remove_file(&items).unwrap();
     refused("cannot read").await;
 }

@@ -48,6 +48,8 @@ impl Domain for Orders {
         Upcaster { category: ORDER.name, event_type: "OrderPlaced", from: 1, upcast: |v| v },
         // Version 2 knows more reasons.
         Upcaster { category: ORDER.name, event_type: "OrderCancelled", from: 1, upcast: |v| v },
+        // Version 2 may say what the other system calls what has a derived id.
+        Upcaster { category: ORDER.name, event_type: "HistoryRecorded", from: 1, upcast: |v| v },
         // Version 2 says what else it is for than the order as placed: an edit, a line that had to wait.
         Upcaster { category: STOCK.name, event_type: "StockReserved", from: 1, upcast: |v| v },
     ];

@@ -39,6 +39,7 @@ const TOLD: &[&str] = &[
     "/currency",
     "/edit",
     "/hold",
+    "/ids",
     "/lines",
     "/method/kind",
     "/payment_id",

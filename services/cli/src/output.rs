@@ -6,6 +6,7 @@ use indicatif::ProgressStyle;
 use runtime::text::steers;
 use runtime::wire::Reply;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 
@@ -48,6 +49,38 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let mut lines = vec![format_row(&mut headings.iter().copied())];
     lines.extend(rows.iter().map(|row| format_row(&mut row.iter().map(String::as_str))));
     lines.join("\n")
+}
+
+/// A table and an empty line; nothing, if it has no rows.
+pub fn section(headings: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+    let rows: Vec<Vec<String>> = rows.collect();
+    if !rows.is_empty() {
+        line(&format!("{}\n", table(headings, &rows)));
+    }
+}
+
+/// How much is shown of what there may be thousands of.
+pub const EXAMPLES: usize = 10;
+
+/// The rows of a table by kind.
+pub struct Kinds(BTreeMap<&'static str, Vec<Vec<String>>>);
+
+impl Kinds {
+    pub fn of(rows: impl Iterator<Item = (&'static str, Vec<String>)>) -> Self {
+        let mut kinds = BTreeMap::<_, Vec<_>>::new();
+        rows.for_each(|(kind, row)| kinds.entry(kind).or_default().push(row));
+        Self(kinds)
+    }
+
+    /// How many of each kind there are, under `what` and `counted`; then, under `headings`, the first ones of each.
+    pub fn print(&self, what: &str, counted: &str, headings: &[&str]) {
+        section(&[what, counted], self.0.iter().map(|(kind, rows)| vec![(*kind).to_owned(), rows.len().to_string()]));
+        section(headings, self.0.values().flat_map(|rows| rows.iter().take(EXAMPLES).cloned()));
+    }
+
+    pub fn are_cut(&self) -> bool {
+        self.0.values().any(|rows| rows.len() > EXAMPLES)
+    }
 }
 
 /// A bar on stderr, if that is a terminal; else nothing.

@@ -5,6 +5,7 @@ use crate::id::{AddressId, CaptureId, CustomerId, LineNo, PaymentId, SellerId, S
 use crate::money::{Amount, Currency};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use uuid::Uuid;
 
 mod after_sale;
 mod change;
@@ -40,7 +41,7 @@ events! {
     /// All lines have arrived, or never will.
     OrderCompleted = 1,
     /// What stands before it in its stream is the order's history in another system, as far as that tells it.
-    HistoryRecorded = 1,
+    HistoryRecorded = 2,
     /// The order is not to go on, for this reason.
     HoldPlaced = 1,
     /// This reason to hold the order has gone.
@@ -295,6 +296,18 @@ pub struct HistoryRecorded {
     pub source: String,
     /// What it called the order's status last.
     pub status: String,
+    /// The ids that are derived from that system's own: of the order, its customer, its sellers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<ForeignId>,
+}
+
+/// An id that is derived from that of another system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ForeignId {
+    pub id: Uuid,
+    /// As the other system writes it.
+    pub name: String,
 }
 
 /// Why an order was cancelled.

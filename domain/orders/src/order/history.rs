@@ -2,12 +2,13 @@
 //! could have come about here is not. Goods may have left before they were paid for.
 
 use super::command::{PlaceLine, not_negative};
-use super::event::{Event, OrderLine, OrderPlaced, OrderTotals, ShipmentOrder, StockLine};
+use super::event::{Event, ForeignId, OrderLine, OrderPlaced, OrderTotals, ShipmentOrder, StockLine};
 use super::state::Order;
 use crate::id::{LineNo, OrderId, PaymentId, ShipmentId};
 use crate::money::Amount;
 use crate::{Aggregate, Fault};
 use std::collections::BTreeSet;
+use uuid::Uuid;
 
 #[cfg(test)]
 mod tests;
@@ -94,18 +95,27 @@ impl OrderPlaced {
             }
             Event::OrderCompleted(_) => {}
             Event::HistoryRecorded(e) => {
-                for (field, word) in [("source", &e.source), ("status", &e.status)] {
-                    if !(1..=64).contains(&word.len()) || !word.bytes().all(|b| b.is_ascii_graphic()) {
-                        let expected = "1 to 64 printable ASCII characters without blanks";
-                        faults.push(Fault::new(format!("{at}.{field}"), expected));
-                    }
-                }
+                check_word(&e.source, || format!("{at}.source"), faults);
+                check_word(&e.status, || format!("{at}.status"), faults);
+                self.check_ids(id, &e.ids, at, faults);
             }
             // Nobody has said yet what of the others is right by itself: no history has them.
             other => {
                 let expected = format!("an event that a history may have, not {}", other.event_type());
                 faults.push(Fault::new(at, expected));
             }
+        }
+    }
+
+    fn check_ids(&self, order: OrderId, ids: &[ForeignId], at: &str, faults: &mut Vec<Fault>) {
+        let sellers = self.lines.iter().map(|line| line.seller_id.0);
+        let known: BTreeSet<Uuid> = sellers.chain([order.0, self.customer_id.0]).collect();
+        for (i, ForeignId { id, name }) in ids.iter().enumerate() {
+            if !known.contains(id) {
+                let expected = "the id of the order, of its customer or of one of its sellers";
+                faults.push(Fault::new(format!("{at}.ids[{i}].id"), expected));
+            }
+            check_word(name, || format!("{at}.ids[{i}].name"), faults);
         }
     }
 
@@ -140,6 +150,12 @@ impl OrderPlaced {
             self.check_payment(capture.payment_id, at, faults);
             not_negative(capture.amount, || format!("{at}.captures"), faults);
         }
+    }
+}
+
+fn check_word(word: &str, field: impl Fn() -> String, faults: &mut Vec<Fault>) {
+    if !(1..=64).contains(&word.len()) || !word.bytes().all(|b| b.is_ascii_graphic()) {
+        faults.push(Fault::new(field(), "1 to 64 printable ASCII characters without blanks"));
     }
 }
 

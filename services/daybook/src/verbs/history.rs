@@ -60,6 +60,8 @@ fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(text).collect::<Vec<_>>().join(" and "),
+        // An id that is derived from that of another system, by its name there.
+        Value::Object(fields) if fields.contains_key("name") => text(&fields["name"]),
         Value::Object(fields) => match (fields.get("quantity"), fields.get("sku"), fields.get("line")) {
             (Some(quantity), Some(sku), _) => format!("{quantity} {}", text(sku)),
             (Some(quantity), None, Some(line)) => format!("{quantity} of line {line}"),
@@ -102,6 +104,10 @@ mod tests {
         assert_eq!(
             line("OutcomeUnknown", json!({ "call": { "capture": { "capture_id": "x" } } })),
             "       7  1970-01-01 00:00:00  outcome unknown: call capture (shop)"
+        );
+        assert_eq!(
+            line("HistoryRecorded", json!({ "ids": [{ "id": "x", "name": "ORD_1" }, { "id": "y", "name": "S/7" }] })),
+            "       7  1970-01-01 00:00:00  history recorded: ids ORD_1 and S/7 (shop)"
         );
         assert_eq!(line("OrderCompleted", json!({})), "       7  1970-01-01 00:00:00  order completed (shop)");
     }

@@ -7,7 +7,6 @@ use runtime::archive::{self, ImportError};
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
 use store::checkpoint::AdvanceError;
 use store::connect::{self, Role};
 use store::{ImportError as NotImported, Log, Position};
@@ -23,17 +22,14 @@ pub(super) enum Verb {
     /// Record the orders of a folder as history: the public Olist data set, as CSV files. Nothing follows from it. Run
     /// again, it records what is missing.
     #[cfg(feature = "dev")]
-    Olist {
-        /// The folder.
-        dir: PathBuf,
-    },
+    Olist(::dev::import::Args),
 }
 
 pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(), Failure> {
     match verb {
         Verb::Log { file } => log(&file, servers, json).await,
         #[cfg(feature = "dev")]
-        Verb::Olist { dir } => ::dev::import::run(&dir, servers, json).await,
+        Verb::Olist(args) => ::dev::import::run(&args, servers, json).await,
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::drive::Driven;
 use super::plan::{End, Plan};
-use crate::olist;
+use crate::olist::{self, Orphans, TidiedAmount};
 use crate::provider;
+use cli::output::Kinds;
 use cli::{Failure, output};
 use order_services::verify::{Report as Verified, verify};
 use orders::money::{Amount, Currency};
@@ -78,6 +79,12 @@ struct Files {
     not_taken: Vec<NotTaken>,
     /// Payments of 0.00, which no provider is asked for.
     zero_payments: usize,
+    /// Amounts that a spreadsheet has written, and what they are taken for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tidied: Vec<TidiedAmount>,
+    /// Rows of orders that the orders file does not have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orphans: Option<Orphans>,
 }
 
 #[derive(Serialize)]
@@ -292,7 +299,9 @@ async fn files(pool: &PgPool, sample: &olist::Sample, ids: &[Uuid]) -> Result<Fi
         reason: n.why.kind(),
         why: n.why.to_string(),
     });
-    Ok(Files { rows, not_taken: not_taken.collect(), zero_payments: sample.zero_payments.len() })
+    let (zero_payments, tidied) = (sample.zero_payments.len(), sample.tidied.clone());
+    let orphans = Some(sample.orphans).filter(|orphans| *orphans != Orphans::default());
+    Ok(Files { rows, not_taken: not_taken.collect(), zero_payments, tidied, orphans })
 }
 
 impl Report {
@@ -336,13 +345,13 @@ impl Report {
         let total = |of: &BTreeMap<&str, u64>| of.values().sum::<u64>().to_string();
         rows.push(vec!["all".into(), total(&self.expected), total(&self.ended)]);
         output::line(&output::table(&["orders that end", "must", "did"], &rows));
-        let balances: Vec<Vec<String>> = self.balances.iter().map(Balance::row).collect();
-        output::line(&format!("\n{}", output::table(&["over all orders", "must", "events", "provider"], &balances)));
+        output::line("");
+        output::section(&["over all orders", "must", "events", "provider"], self.balances.iter().map(Balance::row));
         if let Some(files) = &self.files {
             files.print_text();
         }
         output::line(&format!(
-            "\n{} events; {} commands in {:.1} s ({} a second), answered in {} ms (median), {} ms (p99)",
+            "{} events; {} commands in {:.1} s ({} a second), answered in {} ms (median), {} ms (p99)",
             self.events,
             self.commands,
             self.seconds,
@@ -361,16 +370,26 @@ impl Files {
             (Ok(real), true) => Amount(n).display(*real),
             _ => n.to_string(),
         };
-        let rows: Vec<Vec<String>> =
-            self.rows.iter().map(|r| vec![r.what.clone(), show(r, r.in_files), show(r, r.in_system)]).collect();
-        output::line(&format!("\n{}", output::table(&["of the sample", "files", "system"], &rows)));
-        if !self.not_taken.is_empty() {
-            let rows: Vec<Vec<String>> =
-                self.not_taken.iter().map(|n| vec![n.order.clone(), n.reason.into(), n.why.clone()]).collect();
-            output::line(&format!("\n{}", output::table(&["not taken", "reason", "why"], &rows)));
+        let rows = self.rows.iter().map(|r| vec![r.what.clone(), show(r, r.in_files), show(r, r.in_system)]);
+        output::section(&["of the sample", "files", "system"], rows);
+        let not_taken =
+            Kinds::of(self.not_taken.iter().map(|n| (n.reason, vec![n.order.clone(), n.reason.into(), n.why.clone()])));
+        not_taken.print("not taken", "orders", &["not taken", "reason", "why"]);
+        let real = |amount: Amount| real.as_ref().map_or_else(|_| amount.0.to_string(), |real| amount.display(*real));
+        let tidied = Kinds::of(self.tidied.iter().map(|t| {
+            let place = format!("{}, line {}", t.file, t.line);
+            (t.column, vec![t.order.clone(), place, t.found.clone(), real(t.amount)])
+        }));
+        tidied.print("tidied", "amounts", &["order", "tidied", "written", "taken for"]);
+        if not_taken.are_cut() || tidied.are_cut() {
+            output::line("these are examples: --json has all of them\n");
         }
         if self.zero_payments > 0 {
-            output::line(&format!("\nleft out: {} payments of 0.00", self.zero_payments));
+            output::line(&format!("left out: {} payments of 0.00\n", self.zero_payments));
+        }
+        if let Some(Orphans { items, payments }) = self.orphans {
+            let of = "of orders that the orders file does not have";
+            output::line(&format!("left out: {items} items and {payments} payments {of}\n"));
         }
     }
 }

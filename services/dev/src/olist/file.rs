@@ -1,13 +1,17 @@
 //! A CSV file with a header: its cells by column name, and errors that say which file, line and column are at fault.
 
+use super::amount::{self, Amounts};
+use super::ids::{FileId, IdOf, Ids, NoId};
+use super::problem::Problem;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use csv::ByteRecord;
 use orders::id::{BadSku, Sku};
 use orders::money::{Amount, BadCurrency};
+use serde::Serialize;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use uuid::Uuid;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OlistError {
@@ -17,17 +21,84 @@ pub enum OlistError {
     #[error("{} is no CSV: {source}", path.display())]
     Csv { path: PathBuf, source: csv::Error },
 
+    #[error("{} is UTF-16: save it as UTF-8", path.display())]
+    Utf16 { path: PathBuf },
+
     #[error("{}, line 1: there is no column {column}", path.display())]
     NoColumn { path: PathBuf, column: &'static str },
+
+    #[error("{}, line 1: the columns are separated by {separator:?}: save it with commas", path.display())]
+    NoCommas { path: PathBuf, separator: char },
+
+    #[error("{}, line 1: there are two columns {column}", path.display())]
+    ColumnTwice { path: PathBuf, column: &'static str },
+
+    #[error(
+        "{}, line 1: there is a column {column}, but every amount is taken for BRL: if all are, take the column out",
+        path.display()
+    )]
+    CurrencyColumn { path: PathBuf, column: String },
+
+    #[error("{}, line {line}: a quote is opened, and never closed", path.display())]
+    OpenQuote { path: PathBuf, line: usize },
 
     #[error("{}, line {line}: {found} fields, where the header has {expected}", path.display())]
     Fields { path: PathBuf, line: usize, found: usize, expected: usize },
 
-    #[error("{}, line {line}, column {column}: {found:?} is not {expected}", path.display())]
-    Cell { path: PathBuf, line: usize, column: &'static str, found: String, expected: &'static str },
+    #[error(transparent)]
+    Cell(#[from] CellError),
 
     #[error("the currency of the data set: {0}")]
     Currency(#[from] BadCurrency),
+}
+
+/// A cell that is not what its column holds.
+#[derive(Debug, thiserror::Error)]
+pub struct CellError {
+    pub problem: Problem,
+    path: PathBuf,
+    line: usize,
+    column: &'static str,
+    /// None, if it may be personal data.
+    found: Option<String>,
+    expected: &'static str,
+}
+
+impl fmt::Display for CellError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { problem, path, line, column, found, expected } = self;
+        write!(f, "{}, line {line}, column {column}: ", path.display())?;
+        match (problem, found) {
+            (Problem::Empty, _) => write!(f, "it is empty, and not {expected}"),
+            (_, Some(found)) => write!(f, "{found:?} is not {expected}"),
+            (_, None) => write!(f, "it is not {expected}"),
+        }
+    }
+}
+
+/// An amount that a spreadsheet has written, and what it is taken for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TidiedAmount {
+    /// The order's id, as the files write it.
+    pub order: String,
+    pub file: String,
+    pub line: usize,
+    pub column: &'static str,
+    pub found: String,
+    /// In centavos.
+    pub amount: Amount,
+}
+
+/// What is kept from one row of a folder to the next.
+pub(super) struct Reading {
+    amounts: Amounts,
+    ids: Ids,
+}
+
+impl Reading {
+    pub(super) fn new(amounts: Amounts) -> Self {
+        Self { amounts, ids: Ids::default() }
+    }
 }
 
 /// Reads the file at `path` row by row: `row` is given the cells of `columns`, wherever in the file these stand.
@@ -38,6 +109,14 @@ pub(super) fn read<T, const N: usize>(
 ) -> Result<Vec<T>, OlistError> {
     let content = std::fs::read(path).map_err(|source| OlistError::Read { path: path.to_owned(), source })?;
     let not_csv = |source| OlistError::Csv { path: path.to_owned(), source };
+    if content.starts_with(b"\xff\xfe") || content.starts_with(b"\xfe\xff") {
+        return Err(OlistError::Utf16 { path: path.to_owned() });
+    }
+    // It would take the rest of the file for one cell, maybe of a column that nobody reads.
+    if let Some(byte) = open_quote(&content) {
+        let line = 1 + line_ends(&content[..byte]);
+        return Err(OlistError::OpenQuote { path: path.to_owned(), line });
+    }
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(content.as_slice());
     let header = reader.byte_headers().map_err(not_csv)?.clone();
     let at = positions(path, &header, columns)?;
@@ -68,14 +147,55 @@ fn positions<const N: usize>(
     header: &ByteRecord,
     columns: [&'static str; N],
 ) -> Result<[usize; N], OlistError> {
+    let path = || path.to_owned();
+    let has = |byte: u8| header.iter().any(|name| name.contains(&byte));
+    if let Some(separator) = [';', '\t'].into_iter().find(|s| header.len() == 1 && has(*s as u8)) {
+        return Err(OlistError::NoCommas { path: path(), separator });
+    }
+    let names = || header.iter().map(|name| String::from_utf8_lossy(name).into_owned());
+    if let Some(column) = names().find(|name| name.to_ascii_lowercase().contains("currency")) {
+        return Err(OlistError::CurrencyColumn { path: path(), column });
+    }
     let mut at = [0; N];
     for (at, column) in at.iter_mut().zip(columns) {
-        *at = header
-            .iter()
-            .position(|name| name == column.as_bytes())
-            .ok_or_else(|| OlistError::NoColumn { path: path.to_owned(), column })?;
+        let mut all = header.iter().enumerate().filter(|(_, name)| *name == column.as_bytes());
+        (*at, _) = all.next().ok_or_else(|| OlistError::NoColumn { path: path(), column })?;
+        if all.next().is_some() {
+            return Err(OlistError::ColumnTwice { path: path(), column });
+        }
     }
     Ok(at)
+}
+
+/// Where the quote stands that is opened and never closed, if there is one.
+fn open_quote(content: &[u8]) -> Option<usize> {
+    enum In {
+        NewCell,
+        Cell,
+        Quotes(usize),
+        /// Behind the closing quote, or between the two of a doubled one.
+        Closed(usize),
+    }
+    let begin = if content.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    let bytes = content.iter().enumerate().skip(begin);
+    let end = bytes.fold(In::NewCell, |state, (at, byte)| match (state, byte) {
+        (In::NewCell, b'"') => In::Quotes(at),
+        (In::Quotes(opened), b'"') => In::Closed(opened),
+        (In::Closed(opened), b'"') | (In::Quotes(opened), _) => In::Quotes(opened),
+        (In::NewCell | In::Cell | In::Closed(_), b',' | b'\r' | b'\n') => In::NewCell,
+        (In::NewCell | In::Cell | In::Closed(_), _) => In::Cell,
+    });
+    if let In::Quotes(opened) = end { Some(opened) } else { None }
+}
+
+/// How many lines end in `content`, with LF, CR LF or, as an old Mac writes them, CR.
+fn line_ends(content: &[u8]) -> usize {
+    let ends_line = |(at, byte): &(usize, &u8)| match byte {
+        b'\n' => true,
+        b'\r' => content.get(at + 1) != Some(&b'\n'),
+        _ => false,
+    };
+    content.iter().enumerate().filter(ends_line).count()
 }
 
 /// Counts lines as the records come: the reader's own count is one behind in files whose lines end in CR LF, as Olist's
@@ -92,9 +212,8 @@ impl Lines<'_> {
     /// The line of the record that begins at `byte`, or after the line ends there.
     fn at(&mut self, byte: u64) -> usize {
         let begin = usize::try_from(byte).unwrap_or(usize::MAX).clamp(self.counted, self.content.len());
-        let line_ends = self.content[begin..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
-        let end = begin + line_ends;
-        self.line += self.content[self.counted..end].iter().filter(|b| **b == b'\n').count();
+        let end = begin + self.content[begin..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        self.line += line_ends(&self.content[self.counted..end]);
         self.counted = end;
         self.line
     }
@@ -123,83 +242,113 @@ pub(super) struct Cell<'a> {
 }
 
 impl<'a> Cell<'a> {
-    pub(super) fn text(self) -> Result<&'a str, OlistError> {
-        std::str::from_utf8(self.bytes).map_err(|_| self.is_not("UTF-8"))
+    pub(super) fn text(self) -> Result<&'a str, CellError> {
+        std::str::from_utf8(self.bytes).map_err(|_| self.is_not(Problem::NotUtf8, "UTF-8"))
     }
 
-    /// An id as Olist writes it: 32 hex digits.
-    pub(super) fn id(self) -> Result<Uuid, OlistError> {
-        let is_simple = self.bytes.len() == 32;
-        let id = Uuid::try_parse_ascii(self.bytes).ok().filter(|_| is_simple);
-        id.ok_or_else(|| self.is_not("an id of 32 hex digits"))
+    pub(super) fn id(self, of: IdOf, reading: &mut Reading) -> Result<FileId, CellError> {
+        reading.ids.take(of, self.text()?).map_err(|e| match e {
+            NoId::Malformed => {
+                self.is_not(Problem::Id, "an id: 1 to 64 printable ASCII characters without blanks and without @")
+            }
+            NoId::SameUuid => {
+                self.is_not(Problem::SameUuid, "an id with a UUID of its own: that of another is the same")
+            }
+        })
     }
 
-    pub(super) fn sku(self) -> Result<Sku, OlistError> {
-        Sku::new(self.text()?).map_err(|BadSku| self.is_not("1 to 64 printable ASCII characters without blanks"))
+    pub(super) fn sku(self) -> Result<Sku, CellError> {
+        let expected = "1 to 64 printable ASCII characters without blanks";
+        Sku::new(self.text()?).map_err(|BadSku| self.is_not(Problem::Sku, expected))
     }
 
     /// A number of a row within its order.
-    pub(super) fn number(self) -> Result<u32, OlistError> {
-        self.text()?.parse().map_err(|_| self.is_not("a whole number"))
+    pub(super) fn number(self) -> Result<u32, CellError> {
+        self.text()?.parse().map_err(|_| self.is_not(Problem::Number, "a whole number"))
     }
 
     /// A time as Olist writes it, to the second; none if the cell is empty. The files name no time zone: it is taken to
     /// be UTC.
-    pub(super) fn time(self) -> Result<Option<DateTime<Utc>>, OlistError> {
+    pub(super) fn time(self) -> Result<Option<DateTime<Utc>>, CellError> {
         if self.bytes.is_empty() {
             return Ok(None);
         }
         let time = NaiveDateTime::parse_from_str(self.text()?, "%Y-%m-%d %H:%M:%S");
-        Ok(Some(time.map_err(|_| self.is_not("a time such as 2017-10-02 10:56:33"))?.and_utc()))
+        Ok(Some(time.map_err(|_| self.no_time())?.and_utc()))
+    }
+
+    pub(super) fn no_time(self) -> CellError {
+        self.is_not(Problem::Time, "a time such as 2017-10-02 10:56:33")
     }
 
     /// A payment type: what the domain takes for the kind of a payment method.
-    pub(super) fn kind(self) -> Result<String, OlistError> {
+    pub(super) fn kind(self) -> Result<String, CellError> {
         let is_code = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_';
         let fits = (1..=32).contains(&self.bytes.len()) && self.bytes.iter().all(is_code);
-        if fits { Ok(self.text()?.to_owned()) } else { Err(self.is_not("1 to 32 of a-z, 0-9 and underscore")) }
+        let expected = "1 to 32 of a-z, 0-9 and underscore";
+        if fits { Ok(self.text()?.to_owned()) } else { Err(self.is_not(Problem::PaymentType, expected)) }
     }
 
-    /// An amount, which is added to `total`.
-    pub(super) fn amount(self, total: &mut Amount) -> Result<Amount, OlistError> {
-        let amount = cents(self.text()?).ok_or_else(|| self.is_not("an amount such as 109.90"))?;
-        *total = total.checked_add(amount).ok_or_else(|| self.is_not("small enough for the sum of its file"))?;
+    /// An amount of `order`, which is added to `total`. If it was tidied, that is told.
+    pub(super) fn amount(
+        self,
+        order: &FileId,
+        reading: &Reading,
+        total: &mut Amount,
+        tidied: &mut Vec<TidiedAmount>,
+    ) -> Result<Amount, CellError> {
+        let no_amount = |problem| self.is_not(problem, amount::expected(problem));
+        let amount::Read { amount, is_tidied } = amount::read(self.text()?, reading.amounts).map_err(no_amount)?;
+        *total = total.checked_add(amount).ok_or_else(|| no_amount(Problem::AmountTooLarge))?;
+        if is_tidied {
+            let Place { path, line } = self.place;
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let (order, column, found) = (order.written(), self.column, self.found());
+            tidied.push(TidiedAmount { order, file, line, column, found, amount });
+        }
         Ok(amount)
     }
 
-    pub(super) fn is_not(self, expected: &'static str) -> OlistError {
-        // A quote that is never closed makes one cell of the rest of the file.
-        let found = String::from_utf8_lossy(self.bytes).chars().take(60).collect();
+    pub(super) fn is_not(self, problem: Problem, expected: &'static str) -> CellError {
+        let problem = if self.bytes.is_empty() { Problem::Empty } else { problem };
         let Place { path, line } = self.place;
-        OlistError::Cell { path: path.to_owned(), line, column: self.column, found, expected }
+        // What stands where a customer's id should may be a person's name.
+        let found = (self.column != CUSTOMER).then(|| self.found());
+        CellError { problem, path: path.to_owned(), line, column: self.column, found, expected }
+    }
+
+    /// A cell may be as long as its file.
+    fn found(self) -> String {
+        String::from_utf8_lossy(self.bytes).chars().take(60).collect()
     }
 }
 
-/// Decimal text of at most two decimals, exactly; `None` for anything else, signs and blanks included.
-fn cents(text: &str) -> Option<Amount> {
-    let (whole, decimals) = text.split_once('.').unwrap_or((text, "00"));
-    let is_number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    if !is_number(whole) || !is_number(decimals) || decimals.len() > 2 {
-        return None;
-    }
-    let decimals: i64 = format!("{decimals:0<2}").parse().ok()?;
-    whole.parse::<i64>().ok()?.checked_mul(100)?.checked_add(decimals).map(Amount)
-}
+/// The column of a customer's id.
+pub(super) const CUSTOMER: &str = "customer_id";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_amount_is_read_exactly_or_not_at_all() {
-        for (text, amount) in [("109.90", 10_990), ("0.07", 7), ("5", 500), ("5.1", 510), ("0.00", 0), ("007.00", 700)]
-        {
-            assert_eq!(cents(text), Some(Amount(amount)), "{text}");
+    fn a_quote_that_is_never_closed_is_found() {
+        for (content, at) in [
+            ("a,b\n1,\"2\n3,4\n", Some(6)),
+            ("\u{feff}\"a,b", Some(3)),
+            ("a,b\n1,\"2\"\"", Some(6)),
+            ("a,b\n\"1\",\"x\"\"y, \r\n z\"\n\"\",\"\"\"\"\n", None),
+            // Within a cell without quotes it is a letter.
+            ("a,b\n5\" disk,5\"\" disk\n", None),
+            ("", None),
+        ] {
+            assert_eq!(open_quote(content.as_bytes()), at, "{content:?}");
         }
-        assert_eq!(cents("92233720368547758.07"), Some(Amount(i64::MAX)));
-        let bad = ["", ".", "5.", ".50", "1.234", "-1.00", "+1.00", "1,50", "1.-5", " 1.00", "1e2", "1.0.0", "٣.00"];
-        for text in bad.into_iter().chain(["92233720368547758.08", "99999999999999999999"]) {
-            assert_eq!(cents(text), None, "{text}");
+    }
+
+    #[test]
+    fn lines_end_as_any_system_ends_them() {
+        for (content, ends) in [("", 0), ("a", 0), ("a\nb", 1), ("a\r\nb\r\n", 2), ("a\rb\r", 2), ("\n\n\r\n", 3)] {
+            assert_eq!(line_ends(content.as_bytes()), ends, "{content:?}");
         }
     }
 }

@@ -4,20 +4,27 @@
 //! The recorded status is not replayed: a cancelled order with items and fitting payments is placed like any other.
 //! What cannot be placed, or is left out, is listed with the reason; nothing is dropped in silence.
 
+mod amount;
 mod file;
+mod ids;
 pub mod import;
+mod problem;
 mod rows;
 mod table;
 #[cfg(test)]
 mod tests;
 
-pub use file::OlistError;
+pub use amount::Amounts;
+pub use file::{CellError, OlistError, TidiedAmount};
+pub use ids::IdOf;
+pub use problem::Problem;
 pub use table::{Figures, Table};
 
 use orders::id::{AddressId, CustomerId, OrderId, SellerId};
 use orders::money::{Amount, Currency};
 use orders::order::{PaymentMethod, PlaceLine, PlaceOrder, PlacePayment, SellerShipping};
 use rows::{ItemRow, OrderRow, PaymentRow, Rows};
+use serde::Serialize;
 use std::fmt;
 use std::path::Path;
 use uuid::Uuid;
@@ -31,6 +38,8 @@ pub struct Sample {
     pub not_taken: Vec<NotTaken>,
     /// Payments of 0.00 of the orders to place; nothing can be authorised for them, so they are left out.
     pub zero_payments: Vec<ZeroPayment>,
+    /// Amounts of the orders to place that a spreadsheet has written.
+    pub tidied: Vec<TidiedAmount>,
     pub orphans: Orphans,
     rows: Rows,
 }
@@ -68,7 +77,7 @@ pub struct ZeroPayment {
 }
 
 /// How many rows name an order that the orders file does not have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Orphans {
     pub items: usize,
     pub payments: usize,
@@ -91,7 +100,8 @@ impl Sample {
 
     fn of(rows: Rows, currency: Currency) -> Self {
         let by_order = rows.by_order();
-        let (mut orders, mut not_taken, mut zero_payments) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut orders, mut not_taken) = (Vec::new(), Vec::new());
+        let (mut zero_payments, mut tidied) = (Vec::new(), Vec::new());
         for order in &rows.orders {
             let (items, payments) = (by_order.items(order.id), by_order.payments(order.id));
             if let Some(why) = why_not(items, payments) {
@@ -99,11 +109,12 @@ impl Sample {
                 continue;
             }
             zero_payments.extend(payments.iter().filter(|p| p.amount == Amount::ZERO).map(|p| zero_payment(order, p)));
+            tidied.extend(items.iter().flat_map(|i| &i.tidied).chain(payments.iter().flat_map(|p| &p.tidied)).cloned());
             let place = place(order.customer, currency, items, payments);
             orders.push(Order { olist_id: order.olist_id.clone(), order_id: order.id, place });
         }
         let orphans = by_order.orphans();
-        Self { orders, not_taken, zero_payments, orphans, rows }
+        Self { orders, not_taken, zero_payments, tidied, orphans, rows }
     }
 }
 

@@ -1,7 +1,10 @@
 //! The rows of the three files that placing needs. The customers file and the time stamps are not read.
 
 use super::Orphans;
-use super::file::{self, Cell, OlistError};
+use super::amount::Amounts;
+use super::file::{self, CUSTOMER, Cell, CellError, OlistError, Reading, TidiedAmount};
+use super::ids::{FileId, IdOf};
+use super::problem::Problem;
 use orders::id::{CustomerId, OrderId, SellerId, Sku};
 use orders::money::Amount;
 use std::collections::{HashMap, HashSet};
@@ -25,8 +28,11 @@ pub(super) struct ItemRow {
     pub(super) number: u32,
     pub(super) sku: Sku,
     pub(super) seller: SellerId,
+    /// As the file writes it, if the seller's id is derived from that.
+    pub(super) seller_name: Option<String>,
     pub(super) price: Amount,
     pub(super) freight: Amount,
+    pub(super) tidied: Vec<TidiedAmount>,
 }
 
 #[derive(Debug)]
@@ -36,6 +42,7 @@ pub(super) struct PaymentRow {
     pub(super) sequential: u32,
     pub(super) kind: String,
     pub(super) amount: Amount,
+    pub(super) tidied: Vec<TidiedAmount>,
 }
 
 /// All rows, as they stand in the files. No key is there twice, and the amounts of a file add up to less than 2^63.
@@ -48,7 +55,12 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn read(dir: &Path) -> Result<Self, OlistError> {
-        Ok(Self { orders: orders(dir)?, items: items(dir)?, payments: payments(dir)? })
+        let mut reading = Reading::new(Amounts::Tidied);
+        Ok(Self {
+            orders: orders(dir, &mut reading)?,
+            items: items(dir, &mut reading)?,
+            payments: payments(dir, &mut reading)?,
+        })
     }
 
     pub(super) fn by_order(&self) -> ByOrder<'_> {
@@ -111,15 +123,24 @@ impl ItemRow {
         ["order_id", "order_item_id", "product_id", "seller_id", "price", "freight_value"];
 
     /// The row of the cells of these columns; its amounts are added to `total`.
-    pub(super) fn of(cells: [Cell<'_>; 6], total: &mut Amount) -> Result<Self, OlistError> {
-        let [order, number, sku, seller, price, freight] = cells;
+    pub(super) fn of(
+        order: &FileId,
+        cells: [Cell<'_>; 6],
+        reading: &mut Reading,
+        total: &mut Amount,
+    ) -> Result<Self, CellError> {
+        let [_, number, sku, seller, price, freight] = cells;
+        let FileId { uuid, name } = seller.id(IdOf::Seller, reading)?;
+        let mut tidied = Vec::new();
         Ok(Self {
-            order: OrderId(order.id()?),
+            order: OrderId(order.uuid),
             number: number.number()?,
             sku: sku.sku()?,
-            seller: SellerId(seller.id()?),
-            price: price.amount(total)?,
-            freight: freight.amount(total)?,
+            seller: SellerId(uuid),
+            seller_name: name,
+            price: price.amount(order, reading, total, &mut tidied)?,
+            freight: freight.amount(order, reading, total, &mut tidied)?,
+            tidied,
         })
     }
 }
@@ -128,45 +149,53 @@ impl PaymentRow {
     pub(super) const COLUMNS: [&'static str; 4] = ["order_id", "payment_sequential", "payment_type", "payment_value"];
 
     /// The row of the cells of these columns; its amount is added to `total`.
-    pub(super) fn of(cells: [Cell<'_>; 4], total: &mut Amount) -> Result<Self, OlistError> {
-        let [order, sequential, kind, amount] = cells;
+    pub(super) fn of(
+        order: &FileId,
+        cells: [Cell<'_>; 4],
+        reading: &mut Reading,
+        total: &mut Amount,
+    ) -> Result<Self, CellError> {
+        let [_, sequential, kind, amount] = cells;
+        let mut tidied = Vec::new();
         Ok(Self {
-            order: OrderId(order.id()?),
+            order: OrderId(order.uuid),
             sequential: sequential.number()?,
             kind: kind.kind()?,
-            amount: amount.amount(total)?,
+            amount: amount.amount(order, reading, total, &mut tidied)?,
+            tidied,
         })
     }
 }
 
-fn orders(dir: &Path) -> Result<Vec<OrderRow>, OlistError> {
+fn orders(dir: &Path, reading: &mut Reading) -> Result<Vec<OrderRow>, OlistError> {
     let mut seen = HashSet::new();
-    file::read(&dir.join(ORDERS), ["order_id", "customer_id"], |[order, customer]| {
-        let id = OrderId(order.id()?);
-        if !seen.insert(id) {
-            return Err(order.is_not("an order that no line before has"));
+    file::read(&dir.join(ORDERS), ["order_id", CUSTOMER], |[order, customer]| {
+        let id = order.id(IdOf::Order, reading)?;
+        if !seen.insert(id.uuid) {
+            return Err(order.is_not(Problem::OrderTwice, "an order that no line before has").into());
         }
-        Ok(OrderRow { olist_id: order.text()?.to_owned(), id, customer: CustomerId(customer.id()?) })
+        let customer = CustomerId(customer.id(IdOf::Customer, reading)?.uuid);
+        Ok(OrderRow { olist_id: id.written(), id: OrderId(id.uuid), customer })
     })
 }
 
-fn items(dir: &Path) -> Result<Vec<ItemRow>, OlistError> {
+fn items(dir: &Path, reading: &mut Reading) -> Result<Vec<ItemRow>, OlistError> {
     let (mut seen, mut total) = (HashSet::new(), Amount::ZERO);
     file::read(&dir.join(ITEMS), ItemRow::COLUMNS, |cells| {
-        let row = ItemRow::of(cells, &mut total)?;
+        let row = ItemRow::of(&cells[0].id(IdOf::Order, reading)?, cells, reading, &mut total)?;
         if !seen.insert((row.order, row.number)) {
-            return Err(cells[1].is_not("an item that no line before has"));
+            return Err(cells[1].is_not(Problem::NumberTwice, "an item that no line before has").into());
         }
         Ok(row)
     })
 }
 
-fn payments(dir: &Path) -> Result<Vec<PaymentRow>, OlistError> {
+fn payments(dir: &Path, reading: &mut Reading) -> Result<Vec<PaymentRow>, OlistError> {
     let (mut seen, mut total) = (HashSet::new(), Amount::ZERO);
     file::read(&dir.join(PAYMENTS), PaymentRow::COLUMNS, |cells| {
-        let row = PaymentRow::of(cells, &mut total)?;
+        let row = PaymentRow::of(&cells[0].id(IdOf::Order, reading)?, cells, reading, &mut total)?;
         if !seen.insert((row.order, row.sequential)) {
-            return Err(cells[1].is_not("a payment that no line before has"));
+            return Err(cells[1].is_not(Problem::NumberTwice, "a payment that no line before has").into());
         }
         Ok(row)
     })

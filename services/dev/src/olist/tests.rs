@@ -189,10 +189,14 @@ fn a_bad_cell_is_named_by_file_line_and_column() {
             "#1,2,#3,#4,1.00,92233720368547758.00",
             "freight_value: \"92233720368547758.00\" is not small enough for the sum of its file",
         ),
-        ("12,2,#3,#4,1.00,1.00", "order_id: \"12\" is not an id of 32 hex digits"),
+        (
+            "1 2,2,#3,#4,1.00,1.00",
+            "order_id: \"1 2\" is not an id: 1 to 64 printable ASCII characters without blanks and without @",
+        ),
         ("#1,two,#3,#4,1.00,1.00", "order_item_id: \"two\" is not a whole number"),
         ("#1,1,#3,#4,1.00,1.00", "order_item_id: \"1\" is not an item that no line before has"),
-        ("#1,2,,#4,1.00,1.00", "product_id: \"\" is not 1 to 64 printable ASCII characters without blanks"),
+        ("#1,2,,#4,1.00,1.00", "product_id: it is empty, and not 1 to 64 printable ASCII characters without blanks"),
+        ("#1,2,#3,#4,1.00,\"1,00\"", "freight_value: \"1,00\" is not an amount with a decimal point such as 109.90"),
     ];
     for (row, expected) in cases {
         let error = Folder::of(&["#1,#2"], &["#1,1,#3,#4,1.00,1.00", "", row], &[]).error();
@@ -214,6 +218,81 @@ fn a_missing_column_field_or_file_is_named() {
     assert_eq!(folder.error(), format!("{PAYMENTS}, line 2: 3 fields, where the header has 4"));
     fs::remove_file(folder.0.join(PAYMENTS)).unwrap();
     assert!(folder.error().starts_with(&format!("cannot read {PAYMENTS}: ")), "{}", folder.error());
+}
+
+#[test]
+fn an_amount_that_a_spreadsheet_wrote_is_the_one_that_was_meant_and_is_told() {
+    let items = ["#1,1,a,#4,274.76,24.650000000000002", "#2,1,a,#4,1.00,0.10"];
+    let payments = ["#1,1,voucher,299.40999999999997", "#2,1,voucher,1.105"];
+    let folder = Folder::of(&["#1,#3", "#2,#3"], &items, &payments[..1]);
+    let sample = folder.read();
+    assert_eq!(paid(&sample.orders[0]), [("voucher", 29_941)]);
+    let tidied = |file: &str, column, found: &str, amount| TidiedAmount {
+        order: id(1),
+        file: file.to_owned(),
+        line: 2,
+        column,
+        found: found.to_owned(),
+        amount: Amount(amount),
+    };
+    let expected = [
+        tidied(ITEMS, "freight_value", "24.650000000000002", 2_465),
+        tidied(PAYMENTS, "payment_value", "299.40999999999997", 29_941),
+    ];
+    assert_eq!(sample.tidied, expected);
+    let folder = Folder::of(&["#1,#3", "#2,#3"], &items, &payments);
+    let expected = "\"1.105\" is not an amount of whole minor units such as 109.90";
+    assert_eq!(folder.error(), format!("{PAYMENTS}, line 3, column payment_value: {expected}"));
+}
+
+#[test]
+fn ids_of_any_kind_are_ids() {
+    let orders = ["ORD_1,CUST_1", "ORD_2,ORD_1"];
+    let sample = Folder::of(&orders, &["ORD_1,1,a,S-7,1.00,0.00"], &["ORD_1,1,boleto,1.00"]).read();
+    let [order] = &sample.orders[..] else { panic!("{:?}", sample.orders) };
+    assert_eq!((order.olist_id.as_str(), sample.not_taken[0].olist_id.as_str()), ("ORD_1", "ORD_2"));
+    let ids = [order.order_id.0, order.place.customer_id.0, order.place.lines[0].seller_id.0];
+    assert!(ids.iter().all(|id| id.get_version_num() == 5), "{ids:?}");
+}
+
+#[test]
+fn a_customers_id_that_is_none_is_not_shown_for_it_may_be_a_person() {
+    let error = Folder::of(&["#1,zoe@example.com"], &[], &[]).error();
+    let expected = "it is not an id: 1 to 64 printable ASCII characters without blanks and without @";
+    assert_eq!(error, format!("{ORDERS}, line 2, column customer_id: {expected}"));
+}
+
+#[test]
+fn a_file_that_is_not_read_as_it_was_meant_is_refused() {
+    let header = "order_id,payment_sequential,payment_type,payment_value";
+    let cases = [
+        (&header.replace(',', ";"), ", line 1: the columns are separated by ';': save it with commas"),
+        (&header.replace(',', "\t"), ", line 1: the columns are separated by '\\t': save it with commas"),
+        (&format!("{header},order_id"), ", line 1: there are two columns order_id"),
+        (
+            &format!("{header},Payment_Currency"),
+            ", line 1: there is a column Payment_Currency, but every amount is taken for BRL: if all are, take the column out",
+        ),
+        // The rest of the file is in a column that is not read.
+        (&format!("{header},note\r\n#1,1,boleto,1.00,\"late"), ", line 2: a quote is opened, and never closed"),
+    ];
+    for (text, expected) in cases {
+        let folder = plain();
+        folder.write(PAYMENTS, text, &["#1,1,boleto,1.00,x"]);
+        assert_eq!(folder.error(), format!("{PAYMENTS}{expected}"));
+    }
+    let folder = plain();
+    let utf_16: Vec<u8> = format!("\u{feff}{header}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(folder.0.join(PAYMENTS), utf_16).unwrap();
+    assert_eq!(folder.error(), format!("{PAYMENTS} is UTF-16: save it as UTF-8"));
+}
+
+#[test]
+fn lines_may_end_as_on_an_old_mac_and_are_counted() {
+    let folder = plain();
+    let text = format!("order_id,customer_id\r{},{}\r\r{},Zoe Doe\r", id(1), id(2), id(3));
+    fs::write(folder.0.join(ORDERS), text).unwrap();
+    assert!(folder.error().starts_with(&format!("{ORDERS}, line 4, column customer_id: ")), "{}", folder.error());
 }
 
 /// The figures were computed from the files by another program.

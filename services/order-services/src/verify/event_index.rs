@@ -19,7 +19,8 @@ pub(super) struct Positions {
 impl ReadModel for Positions {
     const TABLE: &'static str = "event_index";
     const CATEGORIES: &'static [&'static str] = &["order", "payment", "stock", "shipment"];
-    const VERSIONS: &'static [(&'static str, i16)] = &[("OrderPlaced", 2), ("OrderCancelled", 2), ("StockReserved", 2)];
+    const VERSIONS: &'static [(&'static str, i16)] =
+        &[("OrderPlaced", 2), ("OrderCancelled", 2), ("HistoryRecorded", 2), ("StockReserved", 2)];
 
     fn fold(rows: &mut HashMap<String, Self>, event: &Row, _: &Value) -> Option<()> {
         let category = event.category_name.clone()?;

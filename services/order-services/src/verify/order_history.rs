@@ -29,7 +29,8 @@ pub(super) struct Entry {
 impl ReadModel for Entry {
     const TABLE: &'static str = "order_history";
     const CATEGORIES: &'static [&'static str] = &["order", "payment", "stock", "shipment"];
-    const VERSIONS: &'static [(&'static str, i16)] = &[("OrderPlaced", 2), ("OrderCancelled", 2), ("StockReserved", 2)];
+    const VERSIONS: &'static [(&'static str, i16)] =
+        &[("OrderPlaced", 2), ("OrderCancelled", 2), ("HistoryRecorded", 2), ("StockReserved", 2)];
 
     fn fold(rows: &mut HashMap<String, Self>, event: &Row, payload: &Value) -> Option<()> {
         if ["StockReceived", "StockAdjusted"].contains(&&*event.event_type) {
@@ -117,7 +118,7 @@ fn told(event_type: &str) -> Option<&'static str> {
         "PaymentsSecured" | "LinesShort" | "ReservationReturned" | "BackorderFilled" | "RestReserved" => "lines",
         "LinesDelivered" | "LinesLost" | "LinesReturnedToSender" => "shipment_id lines",
         "OrderCancelled" => "reason",
-        "HistoryRecorded" => "source status",
+        "HistoryRecorded" => "source status ids",
         "HoldPlaced" => "reason hold",
         "HoldReleased" => "reason hold then",
         "ApprovalRequested" => "approval within_seconds",

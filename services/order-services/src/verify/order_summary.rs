@@ -88,7 +88,8 @@ impl Payment {
 impl ReadModel for Order {
     const TABLE: &'static str = "order_summary";
     const CATEGORIES: &'static [&'static str] = &["order", "payment"];
-    const VERSIONS: &'static [(&'static str, i16)] = &[("OrderPlaced", 2), ("OrderCancelled", 2)];
+    const VERSIONS: &'static [(&'static str, i16)] =
+        &[("OrderPlaced", 2), ("OrderCancelled", 2), ("HistoryRecorded", 2)];
 
     fn fold(rows: &mut HashMap<String, Self>, event: &Row, payload: &Value) -> Option<()> {
         let stream = event.stream_id.to_string();

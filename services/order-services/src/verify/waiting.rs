@@ -20,7 +20,8 @@ pub(super) struct Waiting {
 impl ReadModel for Waiting {
     const TABLE: &'static str = "waiting";
     const CATEGORIES: &'static [&'static str] = &["order"];
-    const VERSIONS: &'static [(&'static str, i16)] = &[("OrderPlaced", 2), ("OrderCancelled", 2)];
+    const VERSIONS: &'static [(&'static str, i16)] =
+        &[("OrderPlaced", 2), ("OrderCancelled", 2), ("HistoryRecorded", 2)];
 
     fn fold(rows: &mut HashMap<String, Self>, event: &Row, payload: &Value) -> Option<()> {
         let order_id = event.stream_id.to_string();

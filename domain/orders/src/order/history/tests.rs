@@ -4,8 +4,8 @@ use super::*;
 use crate::id::{CaptureId, SellerId};
 use crate::money::Amount;
 use crate::order::{
-    CancelReason, Command, HistoryRecorded, HoldReason, LinesDelivered, OrderCancelled, OrderCompleted, OrderConfirmed,
-    OrderPlaced, PaymentAuthorisedRecorded, PaymentsSecured, SellerShipping, StockSecured,
+    CancelReason, Command, ForeignId, HistoryRecorded, HoldReason, LinesDelivered, OrderCancelled, OrderCompleted,
+    OrderConfirmed, OrderPlaced, PaymentAuthorisedRecorded, PaymentsSecured, SellerShipping, StockSecured,
 };
 use crate::testing::*;
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ fn placed() -> OrderPlaced {
 }
 
 fn recorded(status: &str) -> Event {
-    HistoryRecorded { source: "elsewhere".to_owned(), status: status.to_owned() }.into()
+    HistoryRecorded { source: "elsewhere".to_owned(), status: status.to_owned(), ids: vec![] }.into()
 }
 
 /// A whole life, and an end that no life has: cancelled after it was completed.
@@ -107,6 +107,15 @@ fn what_names_nothing_of_the_order_is_no_history() {
     assert_eq!(after(OrderConfirmed { shipments }.into()), ["events[1]"; 2]);
     assert_eq!(after(recorded("")), ["events[1].status"]);
     assert_eq!(after(recorded("in transit")), ["events[1].status"]);
+    let named = |id: Uuid, name: &str| {
+        let ids = vec![ForeignId { id, name: name.to_owned() }];
+        after(HistoryRecorded { source: "elsewhere".to_owned(), status: "new".to_owned(), ids }.into())
+    };
+    for id in [ORDER.0, CUSTOMER.0, placed().lines[0].seller_id.0] {
+        assert_eq!(named(id, "ORD_000001"), [] as [&str; 0]);
+        assert_eq!(named(id, "ORD 1"), ["events[1].ids[0].name"]);
+    }
+    assert_eq!(named(Uuid::nil(), "ORD_000001"), ["events[1].ids[0].id"]);
 }
 
 proptest! {

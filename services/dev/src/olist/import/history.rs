@@ -1,6 +1,8 @@
 //! What the rows of an order prove to have happened, as events. Which status proves what stands in `docs/domain.md`.
 
+use super::report::{DerivedId, Note, NoteKind};
 use super::rows::{OrderRow, Status};
+use crate::olist::IdOf;
 use crate::olist::rows::{ItemRow, PaymentRow, sum};
 use crate::olist::shipping;
 use chrono::{DateTime, Utc};
@@ -8,9 +10,9 @@ use order_views::stream;
 use orders::id::{AddressId, OrderId, PaymentId};
 use orders::money::{Amount, Currency};
 use orders::order::{
-    self, CancelReason, HistoryRecorded, LinesDelivered, Order, OrderCancelled, OrderCompleted, OrderConfirmed,
-    OrderLine, OrderPayment, OrderPlaced, OrderTotals, PaymentAuthorisedRecorded, PaymentMethod, PaymentsSecured,
-    ShipmentOrder, StockLine,
+    self, CancelReason, ForeignId, HistoryRecorded, LinesDelivered, Order, OrderCancelled, OrderCompleted,
+    OrderConfirmed, OrderLine, OrderPayment, OrderPlaced, OrderTotals, PaymentAuthorisedRecorded, PaymentMethod,
+    PaymentsSecured, ShipmentOrder, StockLine,
 };
 use orders::payment::{self, CaptureRequested, Payment, PaymentAuthorised, PaymentCaptured, PaymentRequested};
 use orders::shipment::{self, Shipment, ShipmentDelivered, ShipmentDispatched, ShipmentPlanned};
@@ -30,8 +32,10 @@ pub(super) struct History {
     pub(super) order_id: OrderId,
     pub(super) steps: Vec<Step>,
     pub(super) untidy: BTreeSet<Untidy>,
+    /// Each once: the order's, the customer's, the sellers' in the order of their first lines.
+    pub(super) derived: Vec<DerivedId>,
     /// What its events do not show.
-    pub(super) notes: Vec<String>,
+    pub(super) notes: Vec<Note>,
 }
 
 /// What happened at one time: one append.
@@ -114,7 +118,13 @@ impl History {
             order,
             placed: &placed,
             shipments: &shipments,
-            history: Self { order_id: order.id, steps: vec![], untidy: untidy(order, &placed), notes: vec![] },
+            history: Self {
+                order_id: order.id,
+                steps: vec![],
+                untidy: untidy(order, &placed),
+                derived: derived(order, items),
+                notes: vec![],
+            },
         };
         telling.purchase();
         if proven.approved {
@@ -254,7 +264,8 @@ impl Telling<'_> {
             [self.order.approved],
         );
         if self.shipments.is_empty() {
-            self.history.notes.push(format!("handed to the carrier at {at}, but without items there is no shipment"));
+            let note = format!("handed to the carrier at {at}, but without items there is no shipment");
+            self.note(NoteKind::SentWithoutItems, note);
         }
         self.step("dispatched", at, events);
     }
@@ -287,9 +298,14 @@ impl Telling<'_> {
 
     fn end(mut self) -> History {
         let (source, status) = (SOURCE.to_owned(), self.order.status.as_str().to_owned());
-        let recorded = self.of_order(HistoryRecorded { source, status });
+        let ids = self.history.derived.iter().map(|d| ForeignId { id: d.id, name: d.name.clone() }).collect();
+        let recorded = self.of_order(HistoryRecorded { source, status, ids });
         self.step("recorded", self.last_time(), vec![recorded]);
         self.history
+    }
+
+    fn note(&mut self, kind: NoteKind, note: String) {
+        self.history.notes.push(Note { kind, order: self.order.olist_id.clone(), note });
     }
 
     fn last_time(&self) -> DateTime<Utc> {
@@ -324,7 +340,8 @@ impl Telling<'_> {
         }
         let other = after.into_iter().chain(before).flatten().next().unwrap_or(self.order.purchased);
         self.history.untidy.insert(Untidy::TimeMissing);
-        self.history.notes.push(format!("its {what} has no time in the files: {other} is the nearest that they have"));
+        let note = format!("its {what} has no time in the files: {other} is the nearest that they have");
+        self.note(NoteKind::TimeMissing, note);
         other
     }
 }
@@ -385,6 +402,15 @@ fn placed(order: &OrderRow, items: &[ItemRow], payments: &[PaymentRow], currency
         backorder: false,
         approval_within_seconds: None,
     }
+}
+
+fn derived(order: &OrderRow, items: &[ItemRow]) -> Vec<DerivedId> {
+    let mut derived = order.derived.clone();
+    for item in items {
+        let seller = DerivedId::of(IdOf::Seller, item.seller.0, item.seller_name.as_ref());
+        derived.extend(seller.filter(|seller| !derived.contains(seller)));
+    }
+    derived
 }
 
 fn stock_lines(placed: &OrderPlaced) -> Vec<StockLine> {

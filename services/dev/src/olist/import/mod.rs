@@ -9,16 +9,17 @@ mod rows;
 mod table;
 
 pub use history::Untidy;
-pub use report::{LeftOut, NotTaken, Note, Report, Rows, What};
+pub use report::{DerivedId, LeftOut, NotTaken, Note, NoteKind, Report, Rows, What};
 pub use table::{Items, Table, TableError, table};
 
-use super::OlistError;
+use super::{Amounts, OlistError, Problem};
 use chrono::SecondsFormat;
 use futures_util::{StreamExt, stream};
 use history::{History, Step};
 use order_services::decide::IMPORT_ACTOR;
 use order_views::encode;
 use orders::id::OrderId;
+use orders::{Event, order};
 use rows::{Files, OrderRow};
 use std::collections::HashMap;
 use std::path::Path;
@@ -51,9 +52,10 @@ pub async fn import(
     log: &Log,
     appender: &Appender,
     dir: &Path,
+    amounts: Amounts,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Report, ImportError> {
-    let files = Files::read(dir)?;
+    let files = Files::read(dir, amounts)?;
     let currency = "BRL".parse().map_err(OlistError::from)?;
     let mut report = Report::default();
     let mut done = 0;
@@ -69,7 +71,7 @@ pub async fn import(
                     let faults = faults.into_iter().map(|f| format!("{} is not {}", f.field, f.expected));
                     let why = format!("it is no history: {}", faults.collect::<Vec<_>>().join("; "));
                     let remedy = "mend its rows, and import again";
-                    report.left_out.push(LeftOut::new(What::Order, order.id, why, remedy));
+                    report.left_out.push(left_out(order, Problem::NoHistory, why, remedy));
                 }
             }
         }
@@ -91,14 +93,17 @@ pub async fn import(
         rows.left_out = in_file - rows.recorded - rows.found;
     }
     report.left_out.splice(0..0, files.left_out);
+    // They come as they are recorded, which is in no order.
     report.notes.sort_by(|a, b| a.order.cmp(&b.order));
+    report.tidied.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    report.untidy.values_mut().for_each(|orders| orders.sort_unstable());
     report.not_taken = files.not_taken;
     Ok(report)
 }
 
 /// Why an order is not recorded, or not all of it.
 enum NotRecorded {
-    LeftOut { why: String, remedy: &'static str },
+    LeftOut { kind: Problem, why: String, remedy: &'static str },
     Failed(ImportError),
 }
 
@@ -135,11 +140,11 @@ async fn record(
                 Err(e @ (AppendError::VersionConflict { .. } | AppendError::DependencyAborted)) => {
                     let why = format!("the log has something else of it: {e}");
                     let remedy = "what is in the log stays; this order's history has no place in it";
-                    return Err(NotRecorded::LeftOut { why, remedy });
+                    return Err(NotRecorded::LeftOut { kind: Problem::InLogFromElsewhere, why, remedy });
                 }
                 Err(AppendError::Refused(why)) => {
                     let remedy = "it cannot be stored as it is";
-                    return Err(NotRecorded::LeftOut { why, remedy });
+                    return Err(NotRecorded::LeftOut { kind: Problem::NotStorable, why, remedy });
                 }
                 Err(e @ (AppendError::Unavailable(_) | AppendError::ClocksDiffer(_) | AppendError::Broken(_))) => {
                     return Err(NotRecorded::Failed(ImportError::Unavailable(e)));
@@ -149,7 +154,7 @@ async fn record(
         if recorded.is_some_and(|recorded| recorded != fingerprint) {
             let why = format!("it was recorded from other rows: what was {} is not what they say now", step.name);
             let remedy = "what is in the log stays; compare the files";
-            return Err(NotRecorded::LeftOut { why, remedy });
+            return Err(NotRecorded::LeftOut { kind: Problem::InLogFromOtherRows, why, remedy });
         }
     }
     Ok(written)
@@ -163,11 +168,14 @@ fn append(order_id: OrderId, step: &Step, versions: &mut HashMap<StreamId, Versi
         let version = versions.entry(*stream).or_default();
         let expected = if *version == 0 { ExpectedVersion::NoStream } else { ExpectedVersion::Exact(*version) };
         *version += events.len() as Version;
-        let events: Vec<_> = events.iter().map(encode).collect();
-        for event in &events {
-            told += &format!("\n{stream} {} {} {}", event.event_type, event.schema_version, &*event.payload);
+        let mut encoded = Vec::with_capacity(events.len());
+        for event in events {
+            let version = told_version(event);
+            let event = encode(event);
+            told += &format!("\n{stream} {} {version} {}", event.event_type, &*event.payload);
+            encoded.push(event);
         }
-        streams.push(StreamAppend { stream: *stream, expected, events });
+        streams.push(StreamAppend { stream: *stream, expected, events: encoded });
     }
     let metadata = Metadata {
         correlation_id: order_id.0,
@@ -180,6 +188,16 @@ fn append(order_id: OrderId, step: &Step, versions: &mut HashMap<StreamId, Versi
         traceparent: None,
     };
     Append { metadata, streams }
+}
+
+/// The schema version in the fingerprint: the first one that could hold the event. So an order that an older build has
+/// recorded is found again, and not taken for another.
+fn told_version(event: &Event) -> i16 {
+    match event {
+        // Version 2 may have ids.
+        Event::Order(_, order::Event::HistoryRecorded(e)) if e.ids.is_empty() => 1,
+        event => event.schema_version(),
+    }
 }
 
 /// The same for the same step of the same order, in every import. No client's: theirs are of version 7.
@@ -197,17 +215,27 @@ fn take_in(
     let events = match outcome {
         Ok(events) => events,
         Err(NotRecorded::Failed(error)) => return Err(error),
-        Err(NotRecorded::LeftOut { why, remedy }) => {
-            report.left_out.push(LeftOut::new(What::Order, order.id, why, remedy));
+        Err(NotRecorded::LeftOut { kind, why, remedy }) => {
+            report.left_out.push(left_out(order, kind, why, remedy));
             return Ok(());
         }
     };
     report.events += events;
-    let rows = [1, files.items(order.id).len(), files.payments(order.id).len()];
+    let (items, payments) = (files.items(order.id), files.payments(order.id));
+    let rows = [1, items.len(), payments.len()];
     for (count, rows) in [&mut report.orders, &mut report.items, &mut report.payments].into_iter().zip(rows) {
         *(if events > 0 { &mut count.recorded } else { &mut count.found }) += rows;
     }
-    history.untidy.into_iter().for_each(|what| *report.untidy.entry(what).or_default() += 1);
-    report.notes.extend(history.notes.into_iter().map(|note| Note { order: order.olist_id.clone(), note }));
+    let tidied = items.iter().flat_map(|i| &i.tidied).chain(payments.iter().flat_map(|p| &p.tidied));
+    report.tidied.extend(tidied.cloned());
+    report.derived.extend(history.derived);
+    for what in history.untidy {
+        report.untidy.entry(what).or_default().push(order.olist_id.clone());
+    }
+    report.notes.extend(history.notes);
     Ok(())
+}
+
+fn left_out(order: &OrderRow, kind: Problem, why: String, remedy: &'static str) -> LeftOut {
+    LeftOut { kind, what: What::Order, order: order.olist_id.clone(), why, remedy }
 }

@@ -1,9 +1,11 @@
 //! The rows of the three files that a history is made of. A cell that is not what its column holds leaves its order out,
 //! with all of its rows: an order that is recorded in part would be wrong for ever.
 
-use super::report::{LeftOut, NotTaken, What};
-use crate::olist::file::{self, Cell, OlistError};
+use super::report::{DerivedId, LeftOut, NotTaken, What};
+use crate::olist::file::{self, CUSTOMER, Cell, CellError, OlistError, Reading};
+use crate::olist::ids::{FileId, IdOf};
 use crate::olist::rows::{ITEMS, ItemRow, ORDERS, PAYMENTS, PaymentRow};
+use crate::olist::{Amounts, Problem};
 use chrono::{DateTime, Utc};
 use orders::id::{CustomerId, OrderId};
 use orders::money::Amount;
@@ -15,6 +17,8 @@ pub(super) struct OrderRow {
     pub(super) olist_id: String,
     pub(super) id: OrderId,
     pub(super) customer: CustomerId,
+    /// The ids above that are derived: what the files write, and for what that stands.
+    pub(super) derived: Vec<DerivedId>,
     pub(super) status: Status,
     pub(super) purchased: DateTime<Utc>,
     pub(super) approved: Option<DateTime<Utc>>,
@@ -61,17 +65,18 @@ impl Status {
         }
     }
 
-    fn of(cell: Cell<'_>) -> Result<Self, OlistError> {
+    fn of(cell: Cell<'_>) -> Result<Self, CellError> {
         let text = cell.text()?;
         let words = "created, approved, processing, invoiced, shipped, delivered, canceled or unavailable";
-        Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or_else(|| cell.is_not(words))
+        let status = Self::ALL.into_iter().find(|status| status.as_str() == text);
+        status.ok_or_else(|| cell.is_not(Problem::Status, words))
     }
 }
 
 impl OrderRow {
     const COLUMNS: [&'static str; 7] = [
         "order_id",
-        "customer_id",
+        CUSTOMER,
         "order_status",
         "order_purchase_timestamp",
         "order_approved_at",
@@ -79,14 +84,17 @@ impl OrderRow {
         "order_delivered_customer_date",
     ];
 
-    fn of(cells: [Cell<'_>; 7]) -> Result<Self, OlistError> {
-        let [order, customer, status, purchased, approved, to_carrier, to_customer] = cells;
+    fn of(order: &FileId, cells: [Cell<'_>; 7], reading: &mut Reading) -> Result<Self, CellError> {
+        let [_, customer, status, purchased, approved, to_carrier, to_customer] = cells;
+        let customer = customer.id(IdOf::Customer, reading)?;
+        let derived = [(IdOf::Order, order), (IdOf::Customer, &customer)];
         Ok(Self {
-            olist_id: order.text()?.to_owned(),
-            id: OrderId(order.id()?),
-            customer: CustomerId(customer.id()?),
+            olist_id: order.written(),
+            id: OrderId(order.uuid),
+            customer: CustomerId(customer.uuid),
+            derived: derived.into_iter().filter_map(|(of, id)| DerivedId::of(of, id.uuid, id.name.as_ref())).collect(),
             status: Status::of(status)?,
-            purchased: purchased.time()?.ok_or_else(|| purchased.is_not("a time such as 2017-10-02 10:56:33"))?,
+            purchased: purchased.time()?.ok_or_else(|| purchased.no_time())?,
             approved: approved.time()?,
             to_carrier: to_carrier.time()?,
             to_customer: to_customer.time()?,
@@ -110,24 +118,25 @@ impl Files {
     /// # Errors
     /// When a file or a column is missing or a file is no CSV; and when a row does not tell its order: then it cannot be
     /// said which one to leave out.
-    pub(super) fn read(dir: &Path) -> Result<Self, OlistError> {
-        let mut reading = Reading::default();
-        let orders = reading.orders(dir)?;
-        let (items, in_items) = reading.rows(dir, ITEMS, ItemRow::COLUMNS, What::Item, |cells, total| {
-            ItemRow::of(cells, total).map(|row| (row.number, row))
-        })?;
+    pub(super) fn read(dir: &Path, amounts: Amounts) -> Result<Self, OlistError> {
+        let mut telling = Telling::new(amounts);
+        let orders = telling.orders(dir)?;
+        let (items, in_items) =
+            telling.rows(dir, ITEMS, ItemRow::COLUMNS, What::Item, |order, cells, reading, total| {
+                ItemRow::of(order, cells, reading, total).map(|row| (row.number, row))
+            })?;
         let (payments, in_payments) =
-            reading.rows(dir, PAYMENTS, PaymentRow::COLUMNS, What::Payment, |cells, total| {
-                PaymentRow::of(cells, total).map(|row| (row.sequential, row))
+            telling.rows(dir, PAYMENTS, PaymentRow::COLUMNS, What::Payment, |order, cells, reading, total| {
+                PaymentRow::of(order, cells, reading, total).map(|row| (row.sequential, row))
             })?;
         let rows = [orders.len(), in_items, in_payments];
-        let fit = |order: &OrderRow| !reading.unfit.contains(&order.id);
+        let fit = |order: &OrderRow| !telling.unfit.contains(&order.id);
         Ok(Self {
             orders: orders.into_iter().flatten().filter(fit).collect(),
             items,
             payments,
             rows,
-            left_out: reading.left_out,
+            left_out: telling.left_out,
             not_taken: not_taken(dir)?,
         })
     }
@@ -143,8 +152,9 @@ impl Files {
     }
 }
 
-#[derive(Default)]
-struct Reading {
+/// The files as they are read, and what is not right about them.
+struct Telling {
+    reading: Reading,
     /// Every order of the orders file.
     known: HashSet<OrderId>,
     /// Those that a row makes unfit to be recorded.
@@ -152,43 +162,58 @@ struct Reading {
     left_out: Vec<LeftOut>,
 }
 
-impl Reading {
+impl Telling {
+    fn new(amounts: Amounts) -> Self {
+        let reading = Reading::new(amounts);
+        Self { reading, known: HashSet::new(), unfit: HashSet::new(), left_out: Vec::new() }
+    }
+
     /// The rows of the orders file; none for one that is not as it should be.
     fn orders(&mut self, dir: &Path) -> Result<Vec<Option<OrderRow>>, OlistError> {
         file::read(&dir.join(ORDERS), OrderRow::COLUMNS, |cells| {
-            let id = OrderId(cells[0].id()?);
-            let twice = || cells[0].is_not("an order that no line before has");
-            let row = if self.known.insert(id) { OrderRow::of(cells) } else { Err(twice()) };
-            Ok(row.map_err(|e| self.unfit(id, &e)).ok())
+            let order = cells[0].id(IdOf::Order, &mut self.reading)?;
+            let twice = || cells[0].is_not(Problem::OrderTwice, "an order that no line before has");
+            let is_new = self.known.insert(OrderId(order.uuid));
+            let row = match is_new {
+                true => OrderRow::of(&order, cells, &mut self.reading),
+                false => Err(twice()),
+            };
+            Ok(row.map_err(|e| self.unfit(&order, &e)).ok())
         })
     }
 
-    /// The rows of a file by their order, and how many it has. `row` makes one of its cells, with its number in the
-    /// order; the first cell is the order's id, the second that number.
+    /// The rows of a file by their order, and how many it has. `row` makes one of its order and cells, with its number in
+    /// the order; the first cell is the order's id, the second that number.
     fn rows<T, const N: usize>(
         &mut self,
         dir: &Path,
         name: &str,
         columns: [&'static str; N],
         what: What,
-        row: impl Fn([Cell<'_>; N], &mut Amount) -> Result<(u32, T), OlistError>,
+        row: impl Fn(&FileId, [Cell<'_>; N], &mut Reading, &mut Amount) -> Result<(u32, T), CellError>,
     ) -> Result<(HashMap<OrderId, Vec<T>>, usize), OlistError> {
+        let without_order = match what {
+            What::Payment => Problem::PaymentWithoutOrder,
+            What::Item | What::Order => Problem::ItemWithoutOrder,
+        };
         let (mut by_order, mut total) = (HashMap::<OrderId, Vec<(u32, T)>>::new(), Amount::ZERO);
         let read = file::read(&dir.join(name), columns, |cells| {
-            let order = OrderId(cells[0].id()?);
+            let id = cells[0].id(IdOf::Order, &mut self.reading)?;
+            let order = OrderId(id.uuid);
             if !self.known.contains(&order) {
-                let why = cells[0].is_not("an order of the orders file").to_string();
-                self.left_out.push(LeftOut::new(what, order, why, "add the order's row, and import again"));
+                let why = cells[0].is_not(without_order, "an order of the orders file");
+                self.left_out.push(LeftOut::of_cell(what, &id, &why, "add the order's row, and import again"));
                 return Ok(());
             }
             let rows = by_order.entry(order).or_default();
-            let row = row(cells, &mut total).and_then(|(number, row)| {
+            let row = row(&id, cells, &mut self.reading, &mut total).and_then(|(number, row)| {
                 let is_new = rows.iter().all(|(before, _)| *before != number);
-                if is_new { Ok((number, row)) } else { Err(cells[1].is_not("a number that no line of its order has")) }
+                let twice = || cells[1].is_not(Problem::NumberTwice, "a number that no line of its order has");
+                if is_new { Ok((number, row)) } else { Err(twice()) }
             });
             match row {
                 Ok(row) => rows.push(row),
-                Err(e) => self.unfit(order, &e),
+                Err(e) => self.unfit(&id, &e),
             }
             Ok(())
         })?;
@@ -199,9 +224,9 @@ impl Reading {
         Ok((by_order.into_iter().map(|(order, rows)| (order, in_order(rows))).collect(), read.len()))
     }
 
-    fn unfit(&mut self, order: OrderId, error: &OlistError) {
-        self.unfit.insert(order);
-        self.left_out.push(LeftOut::new(What::Order, order, error.to_string(), "mend the row, and import again"));
+    fn unfit(&mut self, order: &FileId, error: &CellError) {
+        self.unfit.insert(OrderId(order.uuid));
+        self.left_out.push(LeftOut::of_cell(What::Order, order, error, "mend the row, and import again"));
     }
 }
 

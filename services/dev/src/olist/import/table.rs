@@ -5,9 +5,8 @@ use chrono::{DateTime, Utc};
 use engine::codec::{self, DecodeError};
 use order_views::Orders;
 use orders::Event;
-use orders::id::SellerId;
 use orders::money::Amount;
-use orders::order::{Event as E, OrderPlaced};
+use orders::order::{Event as E, ForeignId, HistoryRecorded, OrderPlaced};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use store::{Log, Origin, ReadError};
@@ -20,7 +19,8 @@ pub struct Table {
     pub orders: BTreeMap<(String, String), u64>,
     /// What was paid, by month and payment type.
     pub revenue: BTreeMap<(String, String), Amount>,
-    pub sellers: BTreeMap<SellerId, Items>,
+    /// By the seller's id, as the files write it.
+    pub sellers: BTreeMap<String, Items>,
 }
 
 /// What a seller has sold.
@@ -59,7 +59,7 @@ pub async fn table(log: &Log) -> Result<Table, TableError> {
                 Event::Order(_, E::OrderPlaced(placed)) => _ = begun.insert(id, (purchased, placed)),
                 Event::Order(_, E::HistoryRecorded(e)) if e.source == SOURCE => {
                     if let Some((purchased, placed)) = begun.remove(&id) {
-                        table.take_in(e.status, purchased, placed);
+                        table.take_in(e, purchased, placed);
                     }
                 }
                 _ => {}
@@ -70,16 +70,19 @@ pub async fn table(log: &Log) -> Result<Table, TableError> {
 }
 
 impl Table {
-    fn take_in(&mut self, status: String, purchased: DateTime<Utc>, placed: OrderPlaced) {
+    fn take_in(&mut self, recorded: HistoryRecorded, purchased: DateTime<Utc>, placed: OrderPlaced) {
+        let names: HashMap<Uuid, String> = recorded.ids.into_iter().map(|ForeignId { id, name }| (id, name)).collect();
         let month = purchased.format("%Y-%m").to_string();
         for payment in placed.payments {
             self.revenue.entry((month.clone(), payment.method.kind)).or_default().0 += payment.amount.0;
         }
         for line in placed.lines {
-            let items = self.sellers.entry(line.seller_id).or_default();
+            let id = line.seller_id.0;
+            let seller = names.get(&id).cloned().unwrap_or_else(|| id.simple().to_string());
+            let items = self.sellers.entry(seller).or_default();
             items.items += u64::from(line.quantity);
             items.price.0 += line.unit_price.0 * i64::from(line.quantity);
         }
-        *self.orders.entry((status, month)).or_default() += 1;
+        *self.orders.entry((recorded.status, month)).or_default() += 1;
     }
 }

@@ -10,8 +10,8 @@
 -- is free only if nobody has written since.
 --
 -- Returns the recorded_at and the link of the event. It returns NULL if the log does not have what the caller has
--- seen, and fails with 23505 on events_position if another caller has written since. In both cases nothing is
--- written, and append_group says what the caller has to know.
+-- seen or the clocks differ, and fails with 23505 on events_position if another caller has written since. In all these
+-- cases nothing is written, and append_group says what the caller has to know.
 SET LOCAL ROLE daybook_owner;
 
 CREATE FUNCTION daybook.append_one(
@@ -20,6 +20,7 @@ CREATE FUNCTION daybook.append_one(
     correlation uuid, causation uuid, command uuid, command_fingerprint bytea,
     actor_name text, origin_code smallint, happened_at timestamptz, trace text,
     event_uuid uuid, type_name text, type_version smallint, body text, event_entry bytea,
+    callers_clock timestamptz, clock_tolerance float8,
     OUT recorded timestamptz, OUT event_link bytea)
 LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -29,6 +30,7 @@ AS $$
         SELECT e.position + 1 AS next, e.link, greatest(clock_timestamp(), e.recorded_at) AS stamp
           FROM (SELECT FROM daybook.log FOR UPDATE) AS locked, daybook.events AS e
          WHERE e.position = seen_position AND e.link = seen_link
+           AND daybook.clocks_agree(callers_clock, clock_tolerance)
                -- What is acknowledged is durable, whatever the connection is set to.
            AND CASE WHEN current_setting('synchronous_commit') IN ('on', 'remote_apply') THEN true
                     ELSE set_config('synchronous_commit', 'on', true) = 'on' END)

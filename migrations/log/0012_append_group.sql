@@ -42,6 +42,8 @@
 --   vouched_at        the caller knows that all versions it claims fit if the log ends at this position, which is one
 --                     of seen_positions. NULL = it does not know
 --   checked           go straight to the checked path; for a caller whose group failed on events_event_id
+--   callers_clock     what time it is for the caller. If it differs from the time here by more than clock_tolerance, in
+--                     seconds, nothing is written: YH002, from daybook.check_clock
 --
 -- Returns
 --   one row with append NULL, outcome 'written': the whole group, from first_position on, in the order sent;
@@ -67,7 +69,8 @@ CREATE FUNCTION daybook.append_group(
     event_append int[], event_stream int[], event_version bigint[], event_previous int[],
     event_ids uuid[], event_types text[], schema_versions smallint[], payloads text[], event_entries bytea,
     expect_append int[], expect_stream int[], expect_version bigint[],
-    seen_positions bigint[], seen_links bytea[], vouched_at bigint, checked boolean)
+    seen_positions bigint[], seen_links bytea[], vouched_at bigint, checked boolean,
+    callers_clock timestamptz, clock_tolerance float8)
 RETURNS TABLE (
     append int, outcome text, first_position bigint, group_recorded_at timestamptz,
     event_versions bigint[], stream int, expected_version bigint, actual_version bigint,
@@ -121,6 +124,10 @@ BEGIN
 
     IF appends = 0 THEN
         RETURN;
+    END IF;
+
+    IF NOT daybook.clocks_agree(callers_clock, clock_tolerance) THEN
+        PERFORM daybook.check_clock(callers_clock, clock_tolerance);
     END IF;
 
     -- What is acknowledged is durable, whatever the connection is set to: a pooler may have dropped its setting.
