@@ -5,8 +5,8 @@ use crate::apply::is_about_data;
 use crate::dead_letter::Decision;
 use crate::follow_up::storable;
 use crate::{Delivered, Projection, follow_up, timer};
-use sqlx::{Connection, PgConnection};
-use std::collections::HashSet;
+use sqlx::{Connection, PgConnection, PgPool};
+use std::collections::{HashMap, HashSet};
 use store::checkpoint::{self, Checkpoint};
 use store::{Position, RecordedEvent, derive_id};
 use uuid::Uuid;
@@ -36,6 +36,19 @@ impl KeyedBy {
 /// The id of the dead letter that an event is which a projection cannot take in.
 pub fn letter_id(event_id: Uuid, projection: &str) -> Uuid {
     derive_id(event_id, &[b"parked", projection.as_bytes()])
+}
+
+/// How many events are parked in each generation of a projection, those that wait behind others included.
+///
+/// # Errors
+/// When Postgres cannot be asked.
+pub async fn counts(pool: &PgPool) -> Result<HashMap<(String, i32), i64>, sqlx::Error> {
+    let counts = sqlx::query!(
+        r#"SELECT projection, generation, count(*) AS "events!" FROM daybook.parked_events
+           GROUP BY projection, generation"#
+    );
+    let counts = counts.fetch_all(pool).await?;
+    Ok(counts.into_iter().map(|row| ((row.projection, row.generation), row.events)).collect())
 }
 
 /// What a generation of a projection's rows goes on without.

@@ -306,7 +306,7 @@ impl Aggregates {
                 && let Ok(state) = folded.state.json()
             {
                 let Folded { version, position, .. } = folded;
-                self.loader.keep(stream, Snapshot { position, version, state }, folded.branch.clone());
+                self.loader.save_snapshot(stream, Snapshot { position, version, state }, folded.branch.clone());
                 folded.after_snapshot = 0;
             }
             if !loaded.more {

@@ -1,12 +1,13 @@
 //! How each projection does, and the relay: how far it is, how fast, and whether somebody has to look at it. All times are of
 //! Postgres' clock, so it makes no difference who asks.
 
-use projections::Projection;
+use crate::distribution;
+use projections::{Projection, parked};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use std::time::Duration;
 use store::checkpoint::{self, Status};
-use store::{Position, distribution, lease};
+use store::{Position, lease};
 
 /// How long the rate is measured, for a person or a program that asks.
 pub const SAMPLE: Duration = Duration::from_secs(1);
@@ -160,7 +161,7 @@ pub struct Health {
 }
 
 impl Health {
-    fn of(status: Status, events_per_second: f64, moved: bool) -> Self {
+    fn of(status: Status, events_per_second: f64, moved: bool, parked: i64) -> Self {
         let seconds_left = match status.lag_events {
             0 => Some(0.0),
             lag if events_per_second > 0.0 => Some((lag as f64 / events_per_second).ceil()),
@@ -176,7 +177,7 @@ impl Health {
             events_per_second,
             seconds_left,
             heartbeat_seconds_ago: status.heartbeat_seconds_ago,
-            parked: status.parked,
+            parked,
             last_error: status.last_error,
             rebuilt_to: status.rebuilt_to,
             kept: status.kept,
@@ -191,13 +192,14 @@ impl Health {
 pub async fn projections(pool: &PgPool, sample: Duration) -> Result<Vec<Health>, sqlx::Error> {
     let before = checkpoint::status(pool).await?;
     tokio::time::sleep(sample).await;
-    let now = checkpoint::status(pool).await?;
+    let (now, parked) = (checkpoint::status(pool).await?, parked::counts(pool).await?);
     let health = now.into_iter().map(|status| {
         let before = before.iter().find(|before| before.projection == status.projection);
         let moved = before.map_or(0, |before| status.position - before.position).max(0);
         let rate = if moved > 0 { moved as f64 / sample.as_secs_f64() } else { 0.0 };
         let waits = before.is_some_and(|before| before.lag_events > 0 && before.position == status.position);
-        Health::of(status, rate, !waits)
+        let parked = parked.get(&(status.projection.clone(), status.generation)).copied().unwrap_or(0);
+        Health::of(status, rate, !waits, parked)
     });
     Ok(health.collect())
 }

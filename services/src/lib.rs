@@ -3,6 +3,7 @@
 //! Rules of the domain are not here: a handler decodes, calls `execute` and encodes.
 
 mod aggregates;
+mod alarm;
 pub mod api;
 pub mod archive;
 pub mod cli;
@@ -11,6 +12,7 @@ pub mod codec;
 pub mod command_api;
 pub mod config;
 pub mod dead_letters;
+pub mod distribution;
 pub mod doctor;
 pub mod execute;
 pub mod feed;

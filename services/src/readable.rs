@@ -5,7 +5,7 @@ use crate::process::StartError;
 use sqlx::PgPool;
 use std::fmt;
 use std::time::Duration;
-use store::event_types::{EventType, Presence, held, registered};
+use store::event_types::{EventType, Presence, presence, registered};
 use store::{Position, ReadError};
 
 /// How long to look through the log for an event of a type that was registered, but that this build does not know.
@@ -66,7 +66,7 @@ pub async fn check_within(pool: &PgPool, limit: Duration) -> Result<(), StartErr
     };
     let registered = registered(pool).await.map_err(ReadError::from)?;
     for event_type in registered.into_iter().filter(|event_type| !reads(event_type)) {
-        match held(pool, &event_type, limit).await.map_err(ReadError::from)? {
+        match presence(pool, &event_type, limit).await.map_err(ReadError::from)? {
             Presence::From(first) => return Err(Unreadable::Held { event_type, first }.into()),
             Presence::Unknown => return Err(Unreadable::NotExcluded { event_type, limit }.into()),
             Presence::Never => {

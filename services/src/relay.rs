@@ -10,6 +10,7 @@
 mod history;
 mod mending;
 
+use crate::distribution;
 use crate::step::{Outcome, Step};
 use crate::{js, subject};
 use async_nats::header::NATS_EXPECTED_LAST_SEQUENCE;
@@ -24,7 +25,7 @@ use projections::follow_up::storable;
 use sqlx::PgPool;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use store::{Log, LogIdentity, Mark, Page, Position, ReadError, RecordedEvent, distribution};
+use store::{Log, LogIdentity, Mark, Page, Position, ReadError, RecordedEvent};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

@@ -123,7 +123,7 @@ async fn one_client_a_process_writes_whoever_else_does() {
     assert_eq!(again, Err(AppendError::AlreadyRecorded { position: first.position }));
     let all = store.assert_dense().await;
     let mut chain = store::Chain::after(store::Mark::GENESIS);
-    assert!(all.iter().all(|event| chain.take(event).unwrap()), "each is a group of its own");
+    assert!(all.iter().all(|event| chain.advance(event).unwrap()), "each is a group of its own");
 }
 
 /// Invariants 2 and 5.
@@ -365,10 +365,10 @@ async fn a_log_that_cannot_be_held_does_not_stop_the_appender() {
     store.appender.append(append(vec![to(stream(1), NoStream, 1)])).await.unwrap();
     let mut other = PgConnection::connect(&store.url).await.unwrap();
     sqlx::raw_sql("BEGIN; SELECT FROM daybook.log FOR UPDATE").execute(&mut other).await.unwrap();
-    assert!(store.appender.hold().await.is_err());
+    assert!(store.appender.lock_log().await.is_err());
     sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
     store.appender.append(append(vec![to(stream(1), Exact(1), 1)])).await.unwrap();
-    drop(store.appender.hold().await.unwrap());
+    drop(store.appender.lock_log().await.unwrap());
     store.appender.append(append(vec![to(stream(1), Exact(2), 1)])).await.unwrap();
     store.assert_dense().await;
 }

@@ -161,7 +161,7 @@ async fn what_was_registered_while_the_log_was_held_is_not_lost_with_it() {
     let spent = Uuid::now_v7();
     let append_to = |command_id, version| append(command_id, &[(ORDER, "Tested", version)], ExpectedVersion::NoStream);
     log.appender.append(append_to(spent, 1)).await.unwrap();
-    let hold = log.appender.hold().await.unwrap();
+    let hold = log.appender.lock_log().await.unwrap();
     let written = log.appender.submit(append_to(Uuid::now_v7(), 2), vec![]).await.unwrap();
     // It fails the whole group, which is then written anew without the hold.
     let refused = log.appender.submit(append_to(spent, 3), vec![]).await.unwrap();

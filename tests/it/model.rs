@@ -440,7 +440,7 @@ impl System {
     async fn append(&self, process: usize, appends: &[Try], held: bool) -> Vec<Outcome> {
         let appender = &self.appenders[process];
         // On a connection that was ended it does not come about; then it is done without.
-        let hold = if held { appender.hold().await.ok() } else { None };
+        let hold = if held { appender.lock_log().await.ok() } else { None };
         let mut speculations: BTreeMap<u64, Speculation> = BTreeMap::new();
         let mut submitted = Vec::new();
         for append in appends {
@@ -477,7 +477,7 @@ impl System {
         assert!(all.windows(2).all(|pair| pair[0].recorded_at <= pair[1].recorded_at));
         let mut chain = Chain::after(self.log.mark(self.place.start).await.unwrap().expect("the end of a group"));
         assert!(
-            all.iter().map(|event| chain.take(event).unwrap()).last().unwrap_or(true),
+            all.iter().map(|event| chain.advance(event).unwrap()).last().unwrap_or(true),
             "the last group is complete"
         );
     }

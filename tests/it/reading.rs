@@ -135,7 +135,7 @@ impl Store {
     async fn index(&self, numbers: &mut Numbers, position: Position) -> (Checkpoint, i64) {
         let (pool, name) = (&self.project, INDEX.name());
         let lease = lease::acquire(pool, name, id(99)).await.unwrap().unwrap();
-        let mut at = checkpoint::take(pool, name, 1, &lease).await.unwrap();
+        let mut at = checkpoint::acquire(pool, name, 1, &lease).await.unwrap();
         let mut applier = Applier::new(INDEX);
         while at.position < position {
             let limit = (1 + numbers.below(400) as i64).min(position - at.position);

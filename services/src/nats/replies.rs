@@ -1,10 +1,10 @@
 //! The door that every answer goes through. A reply is published with the rights of who answers, on whatever subject the
 //! request names. So answers go to inboxes only: never to events, nor to the API of JetStream.
 
+use crate::alarm::Alarm;
 use super::settings::SettingsError;
 use async_nats::Message;
 use std::sync::Arc;
-use store::Alarm;
 
 /// What the inboxes of NATS clients begin with, if they are not told otherwise.
 pub(super) const INBOX: &str = "_INBOX";

@@ -1,4 +1,4 @@
-//! What somebody has to be told, and not a hundred times a second.
+//! Warnings that would be logged a hundred times a second are logged once a minute.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

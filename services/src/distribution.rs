@@ -1,7 +1,7 @@
-//! What a relay says of how far it has published the log: for who looks after it.
+//! How far a relay has published the log, as it says itself: for operators.
 
-use crate::Position;
 use sqlx::PgPool;
+use store::Position;
 
 /// How the distribution of the log does.
 #[derive(Debug, Clone, PartialEq)]
