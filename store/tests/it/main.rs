@@ -10,6 +10,7 @@ mod bank;
 mod by_hand;
 mod crashing;
 mod event_types;
+mod examples;
 mod harness;
 mod hot_streams;
 mod linearizable;
