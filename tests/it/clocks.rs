@@ -12,13 +12,13 @@ use crate::harness::{
 use crate::taking_over::until_owned_by_another;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::id::Sku;
+use servers::{Binaries, Postgres, PostgresOptions, Program};
 use services::archive;
 use services::client::Client;
 use services::command_api::Receive;
 use services::config::Urls;
 use services::policy::Pace;
 use services::process::connect_nats;
-use servers::{Binaries, Postgres, PostgresOptions, Program};
 use services::step::Step;
 use services::timers::Sweeper;
 use sqlx::{AssertSqlSafe, PgPool, query_as, query_scalar};
@@ -234,7 +234,9 @@ async fn an_append_is_refused_while_the_clocks_differ() {
     let first = append(vec![to(stream(1), ExpectedVersion::NoStream, 1)]);
     for _ in 0..2 {
         match strict.append(first.clone()).await.unwrap_err() {
-            AppendError::ClocksDiffer(why) => assert!(why.to_string().starts_with("Postgres' clock is more than 0 s "), "{why}"),
+            AppendError::ClocksDiffer(why) => {
+                assert!(why.to_string().starts_with("Postgres' clock is more than 0 s "), "{why}")
+            }
             e => panic!("{e}"),
         }
     }

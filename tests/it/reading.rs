@@ -24,7 +24,7 @@ use store::checkpoint::{self, AdvanceError, Checkpoint};
 use store::connect::{self, Role};
 use store::{
     Append, Appender, ExpectedVersion, Filter, Fingerprint, Log, Metadata, Origin, Position, RecordedEvent,
-    StreamAppend, StreamId, Version, lease,
+    StreamAppend, StreamId, lease,
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 use uuid::Uuid;
