@@ -4,12 +4,15 @@
 //! A URL may name several hosts, as in libpq (`postgresql://user@first:5432,second/database`). The one that takes writes is
 //! used, also after a failover.
 
-use crate::connector::Connector;
+use crate::connector::{Connected, Connector, late};
 use crate::finding::{Finding, Level};
 use crate::session;
+use futures_util::future::join_all;
+use sqlx::Row;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions, PgSeverity};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 pub use crate::hosts::with_hosts;
 pub use crate::session::SETTINGS;
@@ -79,14 +82,14 @@ impl From<Unusable> for sqlx::Error {
 
 /// How long to wait for a connection before saying that Postgres is unavailable.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same with several hosts: a pool that waits for one that is gone without a word should try the next one soon.
+const ACQUIRE_TIMEOUT_OF_SEVERAL: Duration = Duration::from_secs(3);
 /// How long an idle connection may take to answer. It bounds the wait for a server that is gone without a word.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a connection that only reads stays with a read-only server before a writable one is looked for again.
 const SECOND_BEST: Duration = Duration::from_secs(1);
 /// How long to wait before a server that starts is asked again.
 const RETRY: Duration = Duration::from_millis(50);
-/// How often a pool of several hosts checks which of them is the writable one.
-const FOLLOW: Duration = Duration::from_millis(500);
 
 /// Options for connections in `role` to the database of `url`, on one of its hosts: the one that was found last.
 ///
@@ -94,7 +97,7 @@ const FOLLOW: Duration = Duration::from_millis(500);
 /// When `url` is no Postgres URL.
 pub fn options(url: &str, role: Role) -> Result<PgConnectOptions, sqlx::Error> {
     let connector = Connector::new(url, Some(role), &[])?;
-    Ok(connector.options_of(connector.serving()).clone())
+    Ok(connector.options_of(connector.serving().host()).clone())
 }
 
 /// A pool of up to `size` connections in `role`. It connects when it is first used.
@@ -106,61 +109,76 @@ pub fn options(url: &str, role: Role) -> Result<PgConnectOptions, sqlx::Error> {
 /// When `url` is no Postgres URL.
 pub fn pool(url: &str, role: Role, size: u32) -> Result<PgPool, sqlx::Error> {
     let connector = Arc::new(Connector::new(url, Some(role), &[])?);
-    let (arriving, began) = (connector.clone(), connector.serving());
+    let (arriving, idling, changes) = (connector.clone(), connector.clone(), connector.serving().changes());
     let pool = PgPoolOptions::new()
         .max_connections(size)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .acquire_timeout(if connector.has_several_hosts() { ACQUIRE_TIMEOUT_OF_SEVERAL } else { ACQUIRE_TIMEOUT })
         .test_before_acquire(false)
         .after_connect(move |connection, _| {
             let connector = arriving.clone();
             Box::pin(async move { connector.admit_or_replace(connection).await })
         })
         .before_acquire(move |connection, idle| {
+            let is_of_another_host = idling.serving().has_changed_within(idle.age);
             Box::pin(async move {
+                // It may not even answer.
+                if is_of_another_host {
+                    return Ok(false);
+                }
                 let asked = tokio::time::timeout(ANSWER_TIMEOUT, session::is_read_only(connection)).await;
                 let read_only = asked.map_err(|_| late())??;
                 Ok(!read_only || role == Role::Read && idle.age < SECOND_BEST)
             })
         })
-        .connect_lazy_with(connector.options_of(began).clone());
+        .connect_lazy_with(connector.options_of(connector.serving().host()).clone());
     if connector.has_several_hosts() {
-        tokio::spawn(follow(pool.clone(), connector, began));
+        tokio::spawn(follow(pool.clone(), connector, changes));
     }
     Ok(pool)
 }
 
 /// Has the pool connect to the host that is the writable one. A pool knows one host at a time, so if that does not answer, the
-/// pool cannot find another by itself.
-async fn follow(pool: PgPool, connector: Arc<Connector>, began: usize) {
-    let following = async {
-        let mut current = began;
-        loop {
-            tokio::time::sleep(FOLLOW).await;
-            let acquired = tokio::time::timeout(ANSWER_TIMEOUT, pool.acquire()).await;
-            if !matches!(acquired, Ok(Ok(_))) || connector.serving() != current {
-                // The host that was found some time ago may be dead by now. The connection itself is not needed.
-                _ = connector.connect().await;
-                current = connector.serving();
-                pool.set_connect_options(connector.options_of(current).clone());
-            }
+/// pool cannot find another by itself. No connection is taken from the pool: that it is busy says nothing about its host.
+async fn follow(pool: PgPool, connector: Arc<Connector>, mut changes: watch::Receiver<(usize, Instant)>) {
+    let told = async {
+        while changes.changed().await.is_ok() {
+            let host = changes.borrow_and_update().0;
+            pool.set_connect_options(connector.options_of(host).clone());
         }
     };
     // Until it is closed.
-    _ = pool.close_event().do_until(following).await;
+    _ = pool.close_event().do_until(async { tokio::join!(connector.watch(), told) }).await;
 }
 
 /// Checks that sessions in these roles can rely on the server. A pool could only say that it has timed out. Waits for a server
-/// that starts, or for one that takes writes, as long as a pool would: 5 seconds. Returns warnings.
+/// that starts, or for one that takes writes, as long as a pool would: 5 seconds. If none of several hosts takes writes, and
+/// one can be read in a role that only reads, that is a warning: there will be a primary again. Returns warnings.
 ///
 /// # Errors
 /// [`Unusable`], as the cause of sqlx's error; and when no server answers.
 pub async fn check(url: &str, roles: &[Role]) -> Result<Vec<Finding>, sqlx::Error> {
-    let mut warnings = Vec::new();
-    for &role in roles {
+    let asked = join_all(roles.iter().map(async |&role| {
         let connector = Connector::new(url, Some(role), &[])?;
-        let session = patiently(async || Ok(connector.connect_and_tell().await?.1)).await?;
-        let known = |finding: &Finding| finding.level == Level::Ok || finding.subject == "writable";
-        warnings.extend(session.findings(role).into_iter().filter(|finding| !known(finding)));
+        let session = patiently(async || Ok(connector.connect().await?.session)).await;
+        Ok::<_, sqlx::Error>((role, connector.has_several_hosts(), session))
+    }));
+    let mut warnings = Vec::new();
+    for asked in asked.await {
+        let (role, has_several_hosts, session) = asked?;
+        match session {
+            Ok(session) => {
+                let known = |finding: &Finding| finding.level == Level::Ok || finding.subject == "writable";
+                warnings.extend(session.findings(role).into_iter().filter(|finding| !known(finding)));
+            }
+            Err(e) => match Unusable::of(&e) {
+                Some(Unusable::ReadOnly(Finding { subject, text, remedy, .. }))
+                    if has_several_hosts && roles.contains(&Role::Read) =>
+                {
+                    warnings.push(Finding::warning(subject, text, remedy));
+                }
+                _ => return Err(e),
+            },
+        }
     }
     warnings.dedup();
     Ok(warnings)
@@ -181,8 +199,8 @@ pub async fn check_pooler(url: &str) -> Result<(), sqlx::Error> {
 /// When no server answers.
 pub async fn findings(url: &str, role: Role) -> Result<Vec<Finding>, sqlx::Error> {
     let connector = Connector::new(url, Some(role), &[])?;
-    match tokio::time::timeout(ACQUIRE_TIMEOUT, connector.connect_and_tell()).await.map_err(|_| late())? {
-        Ok((_, session)) => Ok(session.findings(role)),
+    match tokio::time::timeout(ACQUIRE_TIMEOUT, connector.connect()).await.map_err(|_| late())? {
+        Ok(Connected { session, .. }) => Ok(session.findings(role)),
         Err(e) => Ok(vec![Unusable::finding(e)?]),
     }
 }
@@ -209,10 +227,6 @@ fn may_pass(error: &sqlx::Error) -> bool {
     }
 }
 
-fn late() -> sqlx::Error {
-    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
-}
-
 /// As [`pool`], after [`check`].
 ///
 /// # Errors
@@ -227,7 +241,28 @@ pub async fn checked_pool(url: &str, role: Role, size: u32) -> Result<PgPool, sq
 /// # Errors
 /// As those of [`check`].
 pub async fn to_migrate(url: &str) -> Result<PgConnection, sqlx::Error> {
-    Connector::new(url, None, &[])?.connect().await
+    let mut connection = Connector::new(url, None, &[])?.connect().await?.connection;
+    // Where every process asks what was applied. With another search_path, it would be noted elsewhere.
+    if let Some(schema) = noted_elsewhere(&mut connection).await? {
+        let finding = Finding::wrong(
+            "schema",
+            format!("the migrations that were applied are noted in the schema {schema}, and not in public"),
+            format!("run ALTER TABLE {schema}._sqlx_migrations SET SCHEMA public, and then `daybook migrate`"),
+        );
+        return Err(Unusable::Unfit(finding).into());
+    }
+    sqlx::raw_sql("SET search_path = public").execute(&mut connection).await?;
+    Ok(connection)
+}
+
+/// The schema with the table of sqlx, if Daybook's is there and that table is not where it is looked for.
+async fn noted_elsewhere(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
+    let schemas = "SELECT quote_ident(nspname) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                   WHERE relname = '_sqlx_migrations' AND to_regclass('public._sqlx_migrations') IS NULL
+                     AND to_regnamespace('daybook') IS NOT NULL
+                   ORDER BY nspname LIMIT 1";
+    let schema = sqlx::raw_sql(schemas).fetch_optional(connection).await?;
+    schema.map(|row| row.try_get(0)).transpose()
 }
 
 /// Whether a connection that met this error must not be used again: it is gone or about to go, or its server is not the

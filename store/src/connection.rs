@@ -1,12 +1,14 @@
 //! A connection that one task owns: made when it is needed, kept from call to call, and replaced when it is broken.
 
 use crate::connect::is_lost;
-use crate::connector::Connector;
+use crate::connector::{Connected, Connector, DOUBT, late};
 use crate::session::is_read_only;
 use sqlx::postgres::PgConnection;
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
-/// How long a call may take, including a new connection: somewhat longer than Postgres' own limit.
+/// How long a call may take, including a new connection: somewhat longer than Postgres' own limit. If another host takes
+/// writes, a call is given up much earlier.
 const CALL_TIMEOUT: Duration = Duration::from_secs(12);
 /// How long a connection that only reads is used before it is asked again whether its server takes writes. A connection that
 /// writes finds out by itself.
@@ -14,7 +16,7 @@ const BELIEVED: Duration = Duration::from_secs(1);
 
 pub(crate) struct Connection {
     connector: Connector,
-    kept: Option<PgConnection>,
+    kept: Option<Connected>,
     /// When it was last asked whether its server takes writes; `None` if it need not be.
     asked: Option<Instant>,
 }
@@ -46,29 +48,36 @@ impl Connection {
         call: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
         let called = async {
-            let mut connection = match self.take_kept().await {
-                Some(connection) => connection,
+            let mut connected = match self.take_kept().await {
+                Some(connected) => connected,
                 None => self.connector.connect().await?,
             };
-            let called = call(&mut connection).await;
+            let called = tokio::select! {
+                biased;
+                called = call(&mut connected.connection) => called,
+                another = self.connector.another_than(connected.host) => {
+                    self.kept = Some(another);
+                    return Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionAborted.into()));
+                }
+            };
             if !called.as_ref().is_err_and(is_lost) {
-                self.kept = Some(connection);
+                self.kept = Some(connected);
             }
             called
         };
-        let late = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-        tokio::time::timeout(CALL_TIMEOUT, called).await.unwrap_or_else(|_| Err(late()))
+        timeout(CALL_TIMEOUT, called).await.unwrap_or_else(|_| Err(late()))
     }
 
-    async fn take_kept(&mut self) -> Option<PgConnection> {
-        let mut connection = self.kept.take()?;
+    async fn take_kept(&mut self) -> Option<Connected> {
+        let mut kept = self.kept.take()?;
         if self.asked.is_some_and(|asked| asked.elapsed() > BELIEVED) {
-            if !is_read_only(&mut connection).await.is_ok_and(|read_only| !read_only) {
+            let asked = timeout(DOUBT, is_read_only(&mut kept.connection)).await;
+            if !asked.is_ok_and(|asked| asked.is_ok_and(|read_only| !read_only)) {
                 return None;
             }
             self.asked = Some(Instant::now());
         }
-        Some(connection)
+        Some(kept)
     }
 }
 

@@ -3,19 +3,30 @@
 use crate::connect::{Role, Unusable};
 use crate::finding::Finding;
 use crate::hosts;
-use crate::session::{SETTINGS, Session};
+use crate::serving::Serving;
+use crate::session::{SETTINGS, Session, is_read_only};
+use futures_util::stream::{self, FuturesUnordered};
+use futures_util::{FutureExt, StreamExt};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OnceCell;
+use tokio::time::{sleep, timeout};
 
-/// How long one of several hosts may take before the next one is tried.
+/// How long one of several hosts may take to give a usable session.
 const HOST_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long only the host that was found last is asked before all of them are. It bounds the wait for a host that is gone
+/// without a word, and spares the replicas while the primary answers.
+const HEAD_START: Duration = Duration::from_millis(250);
 /// How long the second connection may take that finds out about a pooler. A small pool may have none left.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+// Otherwise a host with a busy pooler would be given up before the pooler is found out about, at each try.
+const _: () = assert!(PROBE_TIMEOUT.as_millis() * 2 <= HOST_TIMEOUT.as_millis());
+/// How long a call may go without an answer, and the host that was found without being asked, before it is doubted.
+pub(crate) const DOUBT: Duration = Duration::from_secs(1);
+/// How often the host that was found is asked whether it takes writes.
+const WATCH: Duration = Duration::from_millis(500);
 
 /// The SQLSTATEs of refused start-up settings: a name, a value, a right, or any settings at all.
 const SETTINGS_REFUSED: [&str; 4] = ["42704", "22023", "42501", "08P01"];
@@ -24,6 +35,19 @@ const SETTINGS_REFUSED: [&str; 4] = ["42704", "22023", "42501", "08P01"];
 struct Host {
     plain: PgConnectOptions,
     set: PgConnectOptions,
+}
+
+/// A session, with its host and the facts about it.
+pub(crate) struct Connected {
+    pub(crate) host: usize,
+    pub(crate) connection: PgConnection,
+    pub(crate) session: Session,
+}
+
+impl Connected {
+    pub(crate) fn is_writable(&self) -> bool {
+        self.session.is_writable()
+    }
 }
 
 /// What stands between the process and Postgres, as far as it can be found out.
@@ -35,22 +59,11 @@ enum Pooling {
     Transaction { prepared: bool },
 }
 
-/// The index of the host that was found last in this list. A process has many pools, and each begins with one host: with the
-/// one that another pool has found, rather than with a dead one.
-fn shared(urls: Vec<String>) -> Arc<AtomicUsize> {
-    if urls.len() < 2 {
-        return Arc::default();
-    }
-    static SERVING: Mutex<BTreeMap<Vec<String>, Arc<AtomicUsize>>> = Mutex::new(BTreeMap::new());
-    SERVING.lock().unwrap_or_else(PoisonError::into_inner).entry(urls).or_default().clone()
-}
-
 pub(crate) struct Connector {
     role: Option<Role>,
     settings: Vec<(&'static str, &'static str)>,
     hosts: Vec<Host>,
-    /// The index of the host that was connected to last, by any connector of the process to these hosts.
-    serving: Arc<AtomicUsize>,
+    serving: Arc<Serving>,
     pooling: OnceCell<Pooling>,
 }
 
@@ -72,7 +85,7 @@ impl Connector {
             let set = plain.clone().options(role.iter().map(|role| ("role", role.name())));
             hosts.push(Host { set: set.options(settings.iter().copied()), plain });
         }
-        Ok(Self { role, settings, hosts, serving: shared(urls), pooling: OnceCell::new() })
+        Ok(Self { role, settings, hosts, serving: Serving::of(urls), pooling: OnceCell::new() })
     }
 
     pub(crate) fn has_several_hosts(&self) -> bool {
@@ -84,55 +97,95 @@ impl Connector {
     }
 
     /// The host that was found last.
-    pub(crate) fn serving(&self) -> usize {
-        self.serving.load(Ordering::Relaxed)
+    pub(crate) fn serving(&self) -> &Serving {
+        &self.serving
     }
 
     /// All hosts, beginning with the one that was found last.
     fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
-        let (first, hosts) = (self.serving(), self.hosts.len());
+        let (first, hosts) = (self.serving.host(), self.hosts.len());
         (0..hosts).map(move |n| (first + n) % hosts)
     }
 
     /// Connects to the host that takes writes. A connector that only reads accepts another host if there is none.
-    pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        Ok(self.connect_and_tell().await?.0)
-    }
-
-    /// The same, with the facts about the session.
-    pub(crate) async fn connect_and_tell(&self) -> Result<(PgConnection, Session), sqlx::Error> {
-        let (mut second_best, mut failed) = (None, None);
-        for host in self.in_turn() {
-            match self.connect_within_limit(host).await {
-                Ok(connected) if connected.1.is_writable() => {
-                    self.serving.store(host, Ordering::Relaxed);
+    pub(crate) async fn connect(&self) -> Result<Connected, sqlx::Error> {
+        let mut hosts = self.in_turn();
+        let first = hosts.next().unwrap_or(0);
+        if !self.has_several_hosts() {
+            return self.connect_to(first).await;
+        }
+        // All are asked at the same time, so that several dead hosts take no longer than one.
+        let mut asked = FuturesUnordered::from_iter([self.connect_within_limit(first).boxed()]);
+        let early = timeout(HEAD_START, asked.next()).await.ok().flatten();
+        if !early.as_ref().is_some_and(|(_, asked)| asked.as_ref().is_ok_and(Connected::is_writable)) {
+            asked.extend(hosts.map(|host| self.connect_within_limit(host).boxed()));
+        }
+        let (mut second_best, mut failed): (Option<Connected>, _) = (None, None);
+        let mut answers = stream::iter(early).chain(asked);
+        while let Some((host, result)) = answers.next().await {
+            match result {
+                Ok(connected) if connected.is_writable() => {
+                    self.serving.is(host);
                     return Ok(connected);
                 }
-                Ok(connected) => second_best = second_best.or(Some((host, connected))),
+                // It may be promoted: then connections to it are good ones. The one that was found last, rather.
+                Ok(connected) if host == first || second_best.is_none() => second_best = Some(connected),
+                Ok(_) => {}
                 Err(e) => failed = Some(more_telling(failed, e)),
             }
         }
-        let (host, connected) = second_best.ok_or_else(|| failed.unwrap_or(sqlx::Error::PoolClosed))?;
-        // It may be promoted: then connections to it are good ones.
-        self.serving.store(host, Ordering::Relaxed);
+        let connected = second_best.ok_or_else(|| failed.unwrap_or(sqlx::Error::PoolClosed))?;
+        self.serving.is(connected.host);
         Ok(connected)
     }
 
-    async fn connect_within_limit(&self, host: usize) -> Result<(PgConnection, Session), sqlx::Error> {
-        if !self.has_several_hosts() {
-            return self.connect_to(host).await;
-        }
-        let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-        tokio::time::timeout(HOST_TIMEOUT, self.connect_to(host)).await.map_err(late)?
+    async fn connect_within_limit(&self, host: usize) -> (usize, Result<Connected, sqlx::Error>) {
+        (host, timeout(HOST_TIMEOUT, self.connect_to(host)).await.unwrap_or_else(|_| Err(late())))
     }
 
-    async fn connect_to(&self, host: usize) -> Result<(PgConnection, Session), sqlx::Error> {
+    /// Returns once another host than this one takes writes. A call waits for its answer meanwhile: a host that is gone without
+    /// a word would be waited for until the call's limit, and one that is merely slow has its time.
+    pub(crate) async fn another_than(&self, host: usize) -> Connected {
+        loop {
+            sleep(DOUBT).await;
+            if self.has_several_hosts()
+                && let Ok(connected) = self.connect().await
+                && connected.host != host
+                && connected.is_writable()
+            {
+                return connected;
+            }
+        }
+    }
+
+    /// Sees to it that the host that takes writes is known, for the whole process: with one connection, and only while nobody
+    /// else does. Never returns.
+    pub(crate) async fn watch(&self) {
+        let _alone = self.serving.watched().lock().await;
+        let mut watched: Option<Connected> = None;
+        loop {
+            let answers = match &mut watched {
+                Some(watched) if watched.host == self.serving.host() => {
+                    timeout(DOUBT, is_read_only(&mut watched.connection))
+                        .await
+                        .is_ok_and(|asked| asked.is_ok_and(|no| !no))
+                }
+                _ => false,
+            };
+            if !answers {
+                watched = self.connect().await.ok();
+            }
+            sleep(WATCH).await;
+        }
+    }
+
+    async fn connect_to(&self, host: usize) -> Result<Connected, sqlx::Error> {
         let mut connection = match self.hosts[host].set.connect().await {
             Ok(connection) => connection,
             Err(e) => return Err(self.why_refused(host, e).await),
         };
         let session = self.admit(&mut connection).await?;
-        Ok((connection, session))
+        Ok(Connected { host, connection, session })
     }
 
     /// Checks a connection that a pool has made, or replaces it by one to the writable host.
@@ -140,7 +193,7 @@ impl Connector {
         let admitted = self.admit(connection).await;
         let is_primary = admitted.as_ref().is_ok_and(Session::is_writable);
         if !is_primary && self.has_several_hosts() {
-            *connection = self.connect().await?;
+            *connection = self.connect().await?.connection;
             return Ok(());
         }
         admitted.map(drop)
@@ -209,18 +262,22 @@ impl Connector {
         Err(Unusable::Unfit(Finding::wrong("pooler", text, "set pool_mode = session")).into())
     }
 
-    /// A session on the first host that answers, without any settings.
+    /// A session on the host that answers first, without any settings.
     async fn any_session(&self) -> Result<(&PgConnectOptions, PgConnection), sqlx::Error> {
-        let mut failed = None;
-        for host in self.in_turn() {
+        let connect = async |host: usize| {
             let host = &self.hosts[host].plain;
-            match tokio::time::timeout(HOST_TIMEOUT, host.connect()).await {
-                Ok(Ok(session)) => return Ok((host, session)),
-                Ok(Err(e)) => failed = Some(e),
-                Err(_) => {}
+            let session = timeout(HOST_TIMEOUT, host.connect()).await.unwrap_or_else(|_| Err(late()))?;
+            Ok((host, session))
+        };
+        let mut asked: FuturesUnordered<_> = self.in_turn().map(connect).collect();
+        let mut failed = late();
+        while let Some(connected) = asked.next().await {
+            match connected {
+                Ok(connected) => return Ok(connected),
+                Err(e) => failed = e,
             }
         }
-        Err(failed.unwrap_or_else(|| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+        Err(failed)
     }
 
     /// Whether two open sessions have the same server connection. If so, the answer is certain. If not, a busy pooler may have had
@@ -237,13 +294,17 @@ impl Connector {
             if held != before {
                 return Ok(Pooling::Session);
             }
-            let again = tokio::time::timeout(PROBE_TIMEOUT / 2, prepared(&mut session)).await;
+            let again = timeout(PROBE_TIMEOUT / 2, prepared(&mut session)).await;
             kept &= matches!(again, Ok(Ok(_)));
             _ = other.close().await;
             Ok::<_, sqlx::Error>(Pooling::Transaction { prepared: kept })
         };
-        tokio::time::timeout(PROBE_TIMEOUT, probed).await.unwrap_or(Ok(Pooling::Session))
+        timeout(PROBE_TIMEOUT, probed).await.unwrap_or(Ok(Pooling::Session))
     }
+}
+
+pub(crate) fn late() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 
 /// The Postgres process that serves the session.

@@ -96,7 +96,7 @@ impl Group {
 
     /// Whether the append may be added. To an empty group, any one may.
     pub(crate) fn has_room_for(&self, append: &Append) -> bool {
-        self.appends.is_empty() || self.appends.len() < MAX_GROUP && self.bytes + bytes(append) <= MAX_BYTES
+        self.appends.is_empty() || fits(self.appends.len() + 1, self.bytes + bytes(append))
     }
 
     /// Adds an append with the speculations of its streams, or with none.
@@ -359,6 +359,11 @@ fn next_number(length: usize) -> i32 {
 /// The place of what has that number; `None` if it is no number.
 fn index(number: i32) -> Option<usize> {
     usize::try_from(number).ok()?.checked_sub(1)
+}
+
+/// Whether a group may have so many appends, with so many bytes of payload.
+pub(crate) fn fits(appends: usize, bytes: usize) -> bool {
+    appends <= MAX_GROUP && bytes <= MAX_BYTES
 }
 
 /// The bytes of an append's payloads.

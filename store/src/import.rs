@@ -8,6 +8,7 @@ use crate::checkpoint::{self, AdvanceError};
 use crate::clock;
 use crate::connect::{self, Role};
 use crate::event_types;
+use crate::group;
 use crate::{Append, Chain, ExpectedVersion, Mark, NewEvent, Position, RecordedEvent, StreamAppend};
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, Transaction};
@@ -34,12 +35,22 @@ pub struct Import {
     chain: Chain,
     /// The events of that group: they are inserted when their link is known.
     open: Vec<RecordedEvent>,
+    /// Where there are no links: how large that group is.
+    size: Size,
     /// Whether any event had a link: then all groups have.
     has_links: bool,
     /// Of the last event.
     recorded_at: Option<DateTime<Utc>>,
     /// What Postgres' clock said when it began, and when that was.
     began: (DateTime<Utc>, Instant),
+}
+
+/// How large a group is.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    appends: usize,
+    /// The bytes of all payloads.
+    bytes: usize,
 }
 
 /// Why nothing was imported.
@@ -105,6 +116,7 @@ impl Import {
                 transaction,
                 chain: Chain::after(Mark::GENESIS),
                 open: vec![],
+                size: Size::default(),
                 has_links: false,
                 recorded_at: None,
                 began: (found.clock, Instant::now()),
@@ -114,7 +126,7 @@ impl Import {
     }
 
     /// Adds the next events with all their fields; about 1,000 at once are fast. Their links are proved. In an export without
-    /// links, events that were recorded at the same time are a group.
+    /// links, events that were recorded at the same time are a group, up to the size of the largest that an appender writes.
     ///
     /// # Errors
     /// When an event cannot be at its position, or Postgres fails. Then nothing more can be added.
@@ -122,7 +134,7 @@ impl Import {
         let mut complete = 0;
         for event in events {
             self.check(&event)?;
-            if self.open.last().is_some_and(|last| last.recorded_at != event.recorded_at) && !self.has_links {
+            if !self.has_links && !self.continues(&event) {
                 self.close();
             }
             let completes = self.chain.advance(&event);
@@ -138,6 +150,19 @@ impl Import {
         let open = self.open.split_off(complete);
         let complete = std::mem::replace(&mut self.open, open);
         self.write(&complete).await
+    }
+
+    /// Whether the event belongs to the group that is open, where no link tells.
+    fn continues(&mut self, event: &RecordedEvent) -> bool {
+        let last = self.open.last();
+        let is_same_append = last.is_some_and(|last| last.metadata.command_id == event.metadata.command_id);
+        let alone = Size { appends: 1, bytes: event.payload.len() };
+        let Size { appends, bytes } = self.size;
+        let size = Size { appends: appends + usize::from(!is_same_append), bytes: bytes + alone.bytes };
+        let continues =
+            last.is_none_or(|last| last.recorded_at == event.recorded_at) && group::fits(size.appends, size.bytes);
+        self.size = if continues { size } else { alone };
+        continues
     }
 
     /// Ends the group that is open. The chain goes on from there.

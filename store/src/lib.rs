@@ -34,6 +34,7 @@ mod loader;
 mod migrate;
 mod read;
 mod scan;
+mod serving;
 mod session;
 mod speculation;
 mod stream;

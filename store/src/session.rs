@@ -43,15 +43,26 @@ const FACTS: &str = "
            (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
            coalesce(pg_has_role(current_user, to_regrole('daybook_owner'), 'USAGE'), false) AS owns";
 
+/// A migration that was applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Applied {
+    version: i64,
+    /// Of its text.
+    checksum: Vec<u8>,
+    /// Whether it has come to its end.
+    success: bool,
+}
+
 /// Where the schema stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Schema {
     /// There is none, or one of before it told its version.
     Missing,
     /// Who asks may not know: it does not act in its role (yet).
     Untold,
-    At {
-        applied: i64,
+    Of {
+        /// At least one.
+        applied: Vec<Applied>,
         /// The last migration that a build has to know to work with it.
         least_known: i64,
     },
@@ -81,6 +92,16 @@ pub(crate) struct Session {
     schema: Schema,
 }
 
+impl Applied {
+    fn of(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            version: row.try_get("version")?,
+            checksum: row.try_get("checksum")?,
+            success: row.try_get("success")?,
+        })
+    }
+}
+
 impl Session {
     /// Asks in one round trip, whatever the answer is.
     pub(crate) async fn ask(
@@ -95,7 +116,7 @@ impl Session {
             "{FACTS}, pg_has_role(session_user, {role}, 'MEMBER') AS member,
                       coalesce(pg_has_role(current_user, {role}, 'USAGE'), false) AS acts;
              SELECT name AS setting, current_setting(name, true) AS value FROM unnest(ARRAY[{}]::text[]) AS name;
-             SELECT applied, least_known FROM daybook.schema_version()",
+             SELECT version, checksum, success, least_known FROM daybook.schema_version(), daybook.applied_migrations()",
             names.join(", ")
         );
         let mut answers = sqlx::raw_sql(AssertSqlSafe(questions)).fetch_many(connection);
@@ -133,9 +154,9 @@ impl Session {
         }
         let schema = match schema.first() {
             None => unanswered,
-            Some(row) => match row.try_get::<Option<i64>, _>("applied")? {
-                None => Schema::Missing,
-                Some(applied) => Schema::At { applied, least_known: row.try_get("least_known")? },
+            Some(first) => Schema::Of {
+                least_known: first.try_get("least_known")?,
+                applied: schema.iter().map(Applied::of).collect::<Result<_, _>>()?,
             },
         };
         Ok(Self {
@@ -224,31 +245,16 @@ impl Session {
     }
 
     fn schema(&self) -> Finding {
-        let known = newest_migration();
-        match self.schema {
+        match &self.schema {
             Schema::Untold => {
                 Finding::wrong("schema", format!("{} may not ask for the schema's version", self.acting), USE_LOGINS)
             }
             Schema::Missing => Finding::wrong(
                 "schema",
-                format!("the database has no schema of Daybook, or an older one than migration {known}"),
-                "run `daybook migrate`",
+                format!("the database has no schema of Daybook, or an older one than migration {}", newest_migration()),
+                MIGRATE,
             ),
-            Schema::At { applied, .. } if applied < known => Finding::wrong(
-                "schema",
-                format!("the schema is at migration {applied}, and this build needs {known}"),
-                "run `daybook migrate`",
-            ),
-            Schema::At { applied, least_known } if least_known > known => Finding::wrong(
-                "schema",
-                format!("the schema is at migration {applied}, and this build knows no more than {known}"),
-                "run a newer build",
-            ),
-            Schema::At { applied, .. } if applied > known => Finding::ok(
-                "schema",
-                format!("the schema is at migration {applied}, which a build that knows {known} can work with"),
-            ),
-            Schema::At { applied, .. } => Finding::ok("schema", format!("the schema is at migration {applied}")),
+            Schema::Of { applied, least_known } => compared(applied, *least_known),
         }
     }
 
@@ -309,6 +315,43 @@ impl Session {
         Finding::wrong("writable", text, "name the primary in DATABASE_URL, or all hosts in DATABASE_HOSTS")
     }
 }
+
+/// What was applied, against what this build has. A schema that has more may be one that it can work with.
+fn compared(applied: &[Applied], least_known: i64) -> Finding {
+    let wrong = |text: String, remedy: &str| Finding::wrong("schema", text, remedy);
+    let (known, last) = (newest_migration(), applied.iter().map(|applied| applied.version).max().unwrap_or(0));
+    let at = format!("the schema is at migration {last}");
+    if let Some(Applied { version, .. }) = applied.iter().find(|applied| !applied.success) {
+        return wrong(
+            format!("migration {version} was begun, and has not come to its end"),
+            "undo by hand what it has done, delete its row in public._sqlx_migrations, and run `daybook migrate`",
+        );
+    }
+    if least_known > known {
+        return wrong(format!("{at}, and this build knows no more than {known}"), "run a newer build");
+    }
+    let of = |version: i64| applied.iter().find(|applied| applied.version == version);
+    let missing: Vec<i64> = MIGRATOR.iter().map(|m| m.version).filter(|version| of(*version).is_none()).collect();
+    if missing.iter().any(|version| *version < last) {
+        let missing: Vec<String> = missing.iter().map(i64::to_string).collect();
+        return wrong(format!("{at}, and has not all before it: {} missing", missing.join(", ")), MIGRATE);
+    }
+    if !missing.is_empty() {
+        return wrong(format!("{at}, and this build needs {known}"), MIGRATE);
+    }
+    if let Some(other) = MIGRATOR.iter().find(|m| of(m.version).is_some_and(|of| *of.checksum != *m.checksum)) {
+        return wrong(
+            format!("migration {} was applied in another form than this build has it", other.version),
+            "run the build that has applied it, or export the log with that one and import it into a new database",
+        );
+    }
+    if last > known {
+        return Finding::ok("schema", format!("{at}, which a build that knows {known} can work with"));
+    }
+    Finding::ok("schema", at)
+}
+
+const MIGRATE: &str = "run `daybook migrate`";
 
 /// What to do where a pooler does not pass settings on.
 const USE_LOGINS: &str = "log in as one of the roles that `daybook migrate --logins` makes (see docs/operations.md)";

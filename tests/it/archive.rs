@@ -2,15 +2,16 @@
 
 use crate::binary::until;
 use crate::harness::{System, database, daybook, folder, id, order_of, run, start_nats};
-use domain::Command;
-use domain::order::CancelReason;
-use projections::{Projection, ReadModel};
+use engine::ReadModel as _;
+use order_views::CATEGORIES;
+use order_views::{Projection, ReadModel};
+use orders::Command;
+use orders::order::CancelReason;
+use runtime::archive::{self, Writer};
+use runtime::process::Urls;
+use runtime::step::{Outcome, Step};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use services::archive::{self, Writer};
-use services::codec::CATEGORIES;
-use services::config::Urls;
-use services::step::{Outcome, Step};
 use sqlx::{AssertSqlSafe, PgPool, query_as, query_scalar};
 use std::fs;
 use std::io::Cursor;
@@ -19,8 +20,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use store::connect::{self, Role};
 use store::{
-    Append, Appender, ExpectedVersion, Fingerprint, Import, Log, Metadata, NewEvent, Origin, RecordedEvent,
-    StreamAppend, StreamId,
+    Append, Appender, Chain, ExpectedVersion, Fingerprint, Import, Log, Mark, Metadata, NewEvent, Origin,
+    RecordedEvent, StreamAppend, StreamId,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Handle;
@@ -45,7 +46,9 @@ async fn exported(database_url: &str) -> String {
 }
 
 async fn import(database_url: &str, file: impl Into<Vec<u8>>) -> Result<i64, String> {
-    archive::import(database_url, Cursor::new(file.into()), |_, _| {}).await.map_err(|e| e.to_string())
+    archive::import(database_url, CATEGORIES, &Projection::EFFECTS, Cursor::new(file.into()), |_, _| {})
+        .await
+        .map_err(|e| e.to_string())
 }
 
 /// Every column of every event, as Postgres shows it.
@@ -162,6 +165,59 @@ async fn every_column_comes_back_as_it_was() {
     }
 }
 
+/// What was recorded at one time is a group where no links tell, and no larger than an appender's.
+#[tokio::test]
+async fn a_group_without_links_has_a_bound() {
+    let recorded_at = "2026-11-22T07:44:45.745291Z".parse().unwrap();
+    let large = format!("\"{}\"", "x".repeat(100_000));
+    let events = |count: i64, payload: &str| -> Vec<RecordedEvent> {
+        let events = (1..=count).map(|position| RecordedEvent {
+            position,
+            stream: stream(0, position as u128),
+            version: 1,
+            event_id: Uuid::now_v7(),
+            event_type: "Happened".into(),
+            schema_version: 1,
+            recorded_at,
+            metadata: metadata(),
+            payload: payload.to_owned().into(),
+            link: None,
+        });
+        events.collect()
+    };
+    for (events, expected) in [
+        // 256 appends, …
+        (events(600, "{}"), &[256, 512, 600][..]),
+        // … or 4 MiB.
+        (events(90, &large), &[41, 82, 90]),
+    ] {
+        let url = database().await;
+        let mut import = Import::begin(&url).await.unwrap();
+        for page in events.chunks(37) {
+            import.insert(page.to_vec()).await.unwrap();
+        }
+        import.commit(&[]).await.unwrap();
+        let (mut chain, mut ends) = (Chain::after(Mark::GENESIS), Vec::new());
+        for event in log(&url).read_all(0, 1000).await.unwrap() {
+            if chain.advance(&event).unwrap() {
+                ends.push(event.position);
+            }
+        }
+        assert_eq!(ends, expected);
+    }
+    // One append is not taken apart.
+    let url = database().await;
+    let mut of_one_command = events(600, "{}");
+    let same = of_one_command[0].metadata.clone();
+    of_one_command.iter_mut().for_each(|event| event.metadata = same.clone());
+    let mut import = Import::begin(&url).await.unwrap();
+    import.insert(of_one_command).await.unwrap();
+    import.commit(&[]).await.unwrap();
+    assert_eq!(log(&url).end().await.unwrap().position, 600);
+    let links: Vec<_> = log(&url).read_all(0, 1000).await.unwrap().into_iter().filter_map(|event| event.link).collect();
+    assert_eq!(links.len(), 1);
+}
+
 /// The format, as docs/wire.md describes it: files are kept, so this snapshot does not change.
 #[tokio::test]
 async fn lines() {
@@ -199,7 +255,7 @@ async fn lines() {
     let url = database().await;
     let mut filled = Import::begin(&url).await.unwrap();
     filled.insert(vec![asked, authorised]).await.unwrap();
-    filled.commit(&Projection::ACTS).await.unwrap();
+    filled.commit(&Projection::EFFECTS).await.unwrap();
     let file = exported(&url).await;
     let log_id = log(&url).identity().await.unwrap().log_id.to_string();
     assert_eq!(file.matches(&format!(r#""source":"urn:uuid:{log_id}""#)).count(), 2);
@@ -443,7 +499,7 @@ async fn no_append_gets_in_between() {
         assert!(!appending.is_finished(), "it did not wait");
     }
     import.insert(events[1..].to_vec()).await.unwrap();
-    assert_eq!(import.commit(&Projection::ACTS).await.unwrap(), events.len() as i64);
+    assert_eq!(import.commit(&Projection::EFFECTS).await.unwrap(), events.len() as i64);
     assert_eq!(appending.await.unwrap(), events.len() as i64 + 1);
 }
 
@@ -494,7 +550,7 @@ async fn nothing_follows_from_what_was_imported() {
     assert_eq!((count(&copy, "follow_ups").await, count(&copy, "notices").await), (0, 0));
     assert!(count(&source, "timers").await > 0);
     assert_eq!(count(&copy, "timers").await, 0);
-    for model in ReadModel::ALL {
+    for model in ReadModel::ALL.iter().copied() {
         assert_eq!(rows(&copy, model).await, rows(&source, model).await, "{model:?}");
     }
     copy.assert_verified().await;

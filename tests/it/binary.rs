@@ -2,14 +2,14 @@
 //! whatever ends it.
 
 use crate::harness::{System, daybook, daybook_on, folder, id, order_of};
-use domain::id::{OrderId, SellerId, ShipmentId};
-use projections::Projection;
+use order_services::verbs::Receive;
+use order_views::Projection;
+use orders::id::{OrderId, SellerId, ShipmentId};
+use runtime::client::Client;
+use runtime::process::Urls;
+use runtime::process::connect_nats;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use services::client::Client;
-use services::command_api::Receive;
-use services::config::Urls;
-use services::process::connect_nats;
 use sqlx::{PgPool, query_scalar};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -368,7 +368,7 @@ async fn the_verbs_find_the_dev_that_runs() {
     let dev = Dev::start().await;
     let nats = connect_nats(&dev.urls.nats_url, "test").await.unwrap();
     let warehouse = Client::new(nats, "warehouse");
-    let receive = Receive { sku: domain::id::Sku::new("mug").unwrap(), quantity: 10 };
+    let receive = Receive { sku: orders::id::Sku::new("mug").unwrap(), quantity: 10 };
     warehouse.command(receive, Duration::from_secs(10)).await.unwrap();
     let order = serde_json::to_string(&order_of(&[("mug", 2, 1)])).unwrap();
     let (file, first) = (dev.dir.with_extension("order.json"), Uuid::now_v7());
@@ -464,7 +464,8 @@ async fn the_verbs_find_the_dev_that_runs() {
         let state = |p: &Value| Some((p["projection"].as_str()?.to_owned(), p["state"].as_str()?.to_owned()));
         listed.iter().filter_map(state).collect::<Vec<_>>()
     };
-    let mut all = Projection::ALL.map(|projection| (projection.name().to_owned(), "current".to_owned()));
+    let current = |projection: Projection| (projection.name().to_owned(), "current".to_owned());
+    let mut all: Vec<(String, String)> = Projection::all().map(current).collect();
     all.sort();
     assert_eq!(states().await, all);
     assert_eq!(line(&dev.run("projections pause timers --json").await)["paused"], true);
@@ -500,7 +501,7 @@ async fn the_verbs_find_the_dev_that_runs() {
     }
     // One that the domain refuses: it does not add up, and the fields at fault are named.
     let mut unpaid = order_of(&[("mug", 2, 1)]);
-    unpaid.payments[0].amount = domain::money::Amount(1);
+    unpaid.payments[0].amount = orders::money::Amount(1);
     fs::write(&file, serde_json::to_string(&unpaid).unwrap()).unwrap();
     let refused = dev.run(&format!("order place --file {}", file.display())).await;
     assert_eq!(code(&refused), 3, "{refused:?}");

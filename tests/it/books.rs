@@ -1,13 +1,13 @@
 //! Invariant 28: `daybook verify --books` holds the provider's books against the log, call by call.
 
 use crate::harness::{System, card, daybook_on, order_of};
-use domain::Command;
-use domain::id::OrderId;
-use domain::order::{CancelReason, PlaceOrder};
-use domain::reaction::{Act, ProviderCall};
-use services::step::Step;
-use services::subject;
-use services::verify::{Check, verify_books};
+use order_services::subject;
+use order_services::verify::{Check, verify_books};
+use orders::Command;
+use orders::id::OrderId;
+use orders::order::{CancelReason, PlaceOrder};
+use orders::reaction::{Act, ProviderCall};
+use runtime::step::Step;
 use sqlx::AssertSqlSafe;
 use sqlx::types::Json;
 

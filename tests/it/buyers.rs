@@ -1,15 +1,15 @@
 //! 500 buyers and one piece: every service runs, and all is asked over NATS.
 
 use crate::harness::{database, order_of, start_nats};
-use domain::id::{CustomerId, OrderId, Sku};
 use futures_util::future::{join_all, try_join_all};
+use order_services::policy::Timeouts;
+use order_services::verbs::{Place, Receive};
+use order_services::verify::verify;
+use orders::id::{CustomerId, OrderId, Sku};
+use runtime::client::Client;
+use runtime::process::Urls;
+use runtime::process::{connect_nats, jetstream};
 use serde_json::{Value, json};
-use services::client::Client;
-use services::command_api::{Place, Receive};
-use services::config::{Role, Urls};
-use services::policy::Pace;
-use services::process::{Process, connect_nats, jetstream};
-use services::verify::verify;
 use sqlx::{PgPool, query_as, query_scalar};
 use std::time::Duration;
 use store::connect::{self, Role as Database};
@@ -32,7 +32,7 @@ async fn until(pool: &PgPool, query: &'static str, expected: i64) {
 async fn of_five_hundred_buyers_one_gets_the_last_piece() {
     let (database_url, nats) = tokio::join!(database(), start_nats());
     let urls = Urls { database_url, nats_url: nats.url() };
-    let process = Process::start(&urls, &Role::ALL, Pace::default()).await.unwrap();
+    let process = dev::process::start(&urls, Timeouts::default()).await.unwrap();
     let shop = connect_nats(&urls.nats_url, "shop").await.unwrap();
     let client = Client::new(shop.clone(), "shop");
     let mug = Receive { sku: Sku::new("mug").unwrap(), quantity: 1 };

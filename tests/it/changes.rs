@@ -2,16 +2,17 @@
 //! Each looks at the read models, at the provider's own books, and at what the customer was told.
 
 use crate::harness::{System, card, envelope, id, order_of};
-use domain::id::{AddressId, OrderId, PaymentId, ReceiptId, SellerId, ShipmentId};
-use domain::money::Amount;
-use domain::order::{
+use order_services::ExecuteError;
+use order_views::order_summary::{self, OrderSummary};
+use orders::id::{AddressId, OrderId, PaymentId, ReceiptId, SellerId, ShipmentId};
+use orders::money::Amount;
+use orders::order::{
     CancelReason, HoldReason, PlaceLine, PlaceOrder, PlacePayment, ProposeEdit, ReceivedLine, ReturnLine, ReturnReason,
     SellerShipping,
 };
-use domain::{Command, Rejection, order, payment, shipment};
-use projections::order_summary::{self, OrderSummary};
-use services::execute::{ExecuteError, Outcome as Executed};
-use services::step::Step;
+use orders::{Command, Rejection, order, payment, shipment};
+use runtime::executor::Outcome as Executed;
+use runtime::step::Step;
 use sqlx::{query_as, query_scalar};
 use uuid::Uuid;
 

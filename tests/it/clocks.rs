@@ -11,16 +11,18 @@ use crate::harness::{
 };
 use crate::taking_over::until_owned_by_another;
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::id::Sku;
+use order_services::policy::Timeouts;
+use order_services::verbs::Receive;
+use order_views::CATEGORIES;
+use order_views::Projection;
+use orders::id::Sku;
+use runtime::archive;
+use runtime::client::Client;
+use runtime::process::Urls;
+use runtime::process::connect_nats;
+use runtime::step::Step;
+use runtime::sweeper::Sweeper;
 use servers::{Binaries, Postgres, PostgresOptions, Program};
-use services::archive;
-use services::client::Client;
-use services::command_api::Receive;
-use services::config::Urls;
-use services::policy::Pace;
-use services::process::connect_nats;
-use services::step::Step;
-use services::timers::Sweeper;
 use sqlx::{AssertSqlSafe, PgPool, query_as, query_scalar};
 use std::fs::{self, Permissions};
 use std::io::Cursor;
@@ -194,6 +196,36 @@ async fn a_timer_is_not_late_by_as_much_as_a_stamp_is_ahead() {
     assert!(code == Some(1) && said.contains("the last event is stamped 20"), "{said}");
 }
 
+/// Builds side by side: one that does not know what a timer is counted from sets it anew.
+#[tokio::test]
+async fn a_timer_that_an_older_build_sets_anew_is_counted_from_its_event() {
+    let mut system = System::start().await;
+    system.receive("mug", 5).await;
+    system.executor.execute(&reserve(new_order(), "mug", 1)).await.unwrap();
+    system.project().await;
+    let timers = "SELECT count(*) FROM daybook.timers WHERE counted_from IS NOT NULL";
+    assert_eq!(query_scalar::<_, i64>(timers).fetch_one(&system.parts.read).await.unwrap(), 1);
+    // As if by an event of the day before, and then as that build does it.
+    run(
+        &system.urls.database_url,
+        "CREATE TABLE public.set_anew AS TABLE daybook.timers;
+         UPDATE daybook.timers SET id = gen_random_uuid(), event_id = gen_random_uuid(), position = position - 1,
+             counted_from = counted_from - interval '1 day', fires_at = fires_at - interval '1 day';
+         INSERT INTO daybook.timers (kind, target, key, id, event_id, position, correlation_id, act, fires_at)
+         SELECT kind, target, key, id, event_id, position, correlation_id, act, fires_at FROM public.set_anew
+         ON CONFLICT ON CONSTRAINT timers_name DO UPDATE
+         SET id = excluded.id, event_id = excluded.event_id, position = excluded.position,
+             correlation_id = excluded.correlation_id, act = excluded.act, fires_at = excluded.fires_at",
+    )
+    .await;
+    system.assert_verified().await;
+    assert_eq!(query_scalar::<_, i64>(timers).fetch_one(&system.parts.read).await.unwrap(), 0);
+    // What else is changed of a timer does not touch it.
+    run(&system.urls.database_url, "UPDATE daybook.timers SET counted_from = now(), fires_at = now()").await;
+    run(&system.urls.database_url, "UPDATE daybook.timers SET fires_at = fires_at + interval '1 s'").await;
+    assert_eq!(query_scalar::<_, i64>(timers).fetch_one(&system.parts.read).await.unwrap(), 1);
+}
+
 /// What `daybook projections list --check` says.
 async fn check(system: &System) -> (Option<i32>, String) {
     let output = daybook_on(&system.urls).args(["projections", "list", "--check"]).output().await.unwrap();
@@ -235,7 +267,7 @@ async fn an_append_is_refused_while_the_clocks_differ() {
     for _ in 0..2 {
         match strict.append(first.clone()).await.unwrap_err() {
             AppendError::ClocksDiffer(why) => {
-                assert!(why.to_string().starts_with("Postgres' clock is more than 0 s "), "{why}")
+                assert!(why.to_string().starts_with("Postgres' clock is more than 0 s "), "{why}");
             }
             e => panic!("{e}"),
         }
@@ -269,7 +301,7 @@ async fn an_append_is_refused_while_the_clocks_differ() {
 /// The fault: Postgres' clock jumps ahead. Nothing ends early, and nothing is tried in vain until it is given up.
 #[tokio::test]
 async fn nothing_fires_and_nothing_is_sent_while_the_clocks_differ() {
-    let strict = Pace { clock_tolerance: Duration::ZERO, ..Pace::default() };
+    let strict = Timeouts { clock_tolerance: Duration::ZERO, ..Timeouts::default() };
     let mut system = System::start_at(strict).await;
     system.receive("mug", 5).await;
     system.place(order_of(&[("mug", 1, 1)])).await;
@@ -306,7 +338,9 @@ async fn an_import_refuses_events_from_the_future() {
     )
     .await;
     stamps_are_ahead(&from, 0).await;
-    let refused = archive::import(&to, Cursor::new(export().await), |_, _| {}).await.unwrap_err();
+    let refused = archive::import(&to, CATEGORIES, &Projection::EFFECTS, Cursor::new(export().await), |_, _| {})
+        .await
+        .unwrap_err();
     let archive::ImportError::Line { line: 2, why } = &refused else { panic!("{refused}") };
     assert!(why.contains("position 2 was recorded at 2090-01-01") && why.ends_with("from the future"), "{why}");
     let pool = connect::pool(&to, Role::Read, 1).unwrap();
@@ -319,7 +353,10 @@ async fn an_import_refuses_events_from_the_future() {
     )
     .await;
     stamps_are_ahead(&from, 0).await;
-    assert_eq!(archive::import(&to, Cursor::new(export().await), |_, _| {}).await.unwrap(), 3);
+    assert_eq!(
+        archive::import(&to, CATEGORIES, &Projection::EFFECTS, Cursor::new(export().await), |_, _| {}).await.unwrap(),
+        3
+    );
 }
 
 /// Where Debian has it.

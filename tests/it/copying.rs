@@ -1,10 +1,11 @@
 //! Copies of read models: as they were, or of a part of the log.
 
 use crate::harness::{System, daybook_on, order_of, run};
-use projections::ReadModel;
-use projections::rebuild::Rebuild;
+use engine::ReadModel as _;
+use engine::rebuild::Rebuild;
+use order_views::ReadModel;
+use runtime::replay::{Mode, ReplayError, Replayed, replay};
 use serde_json::Value;
-use services::replay::{Mode, ReplayError, Replayed, replay};
 use sqlx::{AssertSqlSafe, PgPool, query_scalar};
 use std::process::Output;
 use store::lease;
@@ -56,14 +57,14 @@ async fn every_read_model_can_be_seen_as_it_was() {
     let last = system.parts.log.read_all_backward(i64::MAX, 1).await.unwrap().remove(0);
     let (then, head) = (last.recorded_at.to_rfc3339(), last.position);
     let mut were = Vec::new();
-    for model in ReadModel::ALL {
+    for model in ReadModel::ALL.iter().copied() {
         were.push(live(&read, model.name()).await);
     }
     system.ship(first).await;
     system.place(order_of(&[("mug", 2, 1)])).await;
     system.settle().await;
     let mut are = Vec::new();
-    for (model, were) in ReadModel::ALL.into_iter().zip(were) {
+    for (model, were) in ReadModel::ALL.iter().copied().into_iter().zip(were) {
         let name = model.name();
         let are_live = live(&read, name).await;
         assert_ne!(are_live, were, "{name} has moved on");

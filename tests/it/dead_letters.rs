@@ -1,16 +1,18 @@
 //! What could not be done waits for somebody: seen with its cause, sent again with its effect once, or given up for good.
 
 use crate::harness::{System, daybook_on, order_of};
-use domain::Command;
-use domain::id::{OrderId, PaymentId};
-use domain::payment;
-use projections::dead_letter::{self, DeadLetter, Decision, Detail, Filter};
+use dev::provider;
+use engine::dead_letter::{self, DeadLetter, Decision, Detail, Filter};
+use order_services::policy::Timeouts;
+use order_services::queries;
+use order_views::Orders;
+use orders::Command;
+use orders::id::{OrderId, PaymentId};
+use orders::payment;
+use runtime::client::{Client, ClientError};
+use runtime::dead_letters::resolve;
+use runtime::wire::Code;
 use serde_json::{Value, json};
-use services::client::{Client, ClientError};
-use services::dead_letters::resolve;
-use services::policy::Pace;
-use services::wire::Code;
-use services::{provider, query_api};
 use sqlx::{AssertSqlSafe, ConnectOptions, query_scalar};
 use std::process::Output;
 use std::time::Duration;
@@ -19,8 +21,11 @@ use store::connect::{self, Role};
 use uuid::Uuid;
 
 /// Gives up soon, and tries again at once.
-const IMPATIENT: Pace =
-    Pace { answer: Duration::from_millis(400), longest_wait: Duration::ZERO, clock_tolerance: store::clock::TOLERANCE };
+const IMPATIENT: Timeouts = Timeouts {
+    answer: Duration::from_millis(400),
+    longest_wait: Duration::ZERO,
+    clock_tolerance: store::clock::TOLERANCE,
+};
 
 /// Of an order of `mug` by `harness::order_of`, with its shipping.
 const TOTAL: i64 = 1250;
@@ -73,7 +78,7 @@ async fn of_order(system: &System, order: OrderId) -> DeadLetter {
 }
 
 async fn get(system: &System, id: Uuid) -> Detail {
-    dead_letter::get(&system.parts.read, id).await.unwrap().unwrap()
+    dead_letter::get::<Orders>(&system.parts.read, id).await.unwrap().unwrap()
 }
 
 fn this(id: Uuid) -> Filter {
@@ -82,12 +87,12 @@ fn this(id: Uuid) -> Filter {
 
 async fn redrive(system: &System, filter: &Filter) -> Vec<Uuid> {
     let decision = Decision::Redrive { by: "ann", why: Some("it is back") };
-    resolve(&system.parts.read, &system.parts.project, filter, &decision).await.unwrap().done
+    resolve::<Orders>(&system.parts.read, &system.parts.project, filter, &decision).await.unwrap().done
 }
 
 async fn discard(system: &System, filter: &Filter) -> Vec<Uuid> {
     let decision = Decision::Discard { by: "ben", why: "paid in cash" };
-    resolve(&system.parts.read, &system.parts.project, filter, &decision).await.unwrap().done
+    resolve::<Orders>(&system.parts.read, &system.parts.project, filter, &decision).await.unwrap().done
 }
 
 async fn count(system: &System, sql: &'static str) -> i64 {
@@ -163,7 +168,7 @@ async fn what_could_not_be_done_is_listed_with_its_cause_the_longest_waiting_fir
 #[tokio::test]
 async fn dead_letters_can_be_asked_for_and_show_no_token() {
     let (system, [_, unanswered]) = two_dead_letters().await;
-    let api = query_api::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
+    let api = queries::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
     system.parts.client.flush().await.unwrap();
     let client = Client::new(system.parts.client.clone(), "test");
     let all = list(&system, &Filter::default()).await;
@@ -192,7 +197,7 @@ async fn dead_letters_can_be_asked_for_and_show_no_token() {
 
     let refused = |answer: Result<_, ClientError>| match answer {
         Err(ClientError::Refused(error)) => error.code,
-        answer => panic!("{:?}", answer.map(|_: services::wire::QueryReply<Value>| ())),
+        answer => panic!("{:?}", answer.map(|_: runtime::wire::QueryReply<Value>| ())),
     };
     // What was never parked is no dead letter.
     let done: Uuid = query_scalar("SELECT id FROM daybook.follow_ups WHERE state = 'accepted' LIMIT 1")

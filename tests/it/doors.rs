@@ -2,21 +2,26 @@
 //! that become former ones, poolers that drop settings, schemas and settings that do not fit.
 
 use crate::binary::until;
-use crate::failover::Primary;
+use crate::failover::{Primary, Replica};
 use crate::harness::{
-    Serving, System, database, daybook, daybook_on, empty_database, folder, order_of, receipt, run, start_nats,
-    start_postgres,
+    Serving, System, append, database, daybook, daybook_on, empty_database, folder, order_of, receipt, run, start_nats,
+    start_postgres, stream, to,
 };
-use services::config::Urls;
+use futures_util::future::join_all;
+use runtime::process::Urls;
 use servers::{Binaries, Postgres, PostgresOptions, Program};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, query_scalar};
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use store::MIGRATOR;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use store::connect::{self, Role, SETTINGS, with_hosts};
-use tokio::net::UnixStream;
+use store::{Appender, ExpectedVersion, Loader, MIGRATOR};
+use tokio::io::copy_bidirectional;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 
 /// The name of the database of a URL, and the folder of its server's socket.
 fn parts(url: &str) -> (&str, &str) {
@@ -105,22 +110,131 @@ async fn a_pool_begins_with_the_host_that_was_found() {
     assert_eq!(events, 0);
 }
 
+/// A host that can fall silent: then nothing that is sent to it arrives, and nobody is told.
+struct Host {
+    folder: PathBuf,
+    silent: watch::Sender<bool>,
+    connections: Arc<AtomicU32>,
+}
+
+impl Host {
+    /// A way to the server of `url`.
+    async fn before(url: &str) -> Self {
+        let (folder, server) = (folder("host").await, Path::new(parts(url).1).join(".s.PGSQL.5432"));
+        fs::create_dir(&folder).unwrap();
+        let listener = UnixListener::bind(folder.join(".s.PGSQL.5432")).unwrap();
+        let (silent, silence) = watch::channel(false);
+        let host = Self { folder, silent, connections: Arc::default() };
+        let connections = host.connections.clone();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::Relaxed);
+                let (server, mut silence) = (server.clone(), silence.clone());
+                tokio::spawn(async move {
+                    let mut server = UnixStream::connect(server).await.unwrap();
+                    let silence = async move { _ = silence.wait_for(|silent| *silent).await };
+                    let is_silent = tokio::select! {
+                        biased;
+                        () = silence => true,
+                        _ = copy_bidirectional(&mut client, &mut server) => false,
+                    };
+                    if is_silent {
+                        // Both connections stay as they are.
+                        std::future::pending::<()>().await;
+                    }
+                });
+            }
+        });
+        host
+    }
+
+    fn falls_silent(&self) {
+        self.silent.send_replace(true);
+    }
+}
+
+/// The database of `url`, by the way of `host`, or else directly.
+fn by(host: &Host, url: &str) -> String {
+    with_hosts(url, &format!("{},{}", host.folder.display(), parts(url).1))
+}
+
+/// No packet says that the host is gone. Whoever has a connection to it would wait until the call's limit, and say that Postgres
+/// is unavailable.
+#[tokio::test]
+async fn a_host_that_falls_silent_is_not_waited_for() {
+    let direct = database().await;
+    let host = Host::before(&direct).await;
+    let url = by(&host, &direct);
+    let appender = Appender::start(&url).unwrap();
+    let loader = Loader::start(&url, 1, appender.history()).unwrap();
+    let one = |n| append(vec![to(stream(n), ExpectedVersion::NoStream, 1)]);
+    assert_eq!(appender.append(one(1)).await.unwrap().position, 1);
+    assert_eq!(loader.load(stream(1), None).await.unwrap().events.len(), 1);
+    host.falls_silent();
+    assert_eq!(appender.append(one(2)).await.unwrap().position, 2);
+    assert_eq!(loader.load(stream(2), None).await.unwrap().events.len(), 1);
+    // A process that starts now does not wait for it either.
+    assert_eq!(Appender::start(&url).unwrap().append(one(3)).await.unwrap().position, 3);
+}
+
+/// As there are poolers before one server, all of which but the last are gone.
+#[tokio::test]
+async fn silent_hosts_are_asked_at_the_same_time() {
+    let direct = database().await;
+    let hosts = join_all((0..4).map(|_| Host::before(&direct))).await;
+    hosts.iter().for_each(Host::falls_silent);
+    let list: Vec<String> = hosts.iter().map(|host| host.folder.display().to_string()).collect();
+    let url = with_hosts(&direct, &format!("{},{}", list.join(","), parts(&direct).1));
+    // One after the other, they would take more than a pool gives.
+    connect::check(&url, &[Role::Read, Role::Project]).await.unwrap();
+    let pool = connect::pool(&url, Role::Project, 1).unwrap();
+    assert_eq!(query_scalar::<_, i64>("SELECT count(*) FROM daybook.events").fetch_one(&pool).await.unwrap(), 0);
+}
+
+/// That it gives no connection says nothing of its host.
+#[tokio::test]
+async fn for_a_pool_that_is_busy_no_connections_are_made() {
+    let direct = database().await;
+    let host = Host::before(&direct).await;
+    let pool = connect::pool(&by(&host, &direct), Role::Read, 1).unwrap();
+    let busy = pool.acquire().await.unwrap();
+    // The host is looked after meanwhile, by a connection that is there for that.
+    let mut looks = std::collections::BTreeSet::new();
+    let look = format!(
+        "SELECT max(query_start)::text FROM pg_stat_activity
+         WHERE datname = '{}' AND query = 'SHOW transaction_read_only'",
+        parts(&direct).0
+    );
+    until("it is looked after", async || {
+        looks.extend(sole::<Option<String>>(&direct, &look).await);
+        (looks.len() == 5).then_some(())
+    })
+    .await;
+    assert_eq!(host.connections.load(Ordering::Relaxed), 2);
+    drop(busy);
+}
+
 /// Two servers, and services on the one that takes writes.
 struct Pair {
     primary: Primary,
     urls: Urls,
-    replica: crate::failover::Replica,
+    replica: Replica,
     _nats: servers::Nats,
     serving: Serving,
+}
+
+/// Both, in one URL.
+fn hosts_of(primary: &Primary, replica: &Replica) -> String {
+    // The replica first: it is not enough to take the first one that answers.
+    let hosts = [replica.url(), primary.url()].map(|url| parts(&url).1.to_owned()).join(",");
+    with_hosts(&primary.url(), &hosts)
 }
 
 impl Pair {
     async fn start() -> Self {
         let (primary, nats) = (Primary::start().await, start_nats().await);
         let replica = primary.replica().await;
-        // The replica first: it is not enough to take the first one that answers.
-        let hosts = [replica.url(), primary.url()].map(|url| parts(&url).1.to_owned()).join(",");
-        let urls = Urls { database_url: with_hosts(&primary.url(), &hosts), nats_url: nats.url() };
+        let urls = Urls { database_url: hosts_of(&primary, &replica), nats_url: nats.url() };
         let serving = Serving::start(&urls).await;
         Self { primary, urls, replica, _nats: nats, serving }
     }
@@ -172,6 +286,89 @@ async fn after_the_death_of_the_primary_services_go_on_at_the_promoted_replica()
     pair.goes_on().await;
 }
 
+/// Who reads can be served by a replica also if there is no primary when the process starts; who writes, as soon as there is one.
+#[tokio::test]
+async fn a_process_that_starts_without_a_primary_answers_queries() {
+    let (mut primary, nats) = (Primary::start().await, start_nats().await);
+    let replica = primary.replica().await;
+    let urls = Urls { database_url: hosts_of(&primary, &replica), nats_url: nats.url() };
+    primary.kill().await;
+    let serving = Serving::start(&urls).await;
+    assert!(serving.messages().contains("the server is a replica, which takes no writes"), "{}", serving.messages());
+    let ask = async |verb: &str| {
+        let output = daybook_on(&urls).args(verb.split(' ')).output().await.unwrap();
+        (output.status.code().unwrap(), messages(&output))
+    };
+    assert_eq!(ask("orders").await, (0, String::new()));
+    assert_eq!(ask("events read").await, (0, String::new()));
+    let (code, said) = ask("stock receive mug 5").await;
+    assert_eq!(code, 4, "{said}");
+    replica.promote().await;
+    until("commands are executed", async || (ask("stock receive mug 5").await.0 == 0).then_some(())).await;
+    assert!(serving.end().await.success());
+}
+
+/// Each migration counts, and not only the last one.
+#[tokio::test]
+async fn a_build_compares_each_migration_with_its_own() {
+    let url = database().await;
+    let newest = MIGRATOR.iter().last().unwrap().version;
+    run(&url, "CREATE TABLE kept AS TABLE _sqlx_migrations").await;
+    for (changed, expected) in [
+        (
+            "DELETE FROM _sqlx_migrations WHERE version IN (20, 21)",
+            format!("the schema is at migration {newest}, and has not all before it: 20, 21 missing: run `daybook migrate`"),
+        ),
+        (
+            "UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 20",
+            "migration 20 was applied in another form than this build has it: run the build that has applied it, or export \
+             the log with that one and import it into a new database"
+                .to_owned(),
+        ),
+        (
+            "UPDATE _sqlx_migrations SET success = false WHERE version = 20",
+            "migration 20 was begun, and has not come to its end: undo by hand what it has done, delete its row in \
+             public._sqlx_migrations, and run `daybook migrate`"
+                .to_owned(),
+        ),
+        (
+            "INSERT INTO _sqlx_migrations VALUES (9999, 'newer', now(), false, '', 0)",
+            "migration 9999 was begun, and has not come to its end".to_owned(),
+        ),
+    ] {
+        run(&url, changed).await;
+        let (code, refused) = verb(&url, &["serve"]).await;
+        assert!(code == 3 && refused.contains(&expected), "{changed}: {code}, {refused}");
+        run(&url, "TRUNCATE _sqlx_migrations; INSERT INTO _sqlx_migrations TABLE kept").await;
+    }
+    let (_, messages) = verb(&url, &["serve"]).await;
+    assert!(messages.contains("NATS at 127.0.0.1:1 cannot be reached"), "{messages}");
+}
+
+/// sqlx notes in the first schema of the search path what was applied, and a process asks in `public`.
+#[tokio::test]
+async fn the_search_path_of_a_database_is_none_of_the_schemas_concern() {
+    let serves = async |url: &str| verb(url, &["serve"]).await.1;
+    let other = "CREATE SCHEMA other; ALTER DATABASE DB SET search_path = other, public";
+    let url = empty_database().await;
+    run(&url, &other.replace("DB", parts(&url).0)).await;
+    let migrated = verb(&url, &["migrate"]).await;
+    assert_eq!(migrated.0, 0, "{}", migrated.1);
+    let messages = serves(&url).await;
+    assert!(messages.contains("NATS at 127.0.0.1:1 cannot be reached"), "{messages}");
+    // As a build of before has done it.
+    let url = empty_database().await;
+    run(&url, &other.replace("DB", parts(&url).0)).await;
+    MIGRATOR.run_to(36, &mut PgConnection::connect(&url).await.unwrap()).await.unwrap();
+    let move_it = "ALTER TABLE other._sqlx_migrations SET SCHEMA public";
+    let (code, refused) = verb(&url, &["migrate"]).await;
+    assert!(code == 3 && refused.contains(&format!("run {move_it}, and then `daybook migrate`")), "{code}, {refused}");
+    run(&url, move_it).await;
+    assert_eq!(verb(&url, &["migrate"]).await.0, 0);
+    let messages = serves(&url).await;
+    assert!(messages.contains("NATS at 127.0.0.1:1 cannot be reached"), "{messages}");
+}
+
 /// A build that was not followed by `migrate` would say that it is ready, and stand still.
 #[tokio::test]
 async fn a_build_refuses_a_schema_that_it_cannot_work_with() {
@@ -192,6 +389,7 @@ async fn a_build_refuses_a_schema_that_it_cannot_work_with() {
     assert!(refused.contains("an older one than migration"), "{refused}");
     MIGRATOR.run(&mut connection).await.unwrap();
     assert_eq!(serves().await, None);
+    run(&url, "CREATE TABLE kept AS TABLE _sqlx_migrations").await;
     for (changed, expected) in [
         (
             "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
@@ -202,7 +400,8 @@ async fn a_build_refuses_a_schema_that_it_cannot_work_with() {
         ),
         // A newer one, while both builds run.
         (
-            "INSERT INTO _sqlx_migrations SELECT 9999, description, now(), true, checksum, 0 FROM _sqlx_migrations LIMIT 1",
+            "INSERT INTO _sqlx_migrations TABLE kept ON CONFLICT DO NOTHING;
+             INSERT INTO _sqlx_migrations SELECT 9999, description, now(), true, checksum, 0 FROM _sqlx_migrations LIMIT 1",
             None,
         ),
         (

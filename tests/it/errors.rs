@@ -1,9 +1,10 @@
 //! What becomes of Postgres' errors: each class is met for real, and the answers of the APIs say whether to try again.
 
 use crate::harness::{System, database, receipt, run};
+use order_services::queries;
+use runtime::subject;
+use runtime::wire::{Code, ErrorBody};
 use serde_json::{Value, json};
-use services::wire::{Code, ErrorBody};
-use services::{query_api, subject};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor as _};
 use std::fmt::Write as _;
@@ -96,7 +97,7 @@ const CODES: [&str; 58] = [
 #[tokio::test]
 async fn an_answer_says_whether_a_failure_passes() {
     let mut system = System::start().await;
-    let service = query_api::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
+    let service = queries::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
     let url = system.urls.database_url.clone();
     system.receive("mug", 1).await;
     system.project().await;

@@ -2,14 +2,15 @@
 
 use crate::harness::{database, daybook_on, empty_database, id, run, start_nats};
 use chrono::Utc;
-use services::codec::CATEGORIES;
-use services::config::{Role, Urls};
-use services::policy::Pace;
-use services::process::{Parts, Process, StartError};
-use services::readable::{Unreadable, check, check_within};
+use order_services::policy::Timeouts;
+use order_services::process::connect_to;
+use order_views::CATEGORIES;
+use order_views::Orders;
+use runtime::process::StartError;
+use runtime::process::Urls;
+use runtime::readable::{Shown, Unreadable, check, check_within};
 use sqlx::{Connection, PgConnection, PgPool, query_as};
 use std::time::Duration;
-use store::event_types::EventType;
 use store::{
     Append, AppendError, Appender, Category, ExpectedVersion, Fingerprint, MIGRATOR, Metadata, NewEvent, Origin,
     StreamAppend, StreamId, connect,
@@ -63,7 +64,7 @@ impl Log {
     /// Why this build does not start on it.
     async fn refusal(&self) -> Option<Unreadable> {
         let read = connect::pool(&self.url, connect::Role::Read, 1).unwrap();
-        unreadable(check(&read).await)
+        unreadable(check::<Orders>(&read).await.map_err(StartError::from))
     }
 }
 
@@ -94,8 +95,10 @@ fn unreadable<T>(started: Result<T, StartError>) -> Option<Unreadable> {
     }
 }
 
-fn of(category: Category, event_type: &str, schema_version: i16) -> EventType {
-    EventType { category: category.id, event_type: event_type.into(), schema_version }
+fn of(category: Category, event_type: &str, schema_version: i16) -> Shown {
+    let is_ours = CATEGORIES.contains(&category);
+    let category = if is_ours { category.name.to_owned() } else { format!("category {}", category.id) };
+    Shown { category, event_type: event_type.into(), schema_version }
 }
 
 const ORDER: Category = CATEGORIES[0];
@@ -155,7 +158,7 @@ async fn no_verb_that_has_to_read_the_log_starts_on_one_that_it_cannot_read() {
     log.write(ORDER, "OrderTeleported", 1).await;
     let urls = Urls { database_url: log.url.clone(), nats_url: nats.url() };
     let event_type = of(ORDER, "OrderTeleported", 1);
-    let refusal = unreadable(Parts::connect(&urls).await.map(|_| ()));
+    let refusal = unreadable(connect_to(&urls).await.map(|_| ()));
     assert_eq!(refusal, Some(Unreadable::Held { event_type, first: 1 }));
     for verb in ["serve", "serve --role relay", "replay stock_level", "verify"] {
         let output = daybook_on(&urls).args(verb.split(' ')).output().await.unwrap();
@@ -179,7 +182,7 @@ async fn a_type_that_was_registered_and_never_written_is_no_hindrance() {
     log.register(CART, "CartFilled", 2).await;
     assert_eq!(log.registered().await.len(), 2);
     let urls = Urls { database_url: log.url.clone(), nats_url: nats.url() };
-    Process::start(&urls, &Role::ALL, Pace::default()).await.unwrap().stop().await;
+    dev::process::start(&urls, Timeouts::default()).await.unwrap().stop().await;
     // Until it is.
     log.write(CART, "CartFilled", 2).await;
     let held = Unreadable::Held { event_type: of(CART, "CartFilled", 2), first: 2 };
@@ -195,7 +198,8 @@ async fn what_cannot_be_excluded_is_refused() {
     let mut lock = log.superuser.begin().await.unwrap();
     sqlx::raw_sql("LOCK TABLE daybook.events IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
     let limit = Duration::from_millis(50);
-    let refusal = unreadable(check_within(&read, limit).await).expect("it is refused");
+    let refusal =
+        unreadable(check_within::<Orders>(&read, limit).await.map_err(StartError::from)).expect("it is refused");
     assert_eq!(refusal, Unreadable::NotExcluded { event_type: of(ORDER, "OrderTeleported", 1), limit });
     assert_eq!(
         refusal.to_string(),
@@ -203,5 +207,8 @@ async fn what_cannot_be_excluded_is_refused() {
          could not be found out within 0.05 s: run a build that knows it"
     );
     lock.rollback().await.unwrap();
-    assert_eq!(unreadable(check_within(&read, limit.saturating_mul(100)).await), None);
+    assert_eq!(
+        unreadable(check_within::<Orders>(&read, limit.saturating_mul(100)).await.map_err(StartError::from)),
+        None
+    );
 }

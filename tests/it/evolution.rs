@@ -1,9 +1,11 @@
 //! What was once stored can be read for ever. `fixtures/<category>/<Type>.v<version>.jsonl` has stored payloads of each
 //! event type in each schema version that was ever written, one a line, byte for byte; `docs/schemas` says what they are.
 
-use domain::{Aggregate, Event, order, payment, shipment, stock};
+use engine::codec::{self, Stored};
+use order_views::Orders;
+use order_views::{CATEGORIES, encode};
+use orders::{Aggregate, Event, order, payment, shipment, stock};
 use serde_json::{Value, json};
-use services::codec::{self, CATEGORIES, Stored};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::fs;
@@ -83,7 +85,7 @@ pub(crate) fn read(name: &Name, payload: &str) -> Option<Event> {
         schema_version: name.version,
         payload,
     };
-    codec::decode_stored(stored).ok()
+    codec::decode_stored::<Orders>(stored).ok()
 }
 
 /// Whether a payload is what the schema of its type and version says.
@@ -125,7 +127,10 @@ fn assert_all(folder: &str, there: &BTreeSet<Name>) {
 #[test]
 fn every_type_and_version_that_was_shipped_is_read() {
     for name in schemas().into_keys().chain(fixtures().into_keys()) {
-        assert!(codec::reads(&name.category, &name.event_type, name.version), "{name}: is an upcaster missing?");
+        assert!(
+            codec::reads::<Orders>(&name.category, &name.event_type, name.version),
+            "{name}: is an upcaster missing?"
+        );
     }
 }
 
@@ -140,7 +145,7 @@ fn stored_payloads_are_read_as_ever() {
             let event = read(&name, &payload).unwrap_or_else(|| panic!("{name} cannot be read: {payload}"));
             writeln!(shown, "{event:?}").unwrap();
             // As it is written today.
-            let NewEvent { event_type, schema_version, payload: written } = codec::encode(&event);
+            let NewEvent { event_type, schema_version, payload: written } = encode(&event);
             let today = Name { version: schema_version, ..name.clone() };
             assert_eq!(*event_type, today.event_type);
             assert!(validator.fits(&today, &serde_json::from_str(&written).unwrap()), "{today}: {}", &*written);

@@ -3,7 +3,7 @@
 
 use crate::binary::until;
 use crate::harness::{append, folder, migrate, postgres_program, run, start_postgres_on, stream, to};
-use services::codec::CATEGORIES;
+use order_views::CATEGORIES;
 use servers::Postgres;
 use sqlx::{Connection, PgConnection, query_as, query_scalar};
 use std::fs;

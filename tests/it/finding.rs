@@ -2,20 +2,21 @@
 
 use crate::harness::{System, append_as, database, daybook_on, id, order_of, run};
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::id::{AddressId, CustomerId, OrderId, SellerId, Sku};
-use domain::money::Amount;
-use domain::order::{
+use order_services::queries;
+use order_views::order_summary::{self, Filter, OrderSummary};
+use order_views::{CATEGORIES, encode, stream as stream_of};
+use order_views::{Projection, ReadModel};
+use orders::id::{AddressId, CustomerId, OrderId, SellerId, Sku};
+use orders::money::Amount;
+use orders::order::{
     self, CancelReason, Order, OrderCompleted, OrderLine, OrderPlaced, OrderTotals, PlaceLine, ProposeEdit,
     SellerShipping,
 };
-use domain::{Command, Event};
-use projections::order_summary::{self, Filter, OrderSummary};
-use projections::{Projection, ReadModel};
+use orders::{Command, Event};
+use runtime::replay::{Mode, replay};
+use runtime::step::{Outcome, Step};
+use runtime::subject;
 use serde_json::{Value, json};
-use services::codec::{self, CATEGORIES};
-use services::replay::{Mode, replay};
-use services::step::{Outcome, Step};
-use services::{query_api, subject};
 use sqlx::{query_as, query_scalar};
 use store::ExpectedVersion::NoStream;
 use store::checkpoint::{self, AdvanceError};
@@ -109,8 +110,8 @@ async fn with_history(system: &mut System, orders: u16) -> Vec<Placed> {
             at: begun + TimeDelta::hours(i64::from(n % 13)),
             completed: n % 4 == 1,
         };
-        let events = order.events().iter().map(codec::encode).collect();
-        let streams = vec![StreamAppend { stream: codec::stream::<Order>(order.id.0), expected: NoStream, events }];
+        let events = order.events().iter().map(encode).collect();
+        let streams = vec![StreamAppend { stream: stream_of::<Order>(order.id.0), expected: NoStream, events }];
         let Append { metadata, streams } = append_as(Uuid::now_v7(), streams);
         let metadata =
             Metadata { correlation_id: order.id.0, origin: Origin::Import, occurred_at: order.at, ..metadata };
@@ -264,7 +265,7 @@ async fn ask(system: &System, data: Value) -> Value {
 #[tokio::test]
 async fn rows_without_skus_are_not_searched_by_sku_until_they_are_replayed() {
     let mut system = System::start().await;
-    let _api = query_api::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
+    let _api = queries::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
     system.receive("mug", 5).await;
     let order = system.place(order_of(&[("mug", 1, 1)])).await;
     system.settle().await;
@@ -327,7 +328,7 @@ async fn on_an_empty_log_the_migration_says_that_the_rows_are_of_version_2() {
 #[tokio::test]
 async fn the_verb_finds_orders_and_says_what_it_cannot_be_asked() {
     let mut system = System::start().await;
-    let _api = query_api::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
+    let _api = queries::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
     let orders = with_history(&mut system, 510).await;
     let daybook = async |arguments: &str| {
         let output = daybook_on(&system.urls).arg("orders").args(arguments.split(' ')).output().await.unwrap();

@@ -2,16 +2,19 @@
 //! process, and whatever is rebuilt beside it, its rows are the fold of the log up to its checkpoint.
 
 use crate::harness::{System, cut_off, order_of};
-use domain::Command;
-use domain::id::OrderId;
-use domain::order::{self, CancelReason, HoldReason, PlaceOrder};
-use projections::apply::Applier;
-use projections::rebuild::Rebuild;
-use projections::{Batch, Delivered, Projection, ReadModel};
+use engine::Batch;
+use engine::ReadModel as _;
+use engine::apply::Applier;
+use engine::codec;
+use engine::rebuild::Rebuild;
+use order_views::Orders;
+use order_views::{Delivered, Projection, ReadModel};
+use orders::Command;
+use orders::id::OrderId;
+use orders::order::{self, CancelReason, HoldReason, PlaceOrder};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
-use services::codec;
 use sqlx::{AssertSqlSafe, PgPool, query_scalar};
 use std::collections::HashMap;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
@@ -80,7 +83,7 @@ async fn rows(superuser: &PgPool, projection: Projection) -> Vec<String> {
 }
 
 impl World {
-    fn batch(&self, events: &[Delivered]) -> Batch {
+    fn batch(&self, events: &[Delivered]) -> Batch<Orders> {
         Batch { events: events.to_vec(), proof: self.end }
     }
 
@@ -113,10 +116,10 @@ impl World {
 
         let superuser = system.superuser().await;
         let records = system.parts.log.read_all(0, 10_000).await.unwrap();
-        let events = records.into_iter().map(|record| codec::deliver(record).unwrap()).collect();
+        let events = records.into_iter().map(|record| codec::deliver::<Orders>(record).unwrap()).collect();
         let end = system.parts.log.end().await.unwrap();
         let mut world = Self { system, superuser, events, end, folds: HashMap::new() };
-        for projection in Projection::ALL {
+        for projection in Projection::all() {
             let live = rows(&world.superuser, projection).await;
             let mut run = Run::begin(&world, projection).await;
             let mut folds = vec![rows(&world.superuser, projection).await];
@@ -138,10 +141,10 @@ impl World {
 struct Run<'a> {
     world: &'a World,
     projection: Projection,
-    applier: Applier,
+    applier: Applier<Orders>,
     lease: Lease,
     at: Checkpoint,
-    rebuild: Option<Rebuild>,
+    rebuild: Option<Rebuild<ReadModel>>,
     /// How many processes have replayed it.
     replays: i64,
 }
@@ -164,7 +167,7 @@ impl<'a> Run<'a> {
     }
 
     /// Up to `limit` events after a position.
-    fn after(&self, position: Position, limit: usize) -> Batch {
+    fn after(&self, position: Position, limit: usize) -> Batch<Orders> {
         let events = &self.world.events[position as usize..];
         self.world.batch(&events[..limit.min(events.len())])
     }
@@ -191,7 +194,7 @@ impl<'a> Run<'a> {
     }
 
     /// Another process has the lease; what the one before has in memory is not known to it.
-    async fn taken_over(&mut self) -> (Applier, Lease, Checkpoint) {
+    async fn taken_over(&mut self) -> (Applier<Orders>, Lease, Checkpoint) {
         let (lease, at) = taken(self.world, self.projection).await;
         let applier = std::mem::replace(&mut self.applier, Applier::new(self.projection));
         (applier, std::mem::replace(&mut self.lease, lease), std::mem::replace(&mut self.at, at))
@@ -209,7 +212,7 @@ impl<'a> Run<'a> {
             &self.world.events[from as usize..(self.at.position as usize).min((from as usize).saturating_add(limit))];
         if let Some(last) = events.last() {
             let batch = self.world.batch(events);
-            rebuild.take(&self.world.system.parts.project, &batch, last.record().position).await.unwrap();
+            rebuild.apply(&self.world.system.parts.project, &batch, last.record().position).await.unwrap();
         }
         if is_written {
             rebuild.write(&self.world.system.parts.project).await.unwrap();
@@ -288,7 +291,7 @@ fn cases() -> u32 {
 fn rows_are_the_fold_of_the_log_whatever_becomes_of_events_processes_and_replays() {
     let runtime = Runtime::new().unwrap();
     let world = runtime.block_on(World::new());
-    let acts = (select(Projection::ALL.to_vec()), prop::collection::vec(act(), 1..16));
+    let acts = (select(Projection::all().collect::<Vec<_>>()), prop::collection::vec(act(), 1..16));
     let mut runner = TestRunner::new(Config { cases: cases(), failure_persistence: None, ..Config::default() });
     let proved = runner.run(&acts, |(projection, acts)| {
         runtime.block_on(async {

@@ -1,18 +1,18 @@
 //! What follows from events is done once in effect, however often it is tried.
 
-use crate::harness::{System, new_order, order_of};
+use crate::harness::{System, new_order, order_of, sender};
 use async_nats::Subscriber;
 use chrono::Utc;
-use domain::id::Sku;
-use domain::order::{CancelReason, PlaceOrder, StockLine};
-use domain::reaction::{Act, react_to_rejection};
-use domain::{Command, Rejection, stock};
-use projections::follow_up::{self, Due, Settlement};
-use services::policy::Pace;
-use services::process::Parts;
-use services::provider;
-use services::sender::Sender;
-use services::step::{Outcome, Step};
+use dev::provider;
+use engine::follow_up::{self, Due, Settlement};
+use order_services::policy::Timeouts;
+use order_services::process::connect_to;
+use order_views::Orders;
+use orders::id::Sku;
+use orders::order::{CancelReason, PlaceOrder, StockLine};
+use orders::reaction::{Act, react_to_rejection};
+use orders::{Command, Rejection, stock};
+use runtime::step::{Outcome, Step};
 use sqlx::types::Json;
 use sqlx::{Row, query_as, query_scalar};
 use std::sync::Arc;
@@ -99,7 +99,7 @@ async fn is_asking(system: &System) -> bool {
 
 fn free_order() -> PlaceOrder {
     let mut free = order_of(&[("mug", 1, 1)]);
-    free.lines[0].unit_price = domain::money::Amount::ZERO;
+    free.lines[0].unit_price = orders::money::Amount::ZERO;
     free.shipping.clear();
     free.payments.clear();
     free
@@ -153,7 +153,7 @@ async fn a_late_refusal_of_what_was_accepted_leaves_nothing() {
         reaction: row.get("reaction"),
         attempts: 0,
         due_at: Utc::now(),
-        act: act.clone(),
+        effect: act.0.clone(),
     };
     let command = match act.0 {
         Act::Command(command) => command,
@@ -161,11 +161,15 @@ async fn a_late_refusal_of_what_was_accepted_leaves_nothing() {
     };
     let short = vec![stock::ShortLine { line: 1, sku: Sku::new("mug").unwrap(), wanted: 1, available: 0 }];
     let rejection = Rejection::Stock(stock::Rejection::OutOfStock { short });
-    let next = react_to_rejection(&command, &rejection);
+    let next = react_to_rejection(&command, &rejection).map(order_views::follow_up);
     assert!(next.is_some());
     let late = Settlement::Refused { reason: rejection.to_string(), next };
     let lease = lease::acquire(&system.parts.project, "sender", system.parts.owner).await.unwrap().unwrap();
-    assert!(follow_up::settle(&system.parts.project, &lease, &Seen::default(), vec![(reserve, late)]).await.unwrap());
+    assert!(
+        follow_up::settle::<Orders>(&system.parts.project, &lease, &Seen::default(), vec![(reserve, late)])
+            .await
+            .unwrap()
+    );
     system.settle().await;
     assert_eq!(system.status(order).await, "confirmed");
     system.assert_verified().await;
@@ -179,9 +183,9 @@ async fn one_sender_at_a_time_and_the_next_goes_on() {
     let order = system.place(order_of(&[("mug", 1, 1)])).await;
     system.project().await;
     assert!(matches!(system.sender.step().await.unwrap(), Outcome::Worked(_)));
-    let parts = Parts::connect(&system.urls).await.unwrap();
-    let (pool, executor, client) = (parts.project.clone(), parts.executor(), parts.client.clone());
-    let mut standby = Sender::new(pool, executor, client, parts.owner, Arc::new(Notify::new()), Pace::default());
+    let parts = connect_to(&system.urls).await.unwrap();
+    let (pool, executor, client) = (parts.project.clone(), parts.executor().await.unwrap(), parts.client.clone());
+    let mut standby = sender(pool, executor, client, parts.owner, Arc::new(Notify::new()), Timeouts::default());
     system.project().await;
     assert_eq!(standby.step().await.unwrap(), Outcome::Idle);
     system.sender.end().await;

@@ -3,29 +3,34 @@
 //! nothing of a lost history is in the rows, and what was done outside in its name is listed.
 
 use crate::binary::until;
-use crate::harness::{System, appenders_waiting, database, envelope, executor, new_order, order_of, receipt};
+use crate::harness::{System, appenders_waiting, database, envelope, executor, new_order, order_of, receipt, sender};
 use async_nats::HeaderMap;
 use chrono::{DateTime, Utc};
-use domain::id::{OrderId, Sku, StockId};
-use domain::order::CancelReason;
-use domain::reaction::{Act as Effect, Operation, react};
-use domain::stock::{self, AdjustReason, Stock};
-use domain::{Aggregate, Command, Rejection, order};
-use projections::Projection;
-use projections::follow_up::{self, follow_up_id};
+use dev::provider;
+use engine::codec::{self, Stored};
+use engine::follow_up::{self, follow_up_id};
+use order_services::notifier;
+use order_services::policy::Timeouts;
+use order_services::{Envelope, ExecuteError, Executor};
+use order_views::Orders;
+use order_views::Projection;
+use order_views::{CATEGORIES, stream as stream_of};
+use orders::id::{OrderId, Sku, StockId};
+use orders::order::CancelReason;
+use orders::reaction::{Act as Effect, Operation, react};
+use orders::stock::{self, AdjustReason, Stock};
+use orders::{Aggregate, Command, Rejection, order};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config as Cases, TestRunner};
-use services::codec::{self, CATEGORIES, Stored};
-use services::execute::{Envelope, ExecuteError, Executor, Outcome as Executed};
-use services::feed::Feed;
-use services::policy::Pace;
-use services::process::jetstream;
-use services::projector::Projector;
-use services::relay::{Relay, RelayError};
-use services::sender::Sender;
-use services::step::{Outcome, Step};
-use services::{js, notifier, provider, subject};
+use runtime::executor::Outcome as Executed;
+use runtime::feed::Feed;
+use runtime::message;
+use runtime::process::jetstream;
+use runtime::projector::Projector;
+use runtime::relay::{Relay, RelayError};
+use runtime::step::{Outcome, Step};
+use runtime::subject;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Row, Transaction, query_as, query_scalar};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -114,7 +119,7 @@ struct Event {
     event_id: Uuid,
     recorded_at: DateTime<Utc>,
     causation_id: Option<Uuid>,
-    event: domain::Event,
+    event: orders::Event,
 }
 
 impl Event {
@@ -124,7 +129,7 @@ impl Event {
     }
 
     fn of(record: store::RecordedEvent) -> Self {
-        let recorded = codec::decode(record).unwrap();
+        let recorded = codec::decode::<Orders>(record).unwrap();
         let (record, event) = (recorded.record, recorded.event);
         let (position, event_id, recorded_at) = (record.position, record.event_id, record.recorded_at);
         Self { position, event_id, recorded_at, causation_id: record.metadata.causation_id, event }
@@ -151,7 +156,7 @@ async fn events_in(connection: &mut PgConnection, table: &str) -> Vec<Event> {
             event_id: row.get("event_id"),
             recorded_at: row.get("recorded_at"),
             causation_id: row.get("causation_id"),
-            event: codec::decode_stored(stored).unwrap(),
+            event: codec::decode_stored::<Orders>(stored).unwrap(),
         }
     };
     rows.into_iter().map(event).collect()
@@ -168,15 +173,15 @@ async fn lost_events(connection: &mut PgConnection) -> Vec<Event> {
         for (name, values) in &told {
             values.iter().for_each(|value| headers.append(&**name, &**value));
         }
-        Event::of(js::recorded(&subject, &headers, payload.into()).unwrap())
+        Event::of(message::recorded(CATEGORIES, &subject, &headers, payload.into()).unwrap())
     };
     rows.into_iter().map(event).collect()
 }
 
 /// The processes that project: a feed, and a projector for each projection.
 struct Projecting {
-    feed: Feed,
-    projectors: Vec<Projector>,
+    feed: Feed<Orders>,
+    projectors: Vec<Projector<Orders>>,
 }
 
 /// An earlier state of the database: all of it, as a restore puts it back.
@@ -226,14 +231,14 @@ async fn projecting(system: &System, after: Option<Position>) -> Projecting {
     let (owner, written) = (Uuid::now_v7(), Arc::new(Notify::new()));
     let projector =
         |projection| Projector::new(parts.project.clone(), projection, feed.reader(), owner, written.clone());
-    let projectors = Projection::ALL.into_iter().map(projector).collect();
+    let projectors = Projection::all().map(projector).collect();
     Projecting { feed, projectors }
 }
 
 impl World {
     async fn start() -> Self {
-        let pace = Pace { longest_wait: Duration::ZERO, ..Pace::default() };
-        let (mut system, books) = tokio::join!(System::start_at(pace), database());
+        let timeouts = Timeouts { longest_wait: Duration::ZERO, ..Timeouts::default() };
+        let (mut system, books) = tokio::join!(System::start_at(timeouts), database());
         for service in system.outside.drain(..) {
             service.stop().await;
         }
@@ -343,7 +348,9 @@ impl World {
                 Some(stream) => stream.get_raw_message(event.position as u64).await.ok(),
                 None => None,
             };
-            let carried = message.and_then(|m| js::recorded(&m.subject, &m.headers, m.payload).ok()).map(Event::of);
+            let carried = message
+                .and_then(|m| message::recorded(CATEGORIES, &m.subject, &m.headers, m.payload).ok())
+                .map(Event::of);
             match carried.is_some_and(|carried| carried.key() == event.key()) {
                 true => self.distributed.push(event),
                 false => self.unknown.push(event),
@@ -511,9 +518,9 @@ impl World {
                 let parts = &self.system.parts;
                 let (pool, client) = (parts.project.clone(), parts.client.clone());
                 let (owner, written) = (Uuid::now_v7(), Arc::new(Notify::new()));
-                let pace = Pace { longest_wait: Duration::ZERO, ..Pace::default() };
+                let timeouts = Timeouts { longest_wait: Duration::ZERO, ..Timeouts::default() };
                 let executor = executor(&self.system.urls.database_url);
-                self.system.sender = Sender::new(pool, executor, client, owner, written, pace);
+                self.system.sender = sender(pool, executor, client, owner, written, timeouts);
             }
             Act::Wipe => self.wipe().await,
         }
@@ -678,11 +685,11 @@ impl World {
 
     /// What the log says of a SKU: how many pieces are on hand after each of its events.
     async fn on_hand(&self, sku: &str) -> Vec<u64> {
-        let stream = codec::stream::<Stock>(StockId::from(&Sku::new(sku).unwrap()).0);
+        let stream = stream_of::<Stock>(StockId::from(&Sku::new(sku).unwrap()).0);
         let mut stock = Stock::default();
         let events = self.system.parts.log.read_stream(stream, 0, 10_000).await.unwrap().into_iter().map(Event::of);
         let after = events.map(|event| {
-            let domain::Event::Stock(_, event) = event.event else { unreachable!("it is in a stream of stock") };
+            let orders::Event::Stock(_, event) = event.event else { unreachable!("it is in a stream of stock") };
             stock.evolve(&event);
             stock.on_hand()
         });
@@ -803,7 +810,7 @@ async fn no_row_is_of_a_lost_event_while_services_go_on() {
         }
         world.end(1).await;
         assert_eq!(world.system.stock_of("mug").await, (102, 0));
-        assert_eq!(projections::stock_level::get(&world.system.parts.read, "hat").await.unwrap(), None);
+        assert_eq!(order_views::stock_level::get(&world.system.parts.read, "hat").await.unwrap(), None);
         assert_eq!(world.kept().await, [2, 3, 4], "the operator is first: {has_operator_first}");
     }
 }
@@ -844,7 +851,7 @@ async fn a_command_that_lands_where_it_was_vouches_for_nothing_before_it() {
             assert_eq!(world.system.status(order).await, "confirmed");
             assert_eq!(world.authorised().await.iter().filter(|id| **id == order.0).count(), 1);
         }
-        assert_eq!(projections::order_summary::get(&world.system.parts.read, lost.0).await.unwrap(), None);
+        assert_eq!(order_views::order_summary::get(&world.system.parts.read, lost.0).await.unwrap(), None);
         assert!(!world.authorised().await.contains(&lost.0));
         assert_eq!(world.kept().await, [2, 3], "they are taken in: {is_taken_in}");
     }
@@ -870,7 +877,7 @@ async fn no_row_is_of_an_event_that_waited_in_a_feed() {
         world.execute(1, receipt("mug", pieces)).await.unwrap();
     }
     world.project(0).await;
-    let rows = projections::stock_level::get(&world.system.parts.read, "hat").await.unwrap();
+    let rows = order_views::stock_level::get(&world.system.parts.read, "hat").await.unwrap();
     assert_eq!(rows, None);
     world.end(1).await;
     assert_eq!(world.system.stock_of("mug").await, (102, 0));
@@ -984,7 +991,7 @@ async fn an_answer_of_the_present_hides_none_of_a_lost_history() {
         world.execute(0, receipt("mug", 1)).await.unwrap();
         let copy = world.save().await;
         let pool = world.system.parts.project.clone();
-        let ask = async |asked: &Seen| follow_up::due(&pool, asked, &[], None, 1).await.unwrap().1;
+        let ask = async |asked: &Seen| follow_up::due::<Orders>(&pool, asked, &[], None, 1).await.unwrap().1;
         let history = world.executors[0].history();
         let asked = history.seen();
         assert_eq!(asked.marks.len(), 1);

@@ -1,30 +1,35 @@
 //! What every story needs: servers of its own, a system to drive step by step, and orders to put into it.
 
 use crate::binary::until;
-use domain::id::{AddressId, CustomerId, OrderId, SellerId, ShipmentId, Sku};
-use domain::money::Amount;
-use domain::order::{PaymentMethod, PlaceLine, PlaceOrder, PlacePayment, Rounding, SellerShipping};
-use domain::{Aggregate, Command, order, shipment, stock};
+use dev::provider;
 use futures_util::future::join_all;
-use projections::Projection;
+use order_services::effects::Effects;
+use order_services::notifier;
+use order_services::policy::LONGEST_WAIT;
+use order_services::policy::Timeouts;
+use order_services::process::connect_to;
+use order_services::verify::{Report, verify};
+use order_services::{Envelope, ExecuteError, Executor};
+use order_views::Orders;
+use order_views::Projection;
+use order_views::{CATEGORIES, encode, stream as stream_of};
+use orders::id::{AddressId, CustomerId, OrderId, SellerId, ShipmentId, Sku};
+use orders::money::Amount;
+use orders::order::{PaymentMethod, PlaceLine, PlaceOrder, PlacePayment, Rounding, SellerShipping};
+use orders::{Aggregate, Command, order, shipment, stock};
+use runtime::api::Service;
+use runtime::executor::Outcome as Executed;
+use runtime::feed::Feed;
+use runtime::process::Context;
+use runtime::process::Urls;
+use runtime::process::jetstream;
+use runtime::projector::Projector;
+use runtime::relay::Relay;
+use runtime::sender::{Limits, Sender};
+use runtime::step::{Outcome, Step};
+use runtime::sweeper::Sweeper;
 use rustix::process::{Pid, Signal, kill_process};
-use services::api::Service;
-use services::codec::{self, CATEGORIES};
-use services::config::Urls;
-use services::execute::{Envelope, ExecuteError, Executor, Outcome as Executed};
-use services::feed::Feed;
-use services::policy::Pace;
-use services::process::{Parts, jetstream};
-use services::projector::Projector;
-use services::relay::Relay;
-use services::sender::Sender;
-use servers::{
-    Binaries, Configuration, Nats, NatsOptions, Postgres, PostgresOptions, Servers, ServersOptions,
-};
-use services::step::{Outcome, Step};
-use services::timers::Sweeper;
-use services::verify::{Report, verify};
-use services::{notifier, provider};
+use servers::{Binaries, Configuration, Nats, NatsOptions, Postgres, PostgresOptions, Servers, ServersOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, query_scalar};
 use std::fs::{self, File};
 use std::future::poll_fn;
@@ -37,8 +42,8 @@ use std::task::Poll;
 use std::time::Duration;
 use store::connect::{self, Role};
 use store::{
-    Append, Appender, ExpectedVersion, Fingerprint, Loader, Log, MIGRATOR, Metadata, NewEvent, Origin, StreamAppend,
-    StreamId,
+    Append, Appender, ExpectedVersion, Fingerprint, Loader, Log, MIGRATOR, Metadata, NewEvent, Origin, Position,
+    StreamAppend, StreamId, checkpoint,
 };
 use tokio::sync::{Notify, OnceCell, watch};
 use uuid::Uuid;
@@ -140,8 +145,8 @@ pub(crate) async fn shipped_nats() -> Nats {
 }
 
 /// The NATS of a role's user, as the shipped configuration has it.
-pub(crate) fn nats_as(port: u16, user: &str) -> services::nats::Nats {
-    let mut nats = services::nats::Nats::at(&format!("nats://{user}:{}@127.0.0.1:{port}", password(user))).unwrap();
+pub(crate) fn nats_as(port: u16, user: &str) -> runtime::nats::Nats {
+    let mut nats = runtime::nats::Nats::at(&format!("nats://{user}:{}@127.0.0.1:{port}", password(user))).unwrap();
     nats.process = nats.process.with_inbox_prefix(format!("_INBOX_{user}"));
     nats.relay = nats.process.clone();
     nats
@@ -168,7 +173,7 @@ async fn secured_nats() -> Nats {
 }
 
 /// A connection as one of the users, if they are told apart; else `parts`' own.
-async fn client_as(nats: &Nats, parts: &Parts, user: &str) -> async_nats::Client {
+async fn client_as(nats: &Nats, parts: &Context, user: &str) -> async_nats::Client {
     if !is_secured() {
         return parts.client.clone();
     }
@@ -200,12 +205,12 @@ pub(crate) async fn postgres_program(name: &str) -> PathBuf {
 pub(crate) struct System {
     pub(crate) urls: Urls,
     pub(crate) nats: Nats,
-    pub(crate) parts: Parts,
+    pub(crate) parts: Context,
     pub(crate) executor: Executor,
     pub(crate) relay: Relay,
-    pub(crate) feed: Feed,
-    pub(crate) projectors: Vec<Projector>,
-    pub(crate) sender: Sender,
+    pub(crate) feed: Feed<Orders>,
+    pub(crate) projectors: Vec<Projector<Orders>>,
+    pub(crate) sender: Sender<Effects>,
     pub(crate) sweeper: Sweeper,
     pub(crate) outside: Vec<Service>,
     /// Kept: the relay waits on its other end.
@@ -214,35 +219,35 @@ pub(crate) struct System {
 
 impl System {
     pub(crate) async fn start() -> Self {
-        Self::start_at(Pace::default()).await
+        Self::start_at(Timeouts::default()).await
     }
 
-    pub(crate) async fn start_at(pace: Pace) -> Self {
+    pub(crate) async fn start_at(timeouts: Timeouts) -> Self {
         let (database_url, nats) = tokio::join!(database(), start_nats());
-        Self::on_at(Urls { database_url, nats_url: nats.url() }, nats, pace).await
+        Self::on_at(Urls { database_url, nats_url: nats.url() }, nats, timeouts).await
     }
 
     pub(crate) async fn on(urls: Urls, nats: Nats) -> Self {
-        Self::on_at(urls, nats, Pace::default()).await
+        Self::on_at(urls, nats, Timeouts::default()).await
     }
 
-    async fn on_at(urls: Urls, nats: Nats, pace: Pace) -> Self {
-        let parts = Parts::connect(&urls).await.unwrap();
+    async fn on_at(urls: Urls, nats: Nats, timeouts: Timeouts) -> Self {
+        let parts = connect_to(&urls).await.unwrap();
         let clients =
             ["relay", "projectors", "sender", "provider", "notifier"].map(|user| client_as(&nats, &parts, user));
         let [relaying, projecting, sending, provides, notifies] = &join_all(clients).await[..] else { unreachable!() };
-        let executor = parts.executor();
+        let executor = parts.executor().await.unwrap();
         let written = Arc::new(Notify::new());
         let (hint, hinted) = watch::channel(0);
         let relay = Relay::new(parts.log.clone(), parts.project.clone(), jetstream(relaying), hinted);
-        let feed = Feed::new(parts.log.clone(), jetstream(projecting), parts.furthest().await.unwrap());
+        let feed = Feed::new(parts.log.clone(), jetstream(projecting), furthest(&parts.read).await);
         let projector =
             |projection| Projector::new(parts.project.clone(), projection, feed.reader(), parts.owner, written.clone());
-        let projectors = Projection::ALL.into_iter().map(projector).collect();
+        let projectors = Projection::all().map(projector).collect();
         let sweeper = Sweeper::new(parts.project.clone(), written.clone());
-        let sender = Sender::new(parts.project.clone(), executor.clone(), sending.clone(), parts.owner, written, pace);
+        let sender = sender(parts.project.clone(), executor.clone(), sending.clone(), parts.owner, written, timeouts);
         let outside = vec![
-            provider::start(provides, parts.project.clone(), pace.answer.mul_f64(1.5)).await.unwrap(),
+            provider::start(provides, parts.project.clone(), timeouts.answer.mul_f64(1.5)).await.unwrap(),
             notifier::start(notifies, parts.project.clone()).await.unwrap(),
         ];
         for client in [provides, notifies, &parts.client] {
@@ -343,7 +348,7 @@ impl System {
     /// The status of an order in the read model, with the reason if there is one.
     pub(crate) async fn status(&self, order: OrderId) -> String {
         let row =
-            projections::order_summary::get(&self.parts.read, order.0).await.unwrap().expect("the order has a row");
+            order_views::order_summary::get(&self.parts.read, order.0).await.unwrap().expect("the order has a row");
         match row.reason {
             Some(reason) => format!("{}: {reason}", row.status),
             None => row.status,
@@ -352,7 +357,7 @@ impl System {
 
     /// What is on hand of a SKU, and reserved of that.
     pub(crate) async fn stock_of(&self, sku: &str) -> (i64, i64) {
-        let level = projections::stock_level::get(&self.parts.read, sku).await.unwrap().expect("the sku has a row");
+        let level = order_views::stock_level::get(&self.parts.read, sku).await.unwrap().expect("the sku has a row");
         (level.on_hand, level.reserved)
     }
 
@@ -391,6 +396,26 @@ impl System {
     }
 }
 
+/// How far the projection has come that has come furthest.
+pub(crate) async fn furthest(read: &PgPool) -> Position {
+    checkpoint::live(read).await.unwrap().into_iter().map(|(_, position)| position).max().unwrap_or(0)
+}
+
+/// What carries out the follow-ups of orders.
+pub(crate) fn sender(
+    pool: PgPool,
+    executor: Executor,
+    client: async_nats::Client,
+    owner: Uuid,
+    written: Arc<Notify>,
+    timeouts: Timeouts,
+) -> Sender<Effects> {
+    let Timeouts { longest_wait, clock_tolerance, .. } = timeouts;
+    let limits = Limits { longest_wait: longest_wait.min(LONGEST_WAIT), clock_tolerance };
+    let history = executor.history();
+    Sender::new(pool, Effects::new(executor, client, timeouts), history, owner, written, limits)
+}
+
 /// What executes commands in another process: with an appender, a connection and a cache of its own.
 pub(crate) fn executor(url: &str) -> Executor {
     let log = Log::new(connect::pool(url, Role::Read, 4).unwrap(), CATEGORIES);
@@ -400,7 +425,7 @@ pub(crate) fn executor(url: &str) -> Executor {
 
 /// The stream of that number.
 pub(crate) fn stream(n: u128) -> StreamId {
-    codec::stream::<domain::order::Order>(id(n))
+    stream_of::<orders::order::Order>(id(n))
 }
 
 pub(crate) fn event(payload: &str) -> NewEvent {
@@ -611,10 +636,10 @@ pub(crate) async fn append_orders(appender: &Appender, orders: usize, holds: usi
         for command in &commands {
             for event in state.decide(*order, command).unwrap() {
                 state.evolve(&event);
-                events.push(codec::encode(&order::Order::event(order.0, event)));
+                events.push(encode(&order::Order::event(order.0, event)));
             }
         }
-        let stream = codec::stream::<order::Order>(order.0);
+        let stream = stream_of::<order::Order>(order.0);
         let mut append = append(vec![StreamAppend { stream, expected: ExpectedVersion::NoStream, events }]);
         (append.metadata.correlation_id, append.metadata.origin) = (order.0, origin);
         appender.append(append)

@@ -2,18 +2,20 @@
 
 use crate::binary::until;
 use crate::harness::{System, daybook_on, run};
-use projections::{Projection, ReadModel};
+use engine::ReadModel as _;
+use order_services::queries;
+use order_views::Orders;
+use order_views::{Projection, ReadModel};
+use runtime::client::Client;
+use runtime::health::{self, Health, State, projections};
+use runtime::projector::Projector;
+use runtime::step::{Outcome, Step};
 use serde_json::{Value, json};
-use services::client::Client;
-use services::health::{self, Health, State, projections};
-use services::projector::Projector;
-use services::query_api;
-use services::step::{Outcome, Step};
 use std::time::Duration;
 use store::checkpoint;
 
 async fn all(system: &System) -> Vec<Health> {
-    projections(&system.parts.read, Duration::from_millis(1)).await.unwrap()
+    projections::<Orders>(&system.parts.read, Duration::from_millis(1)).await.unwrap()
 }
 
 async fn stock(system: &System) -> Health {
@@ -38,7 +40,7 @@ async fn beat(system: &System) {
     run(&system.urls.database_url, renew).await;
 }
 
-fn projector(system: &mut System) -> &mut Projector {
+fn projector(system: &mut System) -> &mut Projector<Orders> {
     let stock = &mut system.projectors[1];
     assert_eq!(stock.name(), "stock_level");
     stock
@@ -167,7 +169,7 @@ async fn the_check_names_who_is_not_well_and_the_query_tells_the_same() {
     let stderr = String::from_utf8(ill.stderr).unwrap();
     assert_eq!((ill.status.code(), &*stderr), (Some(1), "daybook: revenue is frozen, waiting is paused\n"));
     let table = String::from_utf8(ill.stdout).unwrap();
-    assert_eq!(table.lines().count(), Projection::ALL.len() + 2, "{table}");
+    assert_eq!(table.lines().count(), Projection::all().count() + 2, "{table}");
     let listed = check("--json").await;
     assert_eq!(listed.status.code(), Some(0));
     let mut listed: Vec<Value> =
@@ -175,7 +177,7 @@ async fn the_check_names_who_is_not_well_and_the_query_tells_the_same() {
     let relay = listed.pop().unwrap();
     assert_eq!((&relay["relay"]["state"], &relay["relay"]["position"]), (&json!("current"), &json!(1)));
 
-    let api = query_api::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
+    let api = queries::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
     system.parts.client.flush().await.unwrap();
     let client = Client::new(system.parts.client.clone(), "test");
     let answer = client.query::<Vec<Value>>("projections.list", json!({}), None).await.unwrap();

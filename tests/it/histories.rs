@@ -8,21 +8,25 @@ use crate::harness::{
 };
 use async_nats::HeaderMap;
 use async_nats::jetstream::stream::Stream;
-use domain::id::Sku;
-use domain::reaction::Act;
-use domain::{Command, order};
-use projections::follow_up::{self, Settlement};
-use projections::stock_level;
+use engine::follow_up::{self, Settlement};
+use order_services::ExecuteError;
+use order_services::queries;
+use order_services::verbs::Receive;
+use order_views::CATEGORIES;
+use order_views::Orders;
+use order_views::stock_level;
+use orders::id::Sku;
+use orders::reaction::Act;
+use orders::{Command, order};
+use runtime::client::Client;
+use runtime::message;
+use runtime::process::Urls;
+use runtime::process::{connect_nats, jetstream};
+use runtime::relay::{Relay, RelayError};
+use runtime::step::{Outcome, Step};
+use runtime::subject;
 use serde_json::json;
-use services::client::Client;
-use services::command_api::Receive;
-use services::config::Urls;
-use services::execute::ExecuteError;
-use services::process::{connect_nats, jetstream};
-use services::relay::{Relay, RelayError};
 use servers::Nats;
-use services::step::{Outcome, Step};
-use services::{codec, js, query_api, subject};
 use sqlx::{PgPool, query_as, query_scalar};
 use std::time::Duration;
 use store::connect::{self, Role};
@@ -93,7 +97,7 @@ impl World {
     /// The log's history at another address than the services'.
     fn relay(&self, client: &async_nats::Client, database_url: &str) -> Relay {
         let pool = connect::pool(database_url, Role::Project, 2).unwrap();
-        let log = Log::new(pool.clone(), codec::CATEGORIES);
+        let log = Log::new(pool.clone(), CATEGORIES);
         Relay::new(log, pool, jetstream(client), watch::channel(0).1)
     }
 
@@ -127,7 +131,7 @@ async fn a_failover_under_live_services_leaves_no_trace_of_the_lost_events() {
     assert_eq!((world.on_hand("mug").await, world.on_hand("hat").await), (5, 4));
     assert_eq!((world.epoch().await, world.lost(2).await), (2, vec![6, 7, 8]));
     let info = world.stream().await;
-    let server = js::server(&info.cached_info().config).unwrap();
+    let server = message::server(&info.cached_info().config).unwrap();
     assert_eq!(server.timeline, 2, "the stream says on which timeline the log is");
     // What was kept can be read: it is the three receipts.
     let kept: Vec<String> = query_scalar("SELECT convert_from(payload, 'UTF8') FROM daybook.lost_events")
@@ -230,7 +234,7 @@ async fn a_copy_in_another_system_does_not_touch_the_stream() {
     let copy = start_postgres().await;
     let url = copy.url("postgres");
     crate::harness::migrate(&url).await;
-    let log = Log::new(connect::pool(&world.urls.database_url, Role::Read, 1).unwrap(), codec::CATEGORIES);
+    let log = Log::new(connect::pool(&world.urls.database_url, Role::Read, 1).unwrap(), CATEGORIES);
     let mut import = Import::begin(&url).await.unwrap();
     import.insert(log.read_all(0, 10).await.unwrap()).await.unwrap();
     import.commit(&[]).await.unwrap();
@@ -276,7 +280,7 @@ async fn publish(system: &System, subject: String, headers: HeaderMap, payload: 
 }
 
 /// What the log would have of a command, were it executed next; and it is not.
-async fn foreseen(system: &System, envelope: &services::execute::Envelope) -> RecordedEvent {
+async fn foreseen(system: &System, envelope: &order_services::Envelope) -> RecordedEvent {
     let mut other = System::start().await;
     other.execute_as(envelope).await;
     let event = other.parts.log.read_all(0, 10).await.unwrap().pop().unwrap();
@@ -286,7 +290,7 @@ async fn foreseen(system: &System, envelope: &services::execute::Envelope) -> Re
 }
 
 impl System {
-    async fn execute_as(&self, envelope: &services::execute::Envelope) {
+    async fn execute_as(&self, envelope: &order_services::Envelope) {
         self.executor.execute(envelope).await.unwrap();
     }
 }
@@ -328,7 +332,7 @@ pub(crate) async fn publish_forged(system: &System, fits_the_chain: bool) {
     let mut forged = foreseen(system, &crate::harness::receipt("mug", 100)).await;
     forged.link = Some(if fits_the_chain { link_of(system, &forged).await } else { store::Link([7; 32]) });
     let subject = subject::event(forged.stream, &forged.event_type);
-    publish(system, subject, js::headers(&forged, 1), forged.payload.to_string()).await;
+    publish(system, subject, message::headers(&forged, 1), forged.payload.to_string()).await;
 }
 
 /// Invariant 27: who may publish, and knows a command's id in advance, publishes its event with another payload.
@@ -346,7 +350,7 @@ async fn a_forged_message_moves_no_money() {
         let payload = genuine.payload.replace("1250", "1").replace("1000", "1").replace("250", "0");
         let mut forged = RecordedEvent { payload: payload.into(), ..genuine };
         forged.link = Some(if fits_the_chain { link_of(&system, &forged).await } else { store::Link([7; 32]) });
-        let headers = js::headers(&forged, 1);
+        let headers = message::headers(&forged, 1);
         let subject = subject::event(forged.stream, &forged.event_type);
         publish(&system, subject, headers, forged.payload.to_string()).await;
         // It arrives before the command.
@@ -415,7 +419,7 @@ async fn a_foreign_message_is_found_by_a_relay_that_begins() {
     receive(&system, 2).await;
     let event = system.parts.log.read_all(3, 1).await.unwrap().remove(0);
     let subject = subject::event(event.stream, &event.event_type);
-    publish(&system, subject, js::headers(&event, 1), event.payload.to_string()).await;
+    publish(&system, subject, message::headers(&event, 1), event.payload.to_string()).await;
     let mut relay = Relay::new(
         system.parts.log.clone(),
         system.parts.project.clone(),
@@ -484,7 +488,7 @@ async fn a_stream_of_an_earlier_build_is_gone_on_with() {
     let mut system = System::start().await;
     receive(&system, 3).await;
     let (identity, server) = (system.parts.log.identity().await.unwrap(), system.parts.log.server().await.unwrap());
-    let mut config = js::stream_config(identity, server, 1);
+    let mut config = message::stream_config(identity, server, 1);
     config.metadata.retain(|key, _| ["daybook_log_id", "daybook_epoch"].contains(&&**key));
     jetstream(&system.parts.client).create_stream(config).await.unwrap();
     for event in system.parts.log.read_all(0, 10).await.unwrap() {
@@ -496,7 +500,7 @@ async fn a_stream_of_an_earlier_build_is_gone_on_with() {
     assert_eq!(system.stock_of("mug").await, (4, 0));
     let stream = jetstream(&system.parts.client).get_stream(subject::STREAM).await.unwrap();
     assert_eq!(stream.cached_info().state.last_sequence, 4);
-    assert_eq!(js::server(&stream.cached_info().config), Some(server), "it says now on which server the log is");
+    assert_eq!(message::server(&stream.cached_info().config), Some(server), "it says now on which server the log is");
     system.assert_verified().await;
 }
 
@@ -531,11 +535,11 @@ async fn a_follow_up_of_a_lost_event_does_nothing_any_more() {
     system.project().await;
     let history = system.executor.history();
     let seen = history.seen();
-    let (due, found) = follow_up::due(&system.parts.project, &seen, &[], None, 10).await.unwrap();
+    let (due, found) = follow_up::due::<Orders>(&system.parts.project, &seen, &[], None, 10).await.unwrap();
     let branch = history.note(seen, found);
     let reserve = due.into_iter().find(|due| due.reaction == "reserve_stock").unwrap();
     go_back(&system, 1).await;
-    let Act::Command(command) = reserve.act.0.clone() else { panic!("it is a command") };
+    let Act::Command(command) = reserve.effect.clone() else { panic!("it is a command") };
     let executed = system.executor.execute_on(&envelope(reserve.id, command), &branch).await;
     assert!(matches!(executed, Err(ExecuteError::Conflict(_))), "{executed:?}");
     assert_eq!(system.parts.log.head().await.unwrap(), 1, "nothing is reserved for an order that is not in the log");
@@ -545,14 +549,14 @@ async fn a_follow_up_of_a_lost_event_does_nothing_any_more() {
     assert!(branch.is_lost());
     system.receive("mug", 1).await;
     let lost = Seen { marks: vec![Mark { position: 2, link: store::Link([7; 32]) }], ..Seen::default() };
-    assert!(!follow_up::settle(&system.parts.project, &lease, &lost, settled).await.unwrap());
+    assert!(!follow_up::settle::<Orders>(&system.parts.project, &lease, &lost, settled).await.unwrap());
 }
 
 /// Invariants 19 and 26: no answer at a position that another history has come to.
 #[tokio::test]
 async fn a_query_with_the_mark_of_a_lost_command_is_not_answered() {
     let mut system = System::start().await;
-    let _api = query_api::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
+    let _api = queries::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
     let client = system.parts.client.clone();
     let ask = async |body: serde_json::Value| {
         let request = async_nats::Request::new().payload(body.to_string().into());
@@ -610,7 +614,7 @@ async fn a_log_of_before_gets_its_links() {
     let after: Vec<Option<Vec<u8>>> = query_scalar(links).fetch_one(&superuser).await.unwrap();
     assert_eq!(before, after);
     system.receive("mug", 1).await;
-    let report = services::verify::verify(&system.parts.read, None, Duration::ZERO).await.unwrap();
+    let report = order_services::verify::verify(&system.parts.read, None, Duration::ZERO).await.unwrap();
     let chain = report.checks.iter().find(|check| check.name == "chain").unwrap();
     assert_eq!((chain.agrees(), chain.checked), (true, 4), "{report}");
 }

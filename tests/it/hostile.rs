@@ -7,10 +7,11 @@ use crate::harness::{System, id, order_of};
 use async_nats::{Client, HeaderMap, Message, Request};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use order_services::queries;
+use order_services::verbs;
+use runtime::api::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
+use runtime::wire::{Code, ErrorBody};
 use serde_json::{Map, Value, json};
-use services::api::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
-use services::wire::{Code, ErrorBody};
-use services::{command_api, query_api};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use uuid::Uuid;
@@ -194,8 +195,8 @@ async fn hostile_requests_are_refused_and_harm_nothing() {
     let system = System::start().await;
     let client = &system.parts.client;
     let services = [
-        command_api::start(client, system.executor.clone()).await.unwrap(),
-        query_api::start(client, system.parts.read.clone()).await.unwrap(),
+        verbs::start(client, system.executor.clone()).await.unwrap(),
+        queries::start(client, system.parts.read.clone()).await.unwrap(),
     ];
     client.flush().await.unwrap();
     let endpoints = endpoints(client).await;

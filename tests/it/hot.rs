@@ -4,11 +4,14 @@
 use crate::harness::{
     Gate, database, executor, migrate, new_order, receipt, reserve, reserve_all, run, start_postgres,
 };
-use domain::id::{Sku, StockId};
-use domain::stock::{self, Stock};
-use domain::{Aggregate, Event, Rejection};
-use services::codec::{self, CATEGORIES};
-use services::execute::{Envelope, ExecuteError, Executor, Outcome};
+use engine::codec;
+use order_services::{Envelope, ExecuteError, Executor};
+use order_views::Orders;
+use order_views::{CATEGORIES, stream as stream_of};
+use orders::id::{Sku, StockId};
+use orders::stock::{self, Stock};
+use orders::{Aggregate, Event, Rejection};
+use runtime::executor::Outcome;
 use sqlx::{PgPool, query_scalar};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,11 +22,11 @@ use tokio::task::{JoinHandle, JoinSet};
 /// What the log says of the SKU: on hand and reserved, after each of its events.
 async fn stocks(url: &str, sku: &str) -> Vec<(u64, u64)> {
     let log = Log::new(connect::pool(url, Role::Read, 1).unwrap(), CATEGORIES);
-    let stream = codec::stream::<Stock>(StockId::from(&Sku::new(sku).unwrap()).0);
+    let stream = stream_of::<Stock>(StockId::from(&Sku::new(sku).unwrap()).0);
     let mut stock = Stock::default();
     let mut stocks = Vec::new();
     for event in log.read_stream(stream, 0, 100_000).await.unwrap() {
-        let Event::Stock(_, event) = codec::decode(event).unwrap().event else { unreachable!() };
+        let Event::Stock(_, event) = codec::decode::<Orders>(event).unwrap().event else { unreachable!() };
         stock.evolve(&event);
         stocks.push((stock.on_hand(), stock.reserved()));
     }

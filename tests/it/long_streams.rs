@@ -1,11 +1,11 @@
 //! Streams of many events: what is kept of them, and when it is not believed.
 
 use crate::harness::{System, envelope, receive};
-use domain::id::{Sku, StockId};
-use domain::stock::Stock;
-use domain::{Command, stock};
-use services::codec;
-use services::execute::{ExecuteError, Executor};
+use order_services::{ExecuteError, Executor};
+use order_views::stream as stream_of;
+use orders::id::{Sku, StockId};
+use orders::stock::Stock;
+use orders::{Command, stock};
 use sqlx::PgPool;
 use store::{Appender, Loader};
 use uuid::Uuid;
@@ -29,11 +29,11 @@ fn another(system: &System, fold: i64) -> Executor {
 
 /// How many pieces there are to a process that has read nothing yet: it is asked for one more than there may be.
 async fn on_hand(executor: &Executor) -> u64 {
-    let line = domain::order::StockLine { line: 1, sku: sku(), quantity: u32::MAX };
-    let order_id = domain::id::OrderId(Uuid::now_v7());
+    let line = orders::order::StockLine { line: 1, sku: sku(), quantity: u32::MAX };
+    let order_id = orders::id::OrderId(Uuid::now_v7());
     let reserve = stock::Command::Reserve { order_id, lines: vec![line], hold_seconds: 60, edit: None };
     match executor.execute(&envelope(Uuid::now_v7(), Command::Stock(reserve))).await {
-        Err(ExecuteError::Rejected(domain::Rejection::Stock(stock::Rejection::OutOfStock { short }))) => {
+        Err(ExecuteError::Rejected(orders::Rejection::Stock(stock::Rejection::OutOfStock { short }))) => {
             short[0].available
         }
         other => panic!("{other:?}"),
@@ -64,7 +64,7 @@ async fn a_long_stream_is_read_from_its_snapshot_on() {
             .fetch_one(&superuser)
             .await
             .unwrap();
-    assert_eq!(kept, (codec::stream::<Stock>(id).category.id, i64::from(KEPT), 7));
+    assert_eq!(kept, (stream_of::<Stock>(id).category.id, i64::from(KEPT), 7));
     receive(&system.executor, "mug", 1).await;
     assert_eq!(on_hand(&another(&system, 7)).await, u64::from(RECEIVED) + 1);
     // A mark that no event has made shows that it is what was read.

@@ -2,17 +2,21 @@
 //! notifier keep their books in a database of their own, as others do: it does not go back with the log.
 
 use crate::harness::{System, card, database, daybook_on, envelope, order_of, run};
-use domain::Command;
-use domain::id::{OrderId, PaymentId};
-use domain::money::Amount;
-use domain::order::{self, CancelReason, PlaceOrder};
-use domain::payment::{self, PaymentRequested};
+use dev::provider;
+use order_services::Envelope;
+use order_services::notifier;
+use order_views::encode;
+use order_views::stream as stream_of;
+use orders::Command;
+use orders::id::{OrderId, PaymentId};
+use orders::money::Amount;
+use orders::order::{self, CancelReason, PlaceOrder};
+use orders::payment::{self, PaymentRequested};
+use runtime::message;
+use runtime::process::jetstream;
+use runtime::step::Step;
+use runtime::subject::STREAM;
 use serde_json::{Value, json};
-use services::execute::Envelope;
-use services::process::jetstream;
-use services::step::Step;
-use services::subject::STREAM;
-use services::{codec, js, notifier, provider};
 use sqlx::PgPool;
 use std::time::Duration;
 use store::RecordedEvent;
@@ -212,6 +216,74 @@ async fn what_was_done_in_the_name_of_lost_events_is_listed_for_a_person() {
     assert_eq!((&epoch[0]["foreign"], &epoch[0]["unlinked_from"]), (&json!(0), &Value::Null));
 }
 
+/// Invariant 26: the log has gone back twice, and each epoch has lost what is not in the other.
+#[tokio::test]
+async fn what_two_epochs_have_lost_is_listed_each_with_its_epoch() {
+    let mut shop = Shop::start().await;
+    let first = shop.system.place(paid_by("tok_decline")).await;
+    shop.system.settle().await;
+    let mut shop = shop.lose().await;
+    // What is kept of the lost events goes back with the log: so this backup is of later.
+    shop.system.receive("hat", 1).await;
+    let kept = shop.system.place(paid_by("tok_approve")).await;
+    shop.system.settle().await;
+    run(&shop.system.urls.database_url, "DROP SCHEMA backup CASCADE").await;
+    run(&shop.system.urls.database_url, BACK_UP).await;
+    let head = shop.system.parts.log.head().await.unwrap();
+    let second = shop.system.place(paid_by("tok_approve")).await;
+    shop.system.settle().await;
+    shop.system.ship(kept).await;
+    shop.go_back().await;
+    assert_eq!(shop.reconcile().await["epoch"], 3);
+    let shop = shop.open_again().await;
+
+    let (code, lines) = shop.report().await;
+    assert_eq!(code, 1, "{lines:?}");
+    let of_epochs: Vec<_> =
+        of_kind(&lines, "epoch").iter().map(|e| (e["epoch"].clone(), e["forked_after"].clone())).collect();
+    assert_eq!(of_epochs, [(json!(2), json!(1)), (json!(3), json!(head))]);
+    let mut expected = vec![
+        call(first, "authorise", 1250, "declined"),
+        call(kept, "capture", 1250, "done"),
+        call(second, "authorise", 1250, "done"),
+    ];
+    expected.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+    assert_eq!(calls(&lines), expected);
+    for kind in ["call", "notice"] {
+        for line in of_kind(&lines, kind) {
+            let epoch = if line["order_id"] == json!(first) { 2 } else { 3 };
+            assert_eq!((&line["epoch"], &line["is_linked"]), (&json!(epoch), &json!(true)), "{line}");
+        }
+    }
+    let mut told: Vec<Uuid> =
+        of_kind(&lines, "notice").iter().map(|n| n["notice_id"].as_str().unwrap().parse().unwrap()).collect();
+    told.sort_unstable();
+    let sent: Vec<Uuid> = shop.notices().await.into_iter().map(|(id, _)| id).collect();
+    assert_eq!((told.len(), &told), (2, &sent));
+}
+
+/// The client has sent the same again, and that is lost as well: it was done once.
+#[tokio::test]
+async fn what_was_lost_twice_is_listed_once() {
+    let mut shop = Shop::start().await;
+    let id = OrderId(Uuid::now_v7());
+    let order = placed(id, paid_by("tok_decline"));
+    for epoch in [2, 3] {
+        shop.system.executor.execute(&order).await.unwrap();
+        shop.system.settle().await;
+        shop.go_back().await;
+        assert_eq!(shop.reconcile().await["epoch"], epoch);
+        shop = shop.open_again().await;
+        run(&shop.system.urls.database_url, "DROP SCHEMA backup CASCADE").await;
+        run(&shop.system.urls.database_url, BACK_UP).await;
+    }
+    let (code, lines) = shop.report().await;
+    assert_eq!((code, calls(&lines)), (1, vec![call(id, "authorise", 1250, "declined")]), "{lines:?}");
+    assert_eq!(of_kind(&lines, "epoch").len(), 2);
+    assert_eq!(of_kind(&lines, "call")[0]["is_ambiguous"], false);
+    assert_eq!(of_kind(&lines, "notice").len(), 1, "{lines:?}");
+}
+
 /// Invariant 26: the present log asks for the same, under the same key, and knows what came of it.
 #[tokio::test]
 async fn what_the_client_has_sent_again_is_not_listed() {
@@ -341,19 +413,20 @@ async fn what_others_have_published_is_told_apart() {
         method: card("tok_approve"),
         idempotency_key: payment.0,
     };
-    let forged = codec::encode(&domain::Event::Payment(payment, payment::Event::from(forged)));
+    let forged = encode(&orders::Event::Payment(payment, payment::Event::from(forged)));
     let forged = RecordedEvent {
         position: 2,
         version: 1,
-        stream: codec::stream::<payment::Payment>(payment.0),
+        stream: stream_of::<payment::Payment>(payment.0),
         event_id: Uuid::now_v7(),
         event_type: (*forged.event_type).into(),
         payload: forged.payload,
         ..last
     };
     let jetstream = jetstream(&shop.system.parts.client);
-    let subject = services::subject::event(forged.stream, &forged.event_type);
-    let published = jetstream.publish_with_headers(subject, js::headers(&forged, 1), forged.payload.to_string().into());
+    let subject = runtime::subject::event(forged.stream, &forged.event_type);
+    let published =
+        jetstream.publish_with_headers(subject, message::headers(&forged, 1), forged.payload.to_string().into());
     published.await.unwrap().await.unwrap();
     let foreign = jetstream.publish("daybook.evt.v1.order.x.Y", "tok_secret".into()).await.unwrap();
     foreign.await.unwrap();

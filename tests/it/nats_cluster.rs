@@ -3,18 +3,21 @@
 use crate::binary::until;
 use crate::harness::{database, folder, receipt, start_nats_in};
 use futures_util::future::join_all;
-use services::command_api::Receive;
-use services::config::Role;
-use services::nats::Nats as Settings;
-use services::policy::Pace;
-use services::process::{Process, jetstream};
+use order_services::policy::Timeouts;
+use order_services::process::{self, Role};
+use order_services::verbs::Receive;
+use order_services::verify::verify;
+use runtime::nats::Nats as Settings;
+use runtime::process::jetstream;
+use runtime::relay::Relay;
+use runtime::step::{Outcome, Step};
+use runtime::subject;
 use servers::{Configuration, Nats};
-use services::subject;
-use services::verify::verify;
 use sqlx::{PgPool, query_scalar};
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How often the leader is killed; `LEADER_KILLS` may say otherwise.
 const KILLS: u32 = 2;
@@ -73,14 +76,14 @@ async fn a_leader_that_is_killed_loses_nothing() {
     let mut cluster = cluster;
     let mut settings = Settings::at(&cluster.url()).unwrap();
     settings.replicas = Some(3);
-    let process = Process::start_on(&database_url, settings.clone(), &Role::ALL, Pace::default()).await.unwrap();
+    let process = dev::process::start_on(&database_url, settings.clone(), Timeouts::default()).await.unwrap();
     let client = settings.process.connect("shop").await.unwrap();
-    let shop = services::client::Client::new(client.clone(), "shop");
+    let shop = runtime::client::Client::new(client.clone(), "shop");
 
     let (stop, acknowledged) = (AtomicBool::new(false), AtomicU32::new(0));
     let sending = join_all((0..CLIENTS).map(async |n| {
         while !stop.load(Ordering::Relaxed) {
-            let receive = Receive { sku: domain::id::Sku::new(format!("mug-{n}")).unwrap(), quantity: 1 };
+            let receive = Receive { sku: orders::id::Sku::new(format!("mug-{n}")).unwrap(), quantity: 1 };
             assert!(shop.command(receive, PATIENCE).await.unwrap().recorded);
             acknowledged.fetch_add(1, Ordering::Relaxed);
         }
@@ -119,6 +122,16 @@ async fn stored(client: &async_nats::Client) -> u64 {
     stream.map_or(0, |stream| stream.cached_info().state.last_sequence)
 }
 
+/// Returns once the stream is kept on so many servers, and its last sequence is `last`.
+async fn is_kept_on(client: &async_nats::Client, replicas: usize, last: u64) {
+    until(&format!("the stream has {replicas} replicas, and {last} events"), async || {
+        let stream = jetstream(client).get_stream(subject::STREAM).await.ok()?;
+        let info = stream.cached_info();
+        (info.config.num_replicas == replicas && info.state.last_sequence == last).then_some(())
+    })
+    .await;
+}
+
 /// A stream that was made for one server is kept by three, once that is said; and a number that the cluster does not have
 /// stops nothing.
 #[tokio::test]
@@ -127,19 +140,21 @@ async fn the_number_of_replicas_is_a_setting() {
     let database_url = database().await;
     let mut settings = Settings::at(&cluster.url()).unwrap();
     let client = settings.process.connect("test").await.unwrap();
-    for (replicas, found) in [(None, 1), (Some(3), 3), (Some(5), 3)] {
+    for (replicas, found, last) in [(None, 1, 1), (Some(3), 3, 2), (Some(5), 3, 3)] {
         settings.replicas = replicas;
-        let process =
-            Process::start_on(&database_url, settings.clone(), &[Role::Relay], Pace::default()).await.unwrap();
+        let started = process::start(&database_url, settings.clone(), &[Role::Relay], Timeouts::default());
+        let (_, process) = started.await.unwrap();
         crate::harness::executor(&database_url).execute(&receipt("mug", 1)).await.unwrap();
-        let head = query_scalar::<_, i64>("SELECT max(position) FROM daybook.events");
-        let head = head.fetch_one(&PgPool::connect(&database_url).await.unwrap()).await.unwrap();
-        until("the stream has as many replicas, and all events", async || {
-            let stream = jetstream(&client).get_stream(subject::STREAM).await.ok()?;
-            let info = stream.cached_info();
-            (info.config.num_replicas == found && info.state.last_sequence == head as u64).then_some(())
-        })
-        .await;
+        is_kept_on(&client, found, last).await;
         process.stop().await;
     }
+    // Another relay, of another setting, does not undo it; an operator does.
+    let pool = store::connect::pool(&database_url, store::connect::Role::Project, 2).unwrap();
+    let (_hint, hinted) = watch::channel(0);
+    let log = store::Log::new(pool.clone(), order_views::CATEGORIES);
+    let mut relay = Relay::new(log, pool, jetstream(&client), hinted).with_replicas(Some(1));
+    until("it has looked", async || (relay.step().await.ok()? == Outcome::Idle).then_some(())).await;
+    is_kept_on(&client, 3, 3).await;
+    relay.reconcile().await.unwrap();
+    is_kept_on(&client, 1, 3).await;
 }

@@ -2,14 +2,15 @@
 
 mod expected;
 mod files;
+mod untidy;
 
 use crate::binary::until;
 use crate::harness::{System, card, database, daybook, order_of};
-use domain::Command;
-use domain::id::{OrderId, SellerId, ShipmentId};
-use domain::order::{self, CancelReason, PlacePayment};
-use domain::shipment;
 use files::{ITEMS, ORDERS, PAYMENTS, id, many, of, write};
+use orders::Command;
+use orders::id::{OrderId, SellerId, ShipmentId};
+use orders::order::{self, CancelReason, PlacePayment};
+use orders::shipment;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool, query_as, query_scalar};
@@ -158,7 +159,7 @@ async fn nothing_follows_from_history_and_what_the_system_shows_agrees_with_the_
     let statuses: Vec<_> = statuses.iter().map(|(status, n)| (status.as_str(), *n)).collect();
     assert_eq!(statuses, [("cancelled", 20), ("completed", 55), ("confirmed", 15), ("placed", 10)]);
     // It was placed when the file says.
-    let row = projections::order_summary::get(&system.parts.read, order_id(1).0).await.unwrap().unwrap();
+    let row = order_views::order_summary::get(&system.parts.read, order_id(1).0).await.unwrap().unwrap();
     assert_eq!(row.placed_at.to_rfc3339(), "2017-02-01T01:00:00+00:00");
     assert_eq!((row.captured, row.authorised), (row.total, row.total));
 }
@@ -211,7 +212,7 @@ async fn an_order_that_was_not_sent_is_sent_without_taking_its_money_again() {
         .await
         .unwrap();
     assert_eq!(parked, 0);
-    let row = projections::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
+    let row = order_views::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
     assert_eq!((row.captured, row.total), (1250, 1250));
     system.assert_verified().await;
 }
@@ -287,7 +288,7 @@ async fn captured(system: &mut System, dir: &Path) -> (i64, Vec<(String, i64, i6
     imported(&system.urls.database_url, dir, 0).await;
     system.settle().await;
     system.assert_verified().await;
-    let row = projections::order_summary::get(&system.parts.read, order_id(1).0).await.unwrap().unwrap();
+    let row = order_views::order_summary::get(&system.parts.read, order_id(1).0).await.unwrap().unwrap();
     let payments = row.payments.0.into_iter().map(|p| (p.kind, p.amount, p.captured));
     (row.total, payments.collect())
 }
@@ -321,7 +322,7 @@ async fn orders_without_items_or_payments_are_history_too() {
     assert_eq!(captured(&mut system, &dir).await, (0, vec![("boleto".to_owned(), 1250, 0)]));
     let report = imported(&system.urls.database_url, &dir, 0).await;
     let note = "handed to the carrier at 2017-10-04 19:55:00 UTC, but without items there is no shipment";
-    assert_eq!(report["notes"], json!([{ "order": id(1), "note": note }]));
+    assert_eq!(report["notes"], json!([{ "kind": "sent_without_items", "order": id(1), "note": note }]));
 
     let mut system = System::start().await;
     let dir = plain("delivered", DELIVERED).await;
@@ -345,20 +346,25 @@ async fn what_cannot_be_recorded_is_told_and_recorded_once_it_is_mended() {
     let dir = of(&orders, &items.iter().map(String::as_str).collect::<Vec<_>>(), &payments).await;
     let url = database().await;
     let report = imported(&url, &dir, 1).await;
-    let told = |what: &str, order: u64, file: &str, line: u64, why: &str, remedy: &str| {
+    let told = |kind: &str, order: u64, file: &str, line: u64, why: &str| {
         let why = format!("{}, line {line}, column {why}", dir.join(file).display());
-        json!({ "what": what, "order": id(order), "why": why, "remedy": format!("{remedy}, and import again") })
+        let (what, remedy) = match kind {
+            "item_without_order" => ("item", "add the order's row"),
+            "payment_without_order" => ("payment", "add the order's row"),
+            _ => ("order", "mend the row"),
+        };
+        let remedy = format!("{remedy}, and import again");
+        json!({ "kind": kind, "what": what, "order": id(order), "why": why, "remedy": remedy })
     };
     let statuses = "created, approved, processing, invoiced, shipped, delivered, canceled or unavailable";
     let no_order = |n: u64| format!("order_id: \"{}\" is not an order of the orders file", id(n));
-    let (mend, add) = ("mend the row", "add the order's row");
     let expected = json!([
-        told("order", 5, ORDERS, 6, &format!("order_status: \"lost\" is not {statuses}"), mend),
-        told("order", 2, ITEMS, 3, "price: \"ten\" is not an amount such as 109.90", mend),
-        told("item", 6, ITEMS, 6, &no_order(6), add),
-        told("order", 4, ITEMS, 7, "order_item_id: \"1\" is not a number that no line of its order has", mend),
-        told("order", 3, PAYMENTS, 4, "payment_type: \"Boleto!\" is not 1 to 32 of a-z, 0-9 and underscore", mend),
-        told("payment", 7, PAYMENTS, 5, &no_order(7), add),
+        told("status", 5, ORDERS, 6, &format!("order_status: \"lost\" is not {statuses}")),
+        told("amount", 2, ITEMS, 3, "price: \"ten\" is not an amount such as 109.90"),
+        told("item_without_order", 6, ITEMS, 6, &no_order(6)),
+        told("number_twice", 4, ITEMS, 7, "order_item_id: \"1\" is not a number that no line of its order has"),
+        told("payment_type", 3, PAYMENTS, 4, "payment_type: \"Boleto!\" is not 1 to 32 of a-z, 0-9 and underscore"),
+        told("payment_without_order", 7, PAYMENTS, 5, &no_order(7)),
     ]);
     assert_eq!(report["left_out"], expected);
     assert_eq!(report["orders"], json!({ "in_file": 5, "recorded": 1, "found": 0, "left_out": 4 }));
@@ -396,8 +402,8 @@ async fn files_without_what_is_needed_leave_the_log_as_it_was() {
     fs::write(&items, good.replace("10.00", "10,00")).unwrap();
     refused("line 2: 8 fields, where the header has 7").await;
     // Whose item it is, it does not tell: so it cannot be said which order to leave out.
-    fs::write(&items, good.replace(&id(1), "one")).unwrap();
-    refused("line 2, column order_id: \"one\" is not an id of 32 hex digits").await;
+    fs::write(&items, good.replace(&id(1), "number 1")).unwrap();
+    refused("line 2, column order_id: \"number 1\" is not an id: ").await;
     fs::remove_file(&items).unwrap();
     refused("cannot read").await;
 }

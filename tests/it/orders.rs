@@ -1,11 +1,11 @@
 //! Orders from placement to their end, through every part of the system, step by step.
 
 use crate::harness::{System, card, order_of};
-use domain::id::OrderId;
-use domain::order::CancelReason;
-use domain::{Command, order};
-use services::execute::ExecuteError;
-use services::step::Step;
+use order_services::ExecuteError;
+use orders::id::OrderId;
+use orders::order::CancelReason;
+use orders::{Command, order};
+use runtime::step::Step;
 use sqlx::query_scalar;
 
 async fn cancel(system: &System, id: OrderId) -> Result<(), ExecuteError> {
@@ -14,7 +14,7 @@ async fn cancel(system: &System, id: OrderId) -> Result<(), ExecuteError> {
 }
 
 async fn captured(system: &System, order: OrderId) -> i64 {
-    projections::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap().captured
+    order_views::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap().captured
 }
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn an_order_that_costs_nothing_is_completed_without_a_payment() {
     let mut system = System::start().await;
     system.receive("leaflet", 1).await;
     let mut free = order_of(&[("leaflet", 1, 1)]);
-    free.lines[0].unit_price = domain::money::Amount::ZERO;
+    free.lines[0].unit_price = orders::money::Amount::ZERO;
     free.shipping.clear();
     free.payments.clear();
     let order = system.place(free).await;
@@ -58,12 +58,12 @@ async fn a_declined_payment_rejects_the_order_and_lets_the_others_go() {
     let mut system = System::start().await;
     system.receive("mug", 5).await;
     let mut order = order_of(&[("mug", 1, 1)]);
-    order.payments[0].amount = domain::money::Amount(250);
-    order.payments.push(order::PlacePayment { method: card("tok_decline"), amount: domain::money::Amount(1000) });
+    order.payments[0].amount = orders::money::Amount(250);
+    order.payments.push(order::PlacePayment { method: card("tok_decline"), amount: orders::money::Amount(1000) });
     let order = system.place(order).await;
     system.settle().await;
     assert_eq!(system.status(order).await, "rejected: card declined");
-    let row = projections::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
+    let row = order_views::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
     assert_eq!((row.authorised, row.captured), (0, 0));
     assert_eq!(system.stock_of("mug").await, (5, 0));
     assert_eq!(system.notices().await, [r#""payment_declined""#]);
@@ -80,7 +80,7 @@ async fn a_shortage_cancels_the_order_reserves_nothing_and_lets_the_money_go() {
     system.settle().await;
     assert_eq!(system.status(order).await, "cancelled: out_of_stock");
     assert_eq!((system.stock_of("mug").await, system.stock_of("hat").await), ((5, 0), (1, 0)));
-    let row = projections::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
+    let row = order_views::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
     assert_eq!((row.authorised, row.captured), (0, 0));
     let reasons = query_scalar::<_, String>("SELECT reason FROM daybook.follow_ups WHERE state = 'refused'");
     assert_eq!(reasons.fetch_all(&system.parts.read).await.unwrap(), ["out of stock: hat, sock"]);
@@ -114,7 +114,7 @@ async fn a_cancelled_order_holds_no_money_and_no_stock() {
         system.settle().await;
         assert_eq!(system.status(order).await, "cancelled: customer_request", "after {milestone}");
         assert_eq!(system.stock_of("mug").await, (5, 0), "after {milestone}");
-        let row = projections::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
+        let row = order_views::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
         assert_eq!((row.authorised, row.captured), (0, 0), "after {milestone}");
         system.assert_verified().await;
     }

@@ -2,26 +2,30 @@
 //! once, by the provider's own books. A time-out is no decline.
 
 use crate::harness::{System, card, envelope, order_of};
-use domain::id::{CaptureId, OrderId, PaymentId, ReceiptId, RefundId, SellerId, ShipmentId};
-use domain::money::Amount;
-use domain::order::{CancelReason, PlaceOrder};
-use domain::payment::{Call, Outcome};
-use domain::reaction::{LookupAnswer, Operation, ProviderCall};
-use domain::{Command, payment, shipment};
+use dev::provider::{self, Moved, moved};
+use order_services::policy::Timeouts;
+use order_services::verbs;
+use order_services::{Envelope, ExecuteError};
+use orders::id::{CaptureId, OrderId, PaymentId, ReceiptId, RefundId, SellerId, ShipmentId};
+use orders::money::Amount;
+use orders::order::{CancelReason, PlaceOrder};
+use orders::payment::{Call, Outcome};
+use orders::reaction::{LookupAnswer, Operation, ProviderCall};
+use orders::{Command, payment, shipment};
+use runtime::executor::Outcome as Executed;
+use runtime::step::Outcome as Stepped;
+use runtime::step::Step;
 use serde_json::json;
-use services::command_api;
-use services::execute::{Envelope, ExecuteError, Outcome as Executed};
-use services::policy::Pace;
-use services::provider::{self, Moved, moved};
-use services::step::Outcome as Stepped;
-use services::step::Step;
 use sqlx::query_scalar;
 use std::time::Duration;
 use uuid::Uuid;
 
 /// Gives up soon, and tries again at once.
-const IMPATIENT: Pace =
-    Pace { answer: Duration::from_millis(400), longest_wait: Duration::ZERO, clock_tolerance: store::clock::TOLERANCE };
+const IMPATIENT: Timeouts = Timeouts {
+    answer: Duration::from_millis(400),
+    longest_wait: Duration::ZERO,
+    clock_tolerance: store::clock::TOLERANCE,
+};
 
 /// Two mugs for 22.50, by a card of this token.
 fn paid_by(token: &str) -> PlaceOrder {
@@ -64,7 +68,7 @@ async fn assert_moved(system: &System, order: OrderId, held: i64, captured: i64,
 
 /// What a payment of the order is in the read model, and what of it is given back.
 async fn payment(system: &System, order: OrderId) -> (payment::Status, i64) {
-    let row = projections::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
+    let row = order_views::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
     (row.payments[0].status, row.payments[0].refunded)
 }
 
@@ -269,7 +273,7 @@ async fn what_is_unknown_stays_unknown_until_the_provider_says_what_it_is() {
 async fn a_notice_of_the_provider_says_what_its_answer_would_have_said() {
     let mut system = System::start().await;
     system.receive("mug", 10).await;
-    let api = command_api::start(&system.parts.client, system.executor.clone()).await.unwrap();
+    let api = verbs::start(&system.parts.client, system.executor.clone()).await.unwrap();
     system.parts.client.flush().await.unwrap();
     stop_the_outside(&mut system).await;
     let order = system.place(paid_by("tok_approve")).await;

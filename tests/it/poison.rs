@@ -2,18 +2,21 @@
 //! (Invariant 20.) Somebody mends it and has it taken in, or goes on without it.
 
 use crate::harness::{System, append_orders, daybook_on, new_order, order_of, run};
-use domain::Command;
-use domain::id::{AddressId, OrderId, ReceiptId};
-use domain::order::{self, CancelReason, HoldReason, ReceivedLine, ReturnLine, ReturnReason};
-use projections::dead_letter::{self, DeadLetter, Decision, Detail, Filter};
-use projections::parked::{KeyedBy, letter_id};
-use projections::rebuild::Rebuild;
-use projections::{Batch, Projection, ReadModel, order_summary};
-use services::codec;
-use services::dead_letters::{Resolved, resolve};
-use services::replay::{Mode, ReplayError, replay};
-use services::step::{Outcome, Step};
-use services::verify::{Report, verify};
+use engine::Batch;
+use engine::ReadModel as _;
+use engine::codec;
+use engine::dead_letter::{self, DeadLetter, Decision, Detail, Filter};
+use engine::parked::{KeyedBy, letter_id};
+use engine::rebuild::Rebuild;
+use order_services::verify::{Report, verify};
+use order_views::Orders;
+use order_views::{Projection, ReadModel, order_summary};
+use orders::Command;
+use orders::id::{AddressId, OrderId, ReceiptId};
+use orders::order::{self, CancelReason, HoldReason, ReceivedLine, ReturnLine, ReturnReason};
+use runtime::dead_letters::{Resolved, resolve};
+use runtime::replay::{Mode, ReplayError, replay};
+use runtime::step::{Outcome, Step};
 use sqlx::{query_as, query_scalar};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -62,16 +65,16 @@ fn one(projection: Projection, order: OrderId) -> Filter {
 
 async fn redrive(system: &System, filter: &Filter) -> Resolved {
     let decision = Decision::Redrive { by: "ann", why: None };
-    resolve(&system.parts.read, &system.parts.project, filter, &decision).await.unwrap()
+    resolve::<Orders>(&system.parts.read, &system.parts.project, filter, &decision).await.unwrap()
 }
 
 async fn discard(system: &System, filter: &Filter) -> Resolved {
     let decision = Decision::Discard { by: "ben", why: "nobody needs it" };
-    resolve(&system.parts.read, &system.parts.project, filter, &decision).await.unwrap()
+    resolve::<Orders>(&system.parts.read, &system.parts.project, filter, &decision).await.unwrap()
 }
 
 async fn get(system: &System, id: Uuid) -> Detail {
-    dead_letter::get(&system.parts.read, id).await.unwrap().unwrap()
+    dead_letter::get::<Orders>(&system.parts.read, id).await.unwrap().unwrap()
 }
 
 /// The log against all that is folded from it. JetStream still has the event as it was relayed.
@@ -98,8 +101,8 @@ async fn replayed(system: &System, model: ReadModel, mode: Mode) -> Result<i64, 
 
 /// The projections of which an order waits for its own events alone.
 fn by_order() -> Vec<Projection> {
-    let mut all = Projection::ALL.to_vec();
-    all.retain(|projection| projection.keyed_by() == KeyedBy::Order);
+    let mut all = Projection::all().collect::<Vec<_>>();
+    all.retain(|projection| projection.keyed_by() == KeyedBy::Correlation);
     all.sort_by_key(|projection| projection.name());
     all
 }
@@ -118,7 +121,7 @@ async fn invariant_20_of_many_orders_one_waits_and_the_others_go_on() {
     for order in &orders {
         assert_eq!(system.status(*order).await, "confirmed");
     }
-    assert!(projections::order_summary::get(&system.parts.read, poisoned.0).await.unwrap().is_none());
+    assert!(order_views::order_summary::get(&system.parts.read, poisoned.0).await.unwrap().is_none());
     let mut found = letters(&system, &Filter::default()).await;
     found.sort_by_key(|letter| letter.projection.clone());
     let by_order = by_order();
@@ -235,7 +238,7 @@ async fn a_read_model_that_can_leave_nothing_out_stops_and_goes_on_when_it_is_me
     while system.feed.position() < 5 {
         system.feed.step().await.unwrap();
     }
-    for (projector, projection) in system.projectors.iter_mut().zip(Projection::ALL) {
+    for (projector, projection) in system.projectors.iter_mut().zip(Projection::all()) {
         let last = loop {
             match projector.step().await {
                 Ok(Outcome::Worked(_)) => {}
@@ -400,7 +403,7 @@ async fn what_is_given_up_is_left_out_by_whoever_folds_the_log() {
         // The rows from before have it, or would have it parked.
         let undone = replayed(&system, ReadModel::OrderSummary, Mode::Undo).await;
         assert!(matches!(undone, Err(ReplayError::NothingKept(_))), "{undone:?}");
-        for model in ReadModel::ALL {
+        for model in ReadModel::ALL.iter().copied() {
             assert_eq!(replayed(&system, model, Mode::Switch).await.unwrap(), 0, "{}", model.name());
         }
         // To these, one can go back.
@@ -477,7 +480,7 @@ async fn the_next_one_may_be_a_row_that_cannot_be_written() {
     assert_eq!((next.event_type.as_str(), next.waiting), ("OrderCancelled", Some(behind - 2)));
     assert!(next.reason.contains("violates check constraint"), "{next:?}");
     let events = system.parts.log.read_positions(&[next.position]).await.unwrap();
-    let row = projections::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
+    let row = order_views::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
     assert_eq!((&*row.status, row.version), ("confirmed", events[0].version - 1));
     run(&system.urls.database_url, "ALTER TABLE daybook.order_summary DROP CONSTRAINT broken").await;
     assert_eq!(redrive(&system, &Filter::default()).await.done, [next.id]);
@@ -498,10 +501,10 @@ async fn a_rebuild_that_has_begun_cannot_bring_back_what_is_given_up() {
     let (model, pool) = (ReadModel::OrderSummary, system.parts.project.clone());
     let events = system.parts.log.read_all(0, 100).await.unwrap();
     let last = events.last().unwrap().position;
-    let events = events.into_iter().map(|event| codec::deliver(event).unwrap()).collect();
+    let events = events.into_iter().map(|event| codec::deliver::<Orders>(event).unwrap()).collect();
     let batch = Batch { events, proof: system.parts.log.end().await.unwrap() };
     let mut begun = Rebuild::begin(&pool, model, 1).await.unwrap();
-    begun.take(&pool, &batch, last).await.unwrap();
+    begun.apply(&pool, &batch, last).await.unwrap();
     begun.write(&pool).await.unwrap();
     assert_eq!(discard(&system, &one(SUMMARY, order)).await.done.len(), 1);
     let mut transaction = pool.begin().await.unwrap();
@@ -629,7 +632,7 @@ async fn the_second_opinion_agrees_whatever_is_given_up() {
     }
     system.settle().await;
     let models =
-        ReadModel::ALL.into_iter().filter(|model| Projection::ReadModel(*model).keyed_by() != KeyedBy::Nothing);
+        ReadModel::ALL.iter().copied().filter(|model| Projection::ReadModel(*model).keyed_by() != KeyedBy::Nothing);
     let models: Vec<ReadModel> = models.collect();
     let names = models.iter().map(|model| model.name()).collect::<Vec<_>>().join("', '");
     let types: Vec<String> = query_scalar("SELECT DISTINCT event_type FROM daybook.events ORDER BY 1")
@@ -672,7 +675,7 @@ async fn a_paused_projection_stands_still_until_it_is_resumed() {
     stock.end().await;
     assert_eq!(stock.step().await.unwrap(), Outcome::Idle);
     let level = async |system: &System| {
-        projections::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap().on_hand
+        order_views::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap().on_hand
     };
     assert_eq!(level(&system).await, 1);
     // It does not keep others from it either.

@@ -60,6 +60,9 @@ async fn invariant_9_nothing_is_granted_but_what_is_needed() {
     let only = [
         ("daybook_append", "append_group"),
         ("daybook_append", "append_one"),
+        ("daybook_append", "applied_migrations"),
+        ("daybook_project", "applied_migrations"),
+        ("daybook_read", "applied_migrations"),
         ("daybook_project", "begin_epoch"),
         ("daybook_append", "check_clock"),
         ("daybook_project", "check_clock"),

@@ -1,16 +1,18 @@
 //! Read models and follow-ups keep up with the log, whatever is delivered, lost or taken over.
 
 use crate::harness::{System, append, id, order_of, stream};
-use domain::Event;
-use domain::id::{Sku, StockId};
-use domain::stock::{Stock, StockReceived};
-use projections::apply::Applier;
-use projections::{Projection, ReadModel};
-use services::codec;
-use services::feed::Feed;
-use services::process::jetstream;
-use services::projector::Projector;
-use services::step::{Outcome, Step};
+use engine::ReadModel as _;
+use engine::apply::Applier;
+use order_views::encode;
+use order_views::stream as stream_of;
+use order_views::{Projection, ReadModel};
+use orders::Event;
+use orders::id::{Sku, StockId};
+use orders::stock::{Stock, StockReceived};
+use runtime::feed::Feed;
+use runtime::process::jetstream;
+use runtime::projector::Projector;
+use runtime::step::{Outcome, Step};
 use sqlx::{AssertSqlSafe, query_scalar};
 use std::sync::Arc;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
@@ -21,7 +23,7 @@ use uuid::Uuid;
 /// All rows that are folded from the log, as text.
 async fn rows(system: &System) -> Vec<String> {
     let mut all = Vec::new();
-    for table in Projection::ALL.map(Projection::name) {
+    for table in Projection::all().map(Projection::name) {
         let sql = format!("SELECT (to_jsonb(t) - 'due_at')::text FROM daybook.{table} t ORDER BY 1");
         all.extend(query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(&system.parts.read).await.unwrap());
     }
@@ -50,7 +52,7 @@ async fn events_that_are_delivered_again_change_nothing() {
         feed.step().await.unwrap();
     }
     let all = feed.reader().next(0, 10_000).await.unwrap().unwrap();
-    for projection in Projection::ALL {
+    for projection in Projection::all() {
         // The same owner, with the checkpoint that it has: all of it is below.
         let owner = system.parts.owner;
         let lease = lease::acquire(&system.parts.project, projection.name(), owner).await.unwrap().unwrap();
@@ -119,13 +121,13 @@ async fn an_owner_that_was_stopped_and_replaced_changes_nothing() {
     while stale.step().await.unwrap() != Outcome::Idle {}
     let live = checkpoint::live(&system.parts.read).await.unwrap();
     assert!(live.contains(&(name.to_owned(), taken.position)));
-    let level = projections::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
+    let level = order_views::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
     assert_eq!(level.on_hand, 10);
     // The successor goes on where the checkpoint is.
     let events = system.feed.reader().next(taken.position, 10).await.unwrap().unwrap();
     let model = Projection::ReadModel(ReadModel::StockLevel);
     Applier::new(model).apply(&system.parts.project, taken, successor.fence, &events).await.unwrap();
-    let level = projections::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
+    let level = order_views::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
     assert_eq!(level.on_hand, 11);
 }
 
@@ -169,7 +171,7 @@ async fn a_gap_or_a_missing_stream_is_answered_by_the_log() {
     let (pool, owner) = (system.parts.project.clone(), Uuid::now_v7());
     let mut projector = Projector::new(pool, model, late.reader(), owner, written);
     while projector.step().await.unwrap() != Outcome::Idle {}
-    let level = projections::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
+    let level = order_views::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
     assert_eq!((level.on_hand, level.version), (4, 4));
 }
 
@@ -182,7 +184,7 @@ async fn a_feed_that_waits_makes_no_new_consumer() {
     while system.feed.position() < 1 {
         system.feed.step().await.unwrap();
     }
-    let stream = jetstream(&system.parts.client).get_stream(services::subject::STREAM).await.unwrap();
+    let stream = jetstream(&system.parts.client).get_stream(runtime::subject::STREAM).await.unwrap();
     let consumers = async || stream.get_info().await.unwrap().state.consumer_count;
     let before = consumers().await;
     // Longer than a silence may be.
@@ -202,8 +204,8 @@ async fn a_feed_that_waits_makes_no_new_consumer() {
 async fn grow(system: &System, times: usize) {
     let received = Event::Stock(StockId(id(1)), StockReceived { sku: Sku::new("cup").unwrap(), quantity: 1 }.into());
     for _ in 0..times {
-        let events = vec![codec::encode(&received); 500];
-        let stream = codec::stream::<Stock>(id(1));
+        let events = vec![encode(&received); 500];
+        let stream = stream_of::<Stock>(id(1));
         let grown = vec![StreamAppend { stream, expected: ExpectedVersion::Any, events }];
         system.parts.appender.append(append(grown)).await.unwrap();
     }
@@ -274,7 +276,7 @@ async fn who_meets_an_event_that_it_does_not_know_keeps_the_lease_from_nobody() 
     let (pool, model) = (system.parts.project.clone(), Projection::ReadModel(ReadModel::StockLevel));
     system.projectors[1] = Projector::new(pool, model, behind.reader(), system.parts.owner, Arc::new(Notify::new()));
     let newer = Uuid::now_v7();
-    for (projector, projection) in system.projectors.iter_mut().zip(Projection::ALL) {
+    for (projector, projection) in system.projectors.iter_mut().zip(Projection::all()) {
         // What comes before it is taken in.
         while let Ok(Outcome::Worked(_)) = projector.step().await {}
         let live = checkpoint::live(&system.parts.read).await.unwrap();

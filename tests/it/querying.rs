@@ -1,19 +1,24 @@
 //! Stories of read models: what an order team, a warehouse and an accountant are told, and how it is asked for in pages.
 
-use crate::harness::{System, append_as, card, envelope, id, order_of};
+use crate::harness::{System, append_as, card, envelope, id, order_of, start_nats};
 use chrono::{DateTime, NaiveDate, Utc};
-use domain::id::{AddressId, CaptureId, OrderId, PaymentId, RefundId, SellerId, ShipmentId};
-use domain::money::Amount;
-use domain::order::{CancelReason, HoldReason, PaymentMethod, PlaceOrder, PlacePayment, ReturnLine, ReturnReason};
-use domain::payment::{PaymentCaptured, PaymentRefunded, PaymentRequested};
-use domain::{Command, Event, order, shipment};
-use projections::fulfilment::{self, Fulfilment, Status};
-use projections::order_history::{self, Entry};
-use projections::revenue::{self, Revenue};
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use order_services::Envelope;
+use order_services::queries;
+use order_views::encode;
+use order_views::fulfilment::{self, Fulfilment, Status};
+use order_views::order_history::{self, Entry};
+use order_views::revenue::{self, Revenue};
+use order_views::stream as stream_of;
+use orders::id::{AddressId, CaptureId, OrderId, PaymentId, RefundId, SellerId, ShipmentId};
+use orders::money::Amount;
+use orders::order::{CancelReason, HoldReason, PaymentMethod, PlaceOrder, PlacePayment, ReturnLine, ReturnReason};
+use orders::payment::{PaymentCaptured, PaymentRefunded, PaymentRequested};
+use orders::{Command, Event, order, shipment};
+use runtime::client::{Client, ClientError};
+use runtime::subject;
 use serde_json::{Value, json};
-use services::client::Client;
-use services::execute::Envelope;
-use services::{codec, query_api, subject};
 use sqlx::{query_as, query_scalar};
 use std::collections::BTreeMap;
 use store::ExpectedVersion::{Exact, NoStream};
@@ -48,7 +53,7 @@ fn queries(order: OrderId) -> Vec<(&'static str, &'static str, Value)> {
 #[tokio::test]
 async fn a_query_answers_at_the_position_that_it_names_or_says_that_it_cannot_yet() {
     let mut system = System::start().await;
-    let service = query_api::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
+    let service = queries::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
     system.parts.client.flush().await.unwrap();
     let client = system.parts.client.clone();
     let ask = async |verb: &str, body: Value| -> Value {
@@ -79,7 +84,7 @@ async fn a_query_answers_at_the_position_that_it_names_or_says_that_it_cannot_ye
     }
     // Who waits is answered once it is there; each as of then, and not of what was there when it was asked.
     let queries = queries(order);
-    let answers = futures_util::future::join_all(
+    let answers = join_all(
         queries.iter().map(|(verb, _, data)| ask(verb, json!({ "at_least": head, "wait_ms": 30_000, "data": data }))),
     );
     let (answers, ()) = tokio::join!(answers, system.project());
@@ -324,10 +329,10 @@ async fn import_payment(system: &System) {
         ("2024-02-01T09:00:00Z", refunded.into()),
     ];
     let appender = Appender::start(&system.urls.database_url).unwrap();
-    let stream = codec::stream::<domain::payment::Payment>(payment.0);
+    let stream = stream_of::<orders::payment::Payment>(payment.0);
     for (version, (occurred_at, event)) in (0..).zip(steps) {
         let expected = if version == 0 { NoStream } else { Exact(version) };
-        let events = vec![codec::encode(&Event::Payment(payment, event))];
+        let events = vec![encode(&Event::Payment(payment, event))];
         let Append { metadata, streams } = append_as(Uuid::now_v7(), vec![StreamAppend { stream, expected, events }]);
         let occurred_at = occurred_at.parse().unwrap();
         let metadata = Metadata { correlation_id: order_id.0, origin: Origin::Import, occurred_at, ..metadata };
@@ -397,4 +402,39 @@ async fn an_accountant_sees_the_money_of_days_and_months() {
     }
     assert_eq!(pages, all);
     system.assert_verified().await;
+}
+
+/// Services of earlier builds do not say where a list goes on. Such a list is not taken for whole where it may not be.
+#[tokio::test]
+async fn a_list_that_may_go_on_is_not_taken_for_whole() {
+    let mut system = System::start().await;
+    let service = queries::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
+    let skus: Vec<String> = (0..500).map(|n| format!("mug-{n}")).collect();
+    join_all(skus.iter().map(|sku| system.receive(sku, 1))).await;
+    system.project().await;
+    // The same service, as earlier builds answered.
+    let older = start_nats().await;
+    let asked = async_nats::connect(older.url()).await.unwrap();
+    let (mut requests, answering) = (asked.subscribe("daybook.qry.v1.>").await.unwrap(), system.parts.client.clone());
+    let responder = asked.clone();
+    tokio::spawn(async move {
+        while let Some(request) = requests.next().await {
+            let answer = answering.request(request.subject, request.payload).await.unwrap();
+            let mut answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+            answer.as_object_mut().unwrap().remove("next");
+            responder.publish(request.reply.unwrap(), answer.to_string().into()).await.unwrap();
+        }
+    });
+    let list = async |client: &async_nats::Client, limit| {
+        let client = Client::new(client.clone(), "test");
+        let rows = client.list("stock_level.list", json!({}), limit).all::<Value>().await;
+        rows.map(|rows| rows.len())
+    };
+    assert_eq!(list(&system.parts.client, 1000).await.unwrap(), 500);
+    for limit in [1, 500] {
+        assert_eq!(list(&asked, limit).await.unwrap(), limit as usize);
+    }
+    let error = list(&asked, 501).await.unwrap_err();
+    assert!(matches!(error, ClientError::MayGoOn(500)), "{error}");
+    service.stop().await;
 }

@@ -6,14 +6,15 @@
 //! `payments.rs`.
 
 use crate::harness::{Gate, System, appenders_waiting, card, envelope, executor, new_order, order_of};
-use domain::id::{CaptureId, OrderId, PaymentId, RefundId, SellerId, ShipmentId, Sku};
-use domain::money::Amount;
-use domain::order::{Approval, CancelReason, PlaceLine, PlaceOrder, PlacePayment, ProposeEdit, StockLine};
-use domain::payment::{self, Call, Outcome, ProviderNotice};
-use domain::reaction::{Operation, ProviderCall};
-use domain::{Command, Rejection, order, shipment, stock};
-use services::execute::{ExecuteError, Executor, Outcome as Executed};
-use services::provider;
+use dev::provider;
+use order_services::{ExecuteError, Executor};
+use orders::id::{CaptureId, OrderId, PaymentId, RefundId, SellerId, ShipmentId, Sku};
+use orders::money::Amount;
+use orders::order::{Approval, CancelReason, PlaceLine, PlaceOrder, PlacePayment, ProposeEdit, StockLine};
+use orders::payment::{self, Call, Outcome, ProviderNotice};
+use orders::reaction::{Operation, ProviderCall};
+use orders::{Command, Rejection, order, shipment, stock};
+use runtime::executor::Outcome as Executed;
 use sqlx::query_scalar;
 use std::time::Duration;
 use uuid::Uuid;

@@ -2,21 +2,24 @@
 
 use crate::harness::{System, card, database, daybook_on, id, order_of, run};
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::id::{OrderId, PaymentId, ShipmentId, Sku, StockId};
-use domain::money::Amount;
-use domain::order::{self, Order, PaymentAuthorisedRecorded, PlacePayment, ProposeEdit, StockSecured};
-use domain::payment::VoidDeferred;
-use domain::shipment::ShipmentCancelled;
-use domain::stock::{Stock, StockReceived};
-use domain::{Aggregate, Command, Event};
-use projections::apply::Applier;
-use projections::event_index::{self, Key};
-use projections::{Batch, Delivered, Projection, ReadModel, Recorded};
+use engine::Batch;
+use engine::apply::Applier;
+use engine::codec;
+use engine::event_index::{self, Key};
+use order_services::time_travel::{At, StateAtError, state_at};
+use order_views::Orders;
+use order_views::{CATEGORIES, encode, stream as stream_of};
+use order_views::{Delivered, Projection, ReadModel, Recorded};
+use orders::id::{OrderId, PaymentId, ShipmentId, Sku, StockId};
+use orders::money::Amount;
+use orders::order::{self, Order, PaymentAuthorisedRecorded, PlacePayment, ProposeEdit, StockSecured};
+use orders::payment::VoidDeferred;
+use orders::shipment::ShipmentCancelled;
+use orders::stock::{Stock, StockReceived};
+use orders::{Aggregate, Command, Event};
+use runtime::replay::{Mode, replay};
+use runtime::search::{Direction, Query, Search};
 use serde_json::json;
-use services::codec::{self, CATEGORIES};
-use services::replay::{Mode, replay};
-use services::search::{Direction, Query, Search};
-use services::time_travel::{At, StateAtError, state_at};
 use sqlx::{PgPool, query_scalar};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
@@ -65,12 +68,12 @@ impl Store {
     async fn append(&self, appender: &Appender, correlation_id: Uuid, events: &[Event]) {
         let mut streams: Vec<StreamAppend> = Vec::new();
         for event in events {
-            let category = codec::parse_category(event.category()).unwrap();
+            let category = codec::parse_category(CATEGORIES, event.category()).unwrap();
             let stream = StreamId { category, id: event.stream_id() };
             match streams.iter_mut().find(|s| s.stream == stream) {
-                Some(append) => append.events.push(codec::encode(event)),
+                Some(append) => append.events.push(encode(event)),
                 None => {
-                    let events = vec![codec::encode(event)];
+                    let events = vec![encode(event)];
                     streams.push(StreamAppend { stream, expected: ExpectedVersion::Any, events });
                 }
             }
@@ -123,10 +126,10 @@ impl Store {
 
     async fn decoded(&self, after: Position, limit: i64) -> Vec<Arc<Recorded>> {
         let page = self.log.read_all(after, limit).await.unwrap();
-        page.into_iter().map(|record| Arc::new(codec::decode(record).unwrap())).collect()
+        page.into_iter().map(|record| Arc::new(codec::decode::<Orders>(record).unwrap())).collect()
     }
 
-    async fn delivered(&self, after: Position, limit: i64) -> Batch {
+    async fn delivered(&self, after: Position, limit: i64) -> Batch<Orders> {
         let events = self.decoded(after, limit).await.into_iter().map(Delivered::Event).collect();
         Batch { events, proof: self.log.end().await.unwrap() }
     }
@@ -354,12 +357,12 @@ async fn a_state_at_a_version_and_at_a_time_is_the_fold_of_what_was_there() {
     let order = system.place(order_of(&[("mug", 2, 1)])).await;
     system.settle().await;
     system.ship(order).await;
-    let (log, stream) = (&system.parts.log, codec::stream::<Order>(order.0));
+    let (log, stream) = (&system.parts.log, stream_of::<Order>(order.0));
     let events = log.read_stream(stream, 0, 100).await.unwrap();
     assert!(events.len() >= 7, "{events:?}");
     let mut state = Order::default();
     for event in &events {
-        state.evolve(Order::event_of(&codec::decode(event.clone()).unwrap().event).unwrap());
+        state.evolve(Order::event_of(&codec::decode::<Orders>(event.clone()).unwrap().event).unwrap());
         let at = state_at::<Order>(log, order.0, At::Version(event.version)).await.unwrap();
         assert_eq!((&at.state, at.version, at.recorded_at), (&state, event.version, event.recorded_at));
         assert_eq!(at.stream, stream.to_string());
@@ -451,7 +454,7 @@ async fn the_verb_reads_what_it_is_asked_for_also_what_was_just_written() {
     assert_eq!(printed(&system, &format!("--correlation {}", second.0)).await, [placed[1]]);
     let payments = positions(&|e| e.metadata.correlation_id == first.0 && e.stream.category.name == "payment");
     assert_eq!(printed(&system, &format!("--category payment --correlation {}", first.0)).await, payments);
-    let mut stream = positions(&|e| e.stream == codec::stream::<Order>(first.0));
+    let mut stream = positions(&|e| e.stream == stream_of::<Order>(first.0));
     stream.reverse();
     assert_eq!(printed(&system, &format!("--stream order-{} --backward", first.0)).await, stream);
     assert_eq!(
@@ -516,7 +519,7 @@ async fn the_verb_shows_an_order_as_it_was() {
     system.receive("mug", 5).await;
     let order = system.place(order_of(&[("mug", 1, 1)])).await;
     system.settle().await;
-    let events = system.parts.log.read_stream(codec::stream::<Order>(order.0), 0, 100).await.unwrap();
+    let events = system.parts.log.read_stream(stream_of::<Order>(order.0), 0, 100).await.unwrap();
     let (first, last) = (&events[0], events.last().unwrap());
     let show = async |arguments: &str| daybook(&system, &format!("order show {} {arguments}", order.0)).await;
     let shown = async |arguments: &str| -> serde_json::Value {
@@ -579,7 +582,7 @@ async fn the_verb_tells_two_versions_of_an_order_apart() {
     });
     system.execute(Command::Order { id: order, command: edit }).await.unwrap();
     system.settle().await;
-    let events = system.parts.log.read_stream(codec::stream::<Order>(order.0), 0, 100).await.unwrap();
+    let events = system.parts.log.read_stream(stream_of::<Order>(order.0), 0, 100).await.unwrap();
     let (stream, end) = (format!("order-{}", order.0), events.last().unwrap());
     let proposed = events.iter().find(|e| e.event_type == "EditProposed").unwrap();
     let diff = async |arguments: &str| daybook(&system, &format!("order diff {} {arguments}", order.0)).await;

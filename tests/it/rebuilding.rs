@@ -7,19 +7,21 @@ use crate::harness::{
     start_nats, start_postgres,
 };
 use chrono::{DateTime, Utc};
-use domain::id::{OrderId, Sku, StockId};
-use domain::stock::{Stock, StockReceived};
-use domain::{Command, Event, order};
-use projections::ReadModel;
-use projections::order_summary::{self, Filter, OrderSummary};
+use engine::ReadModel as _;
+use order_services::verify::verify;
+use order_services::{ExecuteError, Executor};
+use order_views::ReadModel;
+use order_views::encode;
+use order_views::order_summary::{self, Filter, OrderSummary};
+use order_views::stream as stream_of;
+use orders::id::{OrderId, Sku, StockId};
+use orders::stock::{Stock, StockReceived};
+use orders::{Command, Event, order};
+use runtime::client::{Client, ClientError};
+use runtime::process::Urls;
+use runtime::process::{connect_nats, jetstream};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use services::client::{Client, ClientError};
-use services::codec;
-use services::config::Urls;
-use services::execute::{ExecuteError, Executor};
-use services::process::{connect_nats, jetstream};
-use services::verify::verify;
 use sqlx::{PgPool, query_scalar};
 use std::collections::HashMap;
 use std::process::Stdio;
@@ -196,8 +198,8 @@ async fn fill(url: &str) -> Vec<OrderId> {
     let mut orders = append_orders(&appender, 100, 2, Origin::Import).await;
     for n in 1..=24 {
         let received = StockReceived { sku: Sku::new(format!("sku-{n}")).unwrap(), quantity: 1 };
-        let received = codec::encode(&Event::Stock(StockId(id(n)), received.into()));
-        let (stream, events) = (codec::stream::<Stock>(id(n)), vec![received; 1000]);
+        let received = encode(&Event::Stock(StockId(id(n)), received.into()));
+        let (stream, events) = (stream_of::<Stock>(id(n)), vec![received; 1000]);
         let written = append(vec![StreamAppend { stream, expected: ExpectedVersion::NoStream, events }]);
         appender.append(written).await.unwrap();
     }

@@ -3,14 +3,16 @@
 use crate::binary::until;
 use crate::harness::{System, cut_off, envelope, folder, order_of, run};
 use async_nats::jetstream::stream::{Config, Stream};
+use futures_util::{FutureExt, StreamExt};
+use order_views::CATEGORIES;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
-use services::execute::Outcome as Executed;
-use services::js;
-use services::process::jetstream;
-use services::relay::{Relay, RelayError};
-use services::step::{Outcome, Step};
-use services::subject;
+use runtime::executor::Outcome as Executed;
+use runtime::message;
+use runtime::process::jetstream;
+use runtime::relay::{Relay, RelayError};
+use runtime::step::{Outcome, Step};
+use runtime::subject;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -52,7 +54,8 @@ async fn an_events_sequence_is_its_position() {
     for event in system.parts.log.read_all(0, 10).await.unwrap() {
         let message = stream(&system).await.get_raw_message(event.position as u64).await.unwrap();
         assert_eq!(message.payload, event.payload.as_bytes());
-        let recorded = js::recorded(&message.subject, &message.headers, message.payload.clone()).unwrap();
+        let recorded =
+            message::recorded(CATEGORIES, &message.subject, &message.headers, message.payload.clone()).unwrap();
         assert_eq!(recorded, event);
     }
 }
@@ -74,6 +77,31 @@ async fn two_relays_at_once_publish_nothing_twice() {
     assert_eq!(window(&system).await, (1, 100, 100));
     system.project().await;
     system.assert_verified().await;
+}
+
+/// A server alone keeps a stream once. That stops no relay, and is not asked for again and again.
+#[tokio::test]
+async fn replicas_that_cannot_be_had_stop_nothing() {
+    let mut system = System::start().await;
+    let (relay, _hint) = another_relay(&system);
+    let mut relay = relay.with_replicas(Some(3));
+    let mut asked = system.parts.client.subscribe("$JS.API.STREAM.UPDATE.>").await.unwrap();
+    receive(&system, 1).await;
+    while relay.step().await.unwrap() != Outcome::Idle {}
+    assert_eq!(window(&system).await, (1, 1, 1));
+    for _ in 0..20 {
+        // Another one is faster: so this one looks at the stream.
+        receive(&system, 1).await;
+        system.relay().await;
+        while relay.step().await.unwrap() != Outcome::Again {}
+        while relay.step().await.unwrap() != Outcome::Idle {}
+    }
+    let mut updates = 0;
+    while let Some(Some(_)) = asked.next().now_or_never() {
+        updates += 1;
+    }
+    assert!(updates < 10, "{updates} tries");
+    assert_eq!(window(&system).await, (1, 21, 21));
 }
 
 /// Only every hundredth message is acknowledged. What is wrong with one in between is told all the same.
@@ -165,7 +193,7 @@ async fn events_that_the_log_no_longer_has_reach_no_read_model() {
     for projector in &mut system.projectors {
         while projector.step().await.unwrap() != Outcome::Idle {}
     }
-    let level = async |sku| projections::stock_level::get(&system.parts.read, sku).await.unwrap().unwrap().on_hand;
+    let level = async |sku| order_views::stock_level::get(&system.parts.read, sku).await.unwrap().unwrap().on_hand;
     assert_eq!((level("mug").await, level("hat").await), (3, 1));
 }
 
@@ -417,10 +445,10 @@ async fn a_stopped_command_service_does_not_stop_another() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let client = services::client::Client::new(system.parts.client.clone(), "test");
+    let client = runtime::client::Client::new(system.parts.client.clone(), "test");
     let body = |n: u32| {
-        let sku = domain::id::Sku::new("mug").unwrap();
-        client.body(services::command_api::Receive { sku, quantity: n })
+        let sku = orders::id::Sku::new("mug").unwrap();
+        client.body(order_services::verbs::Receive { sku, quantity: n })
     };
     // It is there once it has answered.
     let first = body(1);
@@ -440,7 +468,7 @@ async fn a_stopped_command_service_does_not_stop_another() {
     let (answers, ()) = tokio::join!(answers, stop);
     for (body, answer) in asked.iter().zip(answers) {
         let answer = answer.unwrap();
-        let command = services::command_api::Verb::command(body.data.clone());
+        let command = runtime::commands::Verb::command(body.data.clone());
         let mut again = envelope(body.command_id, command);
         again.actor = "test".into();
         let recorded: Executed = system.executor.execute(&again).await.unwrap();

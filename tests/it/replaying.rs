@@ -1,11 +1,14 @@
 //! A read model, rebuilt from the log beside the live one.
 
 use crate::harness::{System, order_of, run};
-use projections::rebuild::Rebuild;
-use projections::{Batch, Comparison, ReadModel};
-use services::codec;
-use services::replay::{Mode, ReplayError, Replayed, replay};
-use services::step::{Outcome, Step};
+use engine::ReadModel as _;
+use engine::codec;
+use engine::rebuild::Rebuild;
+use engine::{Batch, Comparison};
+use order_views::Orders;
+use order_views::ReadModel;
+use runtime::replay::{Mode, ReplayError, Replayed, replay};
+use runtime::step::{Outcome, Step};
 use sqlx::{AssertSqlSafe, query_scalar};
 use store::lease;
 use uuid::Uuid;
@@ -58,7 +61,7 @@ const SPOIL: &str = "
 #[tokio::test]
 async fn a_rebuilt_read_model_equals_the_live_one() {
     let mut system = with_orders().await;
-    for model in ReadModel::ALL {
+    for model in ReadModel::ALL.iter().copied() {
         let live = rows(&system, model).await;
         assert!(!live.is_empty());
         let (replayed, compared) = rebuild(&system, model).await;
@@ -70,7 +73,7 @@ async fn a_rebuilt_read_model_equals_the_live_one() {
     // The live projection goes on, in the new generation.
     system.receive("mug", 7).await;
     system.project().await;
-    let level = projections::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
+    let level = order_views::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
     assert_eq!(level.on_hand, 8);
     system.assert_verified().await;
 }
@@ -125,7 +128,7 @@ async fn a_replay_leaves_follow_ups_and_the_log_alone() {
         (follow_ups, system.parts.log.head().await.unwrap())
     };
     let before = state(&system).await;
-    for model in ReadModel::ALL {
+    for model in ReadModel::ALL.iter().copied() {
         rebuild(&system, model).await;
     }
     system.settle().await;
@@ -137,21 +140,21 @@ async fn a_replay_leaves_follow_ups_and_the_log_alone() {
 async fn a_replay_that_was_cut_off_is_gone_on_with() {
     let mut system = with_orders().await;
     let (pool, head) = (system.parts.project.clone(), system.parts.log.head().await.unwrap());
-    for model in ReadModel::ALL {
+    for model in ReadModel::ALL.iter().copied() {
         let live = rows(&system, model).await;
         let mut begun = Rebuild::begin(&pool, model, 1).await.unwrap();
         let page = system.parts.log.read_all(0, head / 2).await.unwrap();
         let last = page.last().unwrap().position;
-        let events = page.into_iter().map(|e| codec::deliver(e).unwrap()).collect();
+        let events = page.into_iter().map(|e| codec::deliver::<Orders>(e).unwrap()).collect();
         let batch = Batch { events, proof: system.parts.log.end().await.unwrap() };
-        begun.take(&pool, &batch, last).await.unwrap();
+        begun.apply(&pool, &batch, last).await.unwrap();
         begun.write(&pool).await.unwrap();
         assert_eq!(rows(&system, model).await, live);
         let (replayed, compared) = rebuild(&system, model).await;
         assert_eq!((replayed.events, compared.differences()), (head - head / 2, 0), "{}", model.name());
         assert_eq!(rows(&system, model).await, live);
         // Should it not have been killed after all, it finds that it is too late.
-        begun.take(&pool, &batch, last + 1).await.unwrap();
+        begun.apply(&pool, &batch, last + 1).await.unwrap();
         assert!(begun.write(&pool).await.is_err());
         assert_eq!(rows(&system, model).await, live);
     }
@@ -197,7 +200,7 @@ async fn rows_of_another_version_are_left_alone_until_they_are_replayed() {
     lease::release(&system.parts.project, &lease).await.unwrap();
     rebuild(&system, ReadModel::StockLevel).await;
     system.project().await;
-    let level = projections::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
+    let level = order_views::stock_level::get(&system.parts.read, "mug").await.unwrap().unwrap();
     assert_eq!(level.on_hand, 8);
     system.assert_verified().await;
 }

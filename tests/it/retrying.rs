@@ -1,12 +1,13 @@
 //! Commands that come twice, late, or to several processes at once.
 
 use crate::harness::{System, envelope, migrate, new_order, order_of, release, reserve, start_nats, start_postgres};
-use domain::id::{OrderId, Sku};
-use domain::order::CancelReason;
-use domain::{Command, Rejection, order, stock};
-use services::config::Urls;
-use services::execute::{Envelope, ExecuteError, Outcome};
-use services::process::Parts;
+use order_services::process::connect_to;
+use order_services::{Envelope, ExecuteError, Executor};
+use orders::id::{OrderId, Sku};
+use orders::order::CancelReason;
+use orders::{Command, Rejection, order, stock};
+use runtime::executor::Outcome;
+use runtime::process::Urls;
 use uuid::Uuid;
 
 fn place(order: order::PlaceOrder) -> Envelope {
@@ -32,7 +33,7 @@ async fn a_command_that_is_sent_again_is_answered_as_the_first_time() {
     again.traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
     assert_eq!(system.executor.execute(&again).await.unwrap(), first);
     // Nor does another process, which has nothing cached, or what has happened since.
-    let other = Parts::connect(&system.urls).await.unwrap().executor();
+    let other: Executor = connect_to(&system.urls).await.unwrap().executor().await.unwrap();
     let Command::Order { id, .. } = command.command else { unreachable!() };
     system.execute(Command::CancelOrder { id, reason: CancelReason::CustomerRequest }).await.unwrap();
     assert_eq!(other.execute(&command).await.unwrap(), first);
@@ -81,7 +82,7 @@ async fn a_refusal_leaves_nothing_and_does_not_spend_its_id() {
 #[tokio::test]
 async fn a_command_that_is_sent_many_times_at_once_is_recorded_once() {
     let system = System::start().await;
-    let other = Parts::connect(&system.urls).await.unwrap().executor();
+    let other: Executor = connect_to(&system.urls).await.unwrap().executor().await.unwrap();
     for _ in 0..10 {
         let receive = stock::Command::Receive { sku: Sku::new("mug").unwrap(), quantity: 1 };
         let command = envelope(Uuid::now_v7(), Command::Stock(receive));
@@ -98,7 +99,7 @@ async fn a_command_that_is_sent_many_times_at_once_is_recorded_once() {
 #[tokio::test]
 async fn two_processes_on_one_sold_out_sku_never_answer_from_a_stale_cache() {
     let system = System::start().await;
-    let (a, b) = (&system.executor, &Parts::connect(&system.urls).await.unwrap().executor());
+    let (a, b) = (&system.executor, &connect_to(&system.urls).await.unwrap().executor().await.unwrap());
     system.receive("mug", 1).await;
     for _ in 0..5 {
         let (first, second, third, fourth) = (new_order(), new_order(), new_order(), new_order());
@@ -122,7 +123,7 @@ async fn two_processes_on_one_sold_out_sku_never_answer_from_a_stale_cache() {
 #[tokio::test]
 async fn of_many_buyers_of_one_unit_one_gets_it() {
     let system = System::start().await;
-    let other = Parts::connect(&system.urls).await.unwrap().executor();
+    let other: Executor = connect_to(&system.urls).await.unwrap().executor().await.unwrap();
     system.receive("mug", 1).await;
     let commands: Vec<Envelope> = (0..50).map(|_| reserve(new_order(), "mug", 1)).collect();
     let buyers = commands.iter().enumerate();

@@ -2,16 +2,20 @@
 
 use crate::binary::until;
 use crate::harness::{System, database, daybook_on, order_of, start_nats};
-use domain::order::PlaceOrder;
+use order_services::process::connect_to;
+use order_services::queries;
+use orders::order::PlaceOrder;
+use runtime::health;
+use runtime::message;
+use runtime::process::Urls;
+use runtime::process::{StartError, connect_nats, jetstream};
+use runtime::relay::RelayError;
+use runtime::step::Step;
+use runtime::subject;
+use runtime::wire::Code;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use services::config::Urls;
-use services::process::{Parts, StartError, connect_nats, jetstream};
-use services::relay::RelayError;
 use servers::Nats;
-use services::step::Step;
-use services::wire::Code;
-use services::{health, js, query_api, subject};
 use std::fs;
 use store::Position;
 use uuid::Uuid;
@@ -42,7 +46,7 @@ fn large_order() -> PlaceOrder {
 #[tokio::test]
 async fn a_list_ends_where_a_message_is_full_and_says_where_it_goes_on() {
     let mut system = System::start().await;
-    let service = query_api::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
+    let service = queries::start(&system.parts.client, system.parts.read.clone()).await.unwrap();
     let placed = (0..80).map(|_| system.place(large_order()));
     let mut placed: Vec<Uuid> = futures_util::future::join_all(placed).await.into_iter().map(|id| id.0).collect();
     system.project().await;
@@ -79,10 +83,10 @@ async fn a_list_ends_where_a_message_is_full_and_says_where_it_goes_on() {
     client.force_reconnect().await.unwrap();
     until("the client knows of it", async || (client.max_payload() == 8_000).then_some(())).await;
     client.flush().await.unwrap();
-    let client = services::client::Client::new(client.clone(), "test");
+    let client = runtime::client::Client::new(client.clone(), "test");
     for (verb, data) in [("order_summary.list", json!({})), ("order_summary.get", json!({ "order_id": placed[0] }))] {
         let refused = client.query::<Value>(verb, data, None).await.unwrap_err();
-        let services::client::ClientError::Refused(error) = refused else { panic!("{refused}") };
+        let runtime::client::ClientError::Refused(error) = refused else { panic!("{refused}") };
         assert_eq!((error.code, error.retry), (Code::TooLarge, false), "{verb}: {error}");
     }
     service.stop().await;
@@ -92,9 +96,11 @@ async fn a_list_ends_where_a_message_is_full_and_says_where_it_goes_on() {
 async fn nothing_starts_on_a_nats_that_does_not_carry_every_event() {
     let (database_url, nats) = tokio::join!(database(), start_nats());
     let urls = Urls { database_url, nats_url: nats.url() };
-    set_max_payload(&nats, js::MAX_MESSAGE - 1).await;
-    match Parts::connect(&urls).await.err() {
-        Some(StartError::MaxPayload { is, needed }) => assert_eq!((is, needed), (js::MAX_MESSAGE - 1, js::MAX_MESSAGE)),
+    set_max_payload(&nats, message::MAX_MESSAGE - 1).await;
+    match connect_to(&urls).await.err() {
+        Some(StartError::MaxPayload { is, needed }) => {
+            assert_eq!((is, needed), (message::MAX_MESSAGE - 1, message::MAX_MESSAGE))
+        }
         other => panic!("{other:?}"),
     }
     let served = daybook_on(&urls).arg("serve").output().await.unwrap();
@@ -102,8 +108,8 @@ async fn nothing_starts_on_a_nats_that_does_not_carry_every_event() {
     let sentence = "daybook: NATS' max_payload is 133119 bytes, and an event's message may have 133120: set max_payload to \
                     133120 or more in the configuration of nats-server";
     assert_eq!((served.status.code(), said.lines().last()), (Some(3), Some(sentence)));
-    set_max_payload(&nats, js::MAX_MESSAGE).await;
-    assert!(Parts::connect(&urls).await.is_ok());
+    set_max_payload(&nats, message::MAX_MESSAGE).await;
+    assert!(connect_to(&urls).await.is_ok());
 }
 
 /// The fault: max_payload lowered. The relay stands at the event, and says so; once it is raised, it goes on.

@@ -1,13 +1,13 @@
 //! Subscriptions: from any position on, first what there is and then what comes; no event left out, none twice.
 
 use crate::harness::{System, order_of, receive};
-use domain::Aggregate;
-use domain::stock::Stock;
-use services::codec::CATEGORIES;
-use services::process::jetstream;
-use services::step::Step;
-use services::subject;
-use services::subscription;
+use order_views::CATEGORIES;
+use orders::Aggregate;
+use orders::stock::Stock;
+use runtime::process::jetstream;
+use runtime::step::Step;
+use runtime::subject;
+use runtime::subscription;
 use store::{Filter, Position};
 
 fn of_stock() -> Filter {
@@ -65,7 +65,7 @@ async fn a_subscription_to_the_feed_catches_up_and_goes_on_without_a_gap_or_a_do
 }
 
 /// The stream's last sequence.
-async fn relayed(parts: &services::process::Parts) -> Position {
+async fn relayed(parts: &runtime::process::Context) -> Position {
     match jetstream(&parts.client).get_stream(subject::STREAM).await {
         Ok(stream) => stream.cached_info().state.last_sequence as Position,
         Err(_) => 0,

@@ -3,13 +3,13 @@
 
 use crate::binary::until;
 use crate::harness::{Serving, database, envelope, executor, new_order, order_of, receive, start_nats};
-use domain::{Command, order};
-use projections::{Projection, order_summary, stock_level};
+use dev::provider;
+use order_services::verify::verify;
+use order_views::{Projection, order_summary, stock_level};
+use orders::{Command, order};
+use runtime::process::Urls;
+use runtime::process::{connect_nats, jetstream};
 use rustix::process::Signal;
-use services::config::Urls;
-use services::process::{connect_nats, jetstream};
-use services::provider;
-use services::verify::verify;
 use sqlx::{PgPool, query_as, query_scalar};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ async fn owner(superuser: &PgPool) -> Option<Uuid> {
     let held = query_as::<_, (String, Uuid)>(held).fetch_all(superuser).await.unwrap();
     let held: BTreeMap<String, Uuid> = held.into_iter().collect();
     let owner = *held.get("sender")?;
-    Projection::ALL.iter().all(|projection| held.get(projection.name()) == Some(&owner)).then_some(owner)
+    Projection::all().all(|projection| held.get(projection.name()) == Some(&owner)).then_some(owner)
 }
 
 pub(crate) async fn until_owned_by_another(superuser: &PgPool, before: Option<Uuid>) -> Uuid {
@@ -96,7 +96,7 @@ async fn whatever_becomes_of_the_owner_another_process_goes_on() {
         let fences = "SELECT count(*) FROM daybook.checkpoints AS c JOIN daybook.leases AS l ON l.name = c.projection
                       WHERE c.live AND c.fence = l.fence AND l.owner = $1";
         let fenced: i64 = query_scalar(fences).bind(owner_3).fetch_one(&superuser).await.unwrap();
-        assert_eq!(fenced, Projection::ALL.len() as i64);
+        assert_eq!(fenced, Projection::all().count() as i64);
 
         // It ends in order: what it held is free, and not because it has run out.
         assert_eq!(third.end().await.code(), Some(0));

@@ -4,14 +4,14 @@
 //! Nobody waits: a story moves its timers' times back, as if that much time had passed.
 
 use crate::harness::{System, order_of};
-use domain::Command;
-use domain::id::{OrderId, Sku};
-use domain::order::StockLine;
-use domain::{Rejection, shipment, stock};
-use services::execute::ExecuteError;
-use services::process::Parts;
-use services::step::{Outcome, Step};
-use services::timers::Sweeper;
+use order_services::ExecuteError;
+use order_services::process::connect_to;
+use orders::Command;
+use orders::id::{OrderId, Sku};
+use orders::order::StockLine;
+use orders::{Rejection, shipment, stock};
+use runtime::step::{Outcome, Step};
+use runtime::sweeper::Sweeper;
 use sqlx::{Connection, PgConnection, PgPool, query_as, query_scalar};
 use std::sync::Arc;
 use store::connect::{self, Role};
@@ -109,7 +109,7 @@ async fn a_reservation_past_its_expiry_ends_with_its_order_and_payment() {
     system.settle().await;
     assert_eq!(system.status(order).await, "cancelled: reservation_expired");
     assert_eq!((system.stock_of("mug").await, system.stock_of("hat").await), ((5, 0), (5, 0)));
-    let row = projections::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
+    let row = order_views::order_summary::get(&system.parts.read, order.0).await.unwrap().unwrap();
     assert_eq!((row.authorised, row.captured), (0, 0));
     for event_type in ["StockExpired", "OrderCancelled", "PaymentVoided"] {
         let expected = if event_type == "StockExpired" { 2 } else { 1 };
@@ -144,7 +144,7 @@ async fn orders_and_authorisations_expire_when_their_time_is_over() {
 #[tokio::test]
 async fn each_timer_fires_once_with_two_sweepers_at_once() {
     let (mut system, order) = confirmed().await;
-    let other = Parts::connect(&system.urls).await.unwrap();
+    let other = connect_to(&system.urls).await.unwrap();
     let mut other = Sweeper::new(other.project.clone(), Arc::new(Notify::new()));
     system.pass(6 * DAY).await;
     // One of them is in the middle of its work, with a timer in its hands.

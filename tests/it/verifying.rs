@@ -6,16 +6,17 @@ use crate::harness::{System, card, daybook_on, order_of};
 use async_nats::jetstream::context::Context;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::Config;
-use domain::Command;
-use domain::id::OrderId;
-use domain::money::Amount;
-use domain::order::{CancelReason, PlacePayment};
-use projections::Projection;
-use projections::dead_letter::{Decision, Filter};
-use services::dead_letters::resolve;
-use services::process::jetstream;
-use services::subject::STREAM;
-use services::verify::{Report, verify, verify_sample};
+use engine::dead_letter::{Decision, Filter};
+use order_services::verify::{Report, verify, verify_sample};
+use order_views::Orders;
+use order_views::Projection;
+use orders::Command;
+use orders::id::OrderId;
+use orders::money::Amount;
+use orders::order::{CancelReason, PlacePayment};
+use runtime::dead_letters::resolve;
+use runtime::process::jetstream;
+use runtime::subject::STREAM;
 use sqlx::{AssertSqlSafe, PgPool, query_as, query_scalar};
 use std::time::Duration;
 use uuid::Uuid;
@@ -443,7 +444,7 @@ async fn a_timer_that_is_otherwise_missing_or_too_many_is_found() {
     }
     // One that has fired is a follow-up with a cause of its own; and no other event's.
     at_rest.sql("UPDATE daybook.timers SET fires_at = '-infinity' WHERE kind = 'expire_authorisation'").await;
-    assert_eq!(projections::timer::fire(&at_rest.system.parts.project, 9).await.unwrap(), 1);
+    assert_eq!(engine::timer::fire(&at_rest.system.parts.project, 9).await.unwrap(), 1);
     at_rest.system.assert_verified().await;
     at_rest.sql("UPDATE daybook.follow_ups SET position = position + 1 WHERE reaction = 'expire_authorisation'").await;
     at_rest.assert_only("a timer's follow-up", &[("follow_ups", "position is")]).await;
@@ -469,7 +470,7 @@ async fn a_follow_up_that_nobody_has_given_up_is_found() {
     let captures = Filter { reaction: Some("capture_payment".into()), ..Filter::default() };
     let (read, project) = (&at_rest.system.parts.read, &at_rest.system.parts.project);
     let decision = Decision::Discard { by: "ann", why: "paid in cash" };
-    assert!(!resolve(read, project, &captures, &decision).await.unwrap().done.is_empty());
+    assert!(!resolve::<Orders>(read, project, &captures, &decision).await.unwrap().done.is_empty());
     at_rest.system.assert_verified().await;
     // To have it sent again is not to give it up.
     at_rest.sql("UPDATE daybook.resolutions SET outcome = 'redriven'").await;
@@ -527,7 +528,7 @@ async fn a_checkpoint_that_is_behind_ahead_or_away_is_found() {
     let at_rest = AtRest::start().await;
     at_rest.keep("checkpoints").await;
     let head = at_rest.head().await;
-    for name in Projection::ALL.map(Projection::name) {
+    for name in Projection::all().map(Projection::name) {
         let set = |what: &str| format!("UPDATE daybook.checkpoints SET {what} WHERE projection = '{name}'");
         at_rest.sql(set("position = position + 1")).await;
         let ahead = format!("the checkpoint is at {}, but the log ends at {head}", head + 1);

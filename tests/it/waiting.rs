@@ -1,10 +1,10 @@
 //! What orders wait for, as a team sees it: told from beginning to end of what can keep an order.
 
 use crate::harness::{System, card, order_of};
-use domain::Command;
-use domain::id::{OrderId, ReceiptId};
-use domain::order::{self, HoldReason, ReceivedLine, ReturnLine, ReturnReason};
-use projections::waiting::{self, Filter, WaitingOrder};
+use order_views::waiting::{self, Filter, WaitingOrder};
+use orders::Command;
+use orders::id::{OrderId, ReceiptId};
+use orders::order::{self, HoldReason, ReceivedLine, ReturnLine, ReturnReason};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

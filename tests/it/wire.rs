@@ -2,15 +2,17 @@
 //! to run is replaced by its meaning, after it was checked to have that meaning.
 
 use crate::harness::{System, id, order_of, run};
-use domain::id::{OrderId, PaymentId, SellerId, ShipmentId};
-use domain::timer::Timer;
+use engine::Timer;
 use futures_util::StreamExt;
-use projections::Projection;
+use order_services::queries;
+use order_services::verbs;
+use order_views::Projection;
+use orders::id::{OrderId, PaymentId, SellerId, ShipmentId};
+use runtime::api::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE, Service};
+use runtime::process::jetstream;
+use runtime::step::{Outcome, Step};
+use runtime::subject;
 use serde_json::{Value, json};
-use services::api::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE, Service};
-use services::process::jetstream;
-use services::step::{Outcome, Step};
-use services::{command_api, query_api, subject};
 use std::collections::BTreeMap;
 use store::{Mark, RecordedEvent, derive_id, event_id};
 use uuid::Uuid;
@@ -32,8 +34,8 @@ impl Apis {
     async fn start() -> Self {
         let system = System::start().await;
         let services = [
-            command_api::start(&system.parts.client, system.executor.clone()).await.unwrap(),
-            query_api::start(&system.parts.client, system.parts.read.clone()).await.unwrap(),
+            verbs::start(&system.parts.client, system.executor.clone()).await.unwrap(),
+            queries::start(&system.parts.client, system.parts.read.clone()).await.unwrap(),
         ];
         system.parts.client.flush().await.unwrap();
         Self { system, _services: services }
@@ -467,7 +469,7 @@ async fn replies_to_an_operator() {
     run(&url, "UPDATE daybook.leases SET expires_at = clock_timestamp() + interval '5.9 s'").await;
     let mut projections = apis.query("projections.list", json!({})).await;
     let data = projections["body"]["data"].as_array_mut().unwrap();
-    assert_eq!(data.len(), Projection::ALL.len());
+    assert_eq!(data.len(), Projection::all().count());
     data.retain(|one| one["projection"] == "order_history");
     assert!(data[0]["heartbeat_seconds_ago"].is_f64());
     data[0]["heartbeat_seconds_ago"] = "<seconds>".into();
@@ -504,12 +506,12 @@ async fn discovery() {
 #[test]
 fn derived_ids_never_change() {
     let event = event_id(command_id(1), 0);
-    let follow_up = projections::follow_up::follow_up_id(event, "take_payment", id(5));
+    let follow_up = engine::follow_up::follow_up_id(event, "take_payment", id(5));
     assert_eq!(follow_up, derive_id(event, &[b"follow-up", b"take_payment", id(5).as_bytes()]));
     let timer = Timer { kind: "expire_reservation", target: id(5), key: "1".into() };
-    let timer = projections::timer::timer_id(event, &timer);
+    let timer = engine::timer::timer_id(event, &timer);
     assert_eq!(timer, derive_id(event, &[b"timer", b"expire_reservation", id(5).as_bytes(), b"1"]));
-    let letter = projections::parked::letter_id(event, "stock_level");
+    let letter = engine::parked::letter_id(event, "stock_level");
     assert_eq!(letter, derive_id(event, &[b"parked", b"stock_level"]));
     insta::assert_snapshot!(format!("{event}\n{follow_up}\n{timer}\n{letter}"));
 }

@@ -1,5 +1,5 @@
 //! The `daybook` binary.
 
 fn main() -> std::process::ExitCode {
-    services::cli::main()
+    daybook::main()
 }

@@ -188,7 +188,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), ServersError> {
 
 #[cfg(test)]
 mod tests {
-    use crate::*;
+    use super::*;
 
     #[test]
     fn only_our_own_form_of_name_has_an_owner() {

@@ -266,7 +266,7 @@ async fn install(target: &Path) -> Result<(), ServersError> {
 
 #[cfg(test)]
 mod tests {
-    use crate::*;
+    use super::*;
 
     #[test]
     fn versions_are_read_from_what_the_servers_print() {

@@ -4,15 +4,16 @@
 use super::checker::{Call, Client, Clock, Sequential, is_linearizable};
 use super::{seeded, seeds};
 use crate::harness::{database, envelope, executor, id, migrate, start_postgres};
-use domain::id::{OrderId, Sku, StockId};
-use domain::order::StockLine;
-use domain::stock::{self, Stock};
-use domain::{Command, Rejection};
+use order_services::{Envelope, ExecuteError, Executor};
+use order_views::stream as stream_of;
+use orders::id::{OrderId, Sku, StockId};
+use orders::order::StockLine;
+use orders::stock::{self, Stock};
+use orders::{Command, Rejection};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
-use services::codec;
-use services::execute::{Envelope, ExecuteError, Executor, Outcome};
+use runtime::executor::Outcome;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -196,7 +197,7 @@ impl Names {
         let number = |of: &dyn Fn(Sku) -> bool| (0..SKUS).find(|sku| of(self.sku(*sku))).expect("a SKU of the history");
         Some(match outcome {
             Ok(Outcome { recorded, streams, .. }) => {
-                let sku = |stream| number(&|sku| codec::stream::<Stock>(StockId::from(&sku).0) == stream);
+                let sku = |stream| number(&|sku| stream_of::<Stock>(StockId::from(&sku).0) == stream);
                 let mut versions: Versions =
                     streams.into_iter().map(|(stream, version)| (sku(stream), version)).collect();
                 versions.sort_unstable();

@@ -15,9 +15,16 @@ fn rows(dir: &Path, name: &str) -> Vec<BTreeMap<String, String>> {
     lines.map(|line| header.iter().cloned().zip(cells(line)).collect()).collect()
 }
 
+/// The nearest amount: whole decimals are compared, and no float.
 fn cents(text: &str) -> i64 {
+    // What is left of a difference.
+    if text.contains("e-") {
+        return 0;
+    }
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
-    format!("{whole}{decimals:0<2}").parse().unwrap()
+    let all: i128 = format!("{whole}{decimals:0<25}").parse().unwrap();
+    let cent = 10_i128.pow(23);
+    ((all + cent / 2) / cent) as i64
 }
 
 pub(crate) fn table(dir: &Path) -> Value {

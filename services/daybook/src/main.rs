@@ -1,0 +1,5 @@
+//! The `daybook` binary.
+
+fn main() -> std::process::ExitCode {
+    daybook::main()
+}

@@ -1,0 +1,179 @@
+//! The command line: one file a verb.
+
+mod dead_letters;
+mod diff;
+mod doctor;
+mod events;
+mod export;
+mod history;
+mod import;
+mod order;
+mod orders;
+mod projections;
+mod reconcile;
+mod replay;
+mod revenue;
+mod role;
+mod serve;
+mod shipment;
+mod shipments;
+mod stock;
+mod verify;
+mod waiting;
+
+use crate::telemetry;
+use clap::builder::Resettable;
+use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use cli::{Failure, config, migrate, output};
+use runtime::client::ClientError;
+use runtime::wire::Fault;
+use std::process::ExitCode;
+
+/// An event-sourced order backend on Postgres and NATS JetStream.
+#[derive(Parser)]
+#[command(name = "daybook", version, after_help = after_help())]
+struct Cli {
+    #[command(flatten)]
+    servers: config::Servers,
+    /// Print one JSON object a line instead of text.
+    #[arg(long, global = true, help_heading = "Global options")]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// How a verb ends.
+const EXIT_CODES: &str = "\
+Verbs find the servers by DATABASE_URL and NATS_URL, else the `daybook dev` that runs.
+
+Exit codes: 0 done; 1 checked, and it is not as it should be; 2 wrong usage; 3 refused, or not found,
+or this build cannot rely on the server or read its log; 4 a server is missing or does not answer; 5 anything else.";
+
+fn after_help() -> String {
+    format!("{EXIT_CODES}\n\n{}", runtime::nats::help().trim_end())
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run orders through a private Postgres and NATS, and check that each ends as it must.
+    #[cfg(feature = "dev")]
+    Demo(::dev::demo::Args),
+    /// Run a private Postgres and NATS with every service, until Ctrl-C.
+    #[cfg(feature = "dev")]
+    Dev(::dev::private::Args),
+    /// Run the services on DATABASE_URL and NATS_URL, until Ctrl-C or SIGTERM.
+    Serve(serve::Args),
+    /// Create or update the schema in DATABASE_URL, and the roles that services act in.
+    Migrate(migrate::Args),
+    /// Say what is missing or misconfigured on the servers, and what to do about it.
+    Doctor(doctor::Args),
+    /// Place an order, show it, or say what is to become of it.
+    #[command(subcommand)]
+    Order(order::Verb),
+    /// List orders, newest first.
+    Orders(orders::Args),
+    /// Show which orders wait, for what, since when, and what of them could not be done.
+    Waiting(waiting::Args),
+    /// Take stock in, correct it, or show it.
+    #[command(subcommand)]
+    Stock(stock::Verb),
+    /// Say what warehouse and carrier have done with a shipment, or show it.
+    #[command(subcommand)]
+    Shipment(shipment::Verb),
+    /// See to what could not be done or taken in: have it tried again, or give it up.
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Verb),
+    /// List shipments, oldest first: those that are still to be shipped, if not told otherwise.
+    Shipments(shipments::Args),
+    /// Show what was captured and given back, by day or month.
+    Revenue(revenue::Args),
+    /// Read the log.
+    #[command(subcommand)]
+    Events(events::Verb),
+    /// Write the log to a file: an event a line, as CloudEvents.
+    Export(export::Args),
+    /// Take in what was recorded elsewhere.
+    #[command(subcommand)]
+    Import(import::Verb),
+    /// Rebuild a read model from the log beside the live one, compare them, and switch.
+    Replay(replay::Args),
+    /// See how the projections do, pause one, or have it go on.
+    #[command(subcommand)]
+    Projections(projections::Verb),
+    /// Put JetStream right after the database was restored to an older state. Stop every service first.
+    Reconcile(reconcile::Args),
+    /// Measure what the log does on this machine, beside a bound taken in the same run.
+    #[cfg(feature = "dev")]
+    Bench(::dev::bench::Args),
+    /// Check the log's own promises, those of the business, and that log, JetStream and read models agree.
+    Verify(verify::Args),
+}
+
+/// Runs the verb that the command line names.
+pub fn main() -> ExitCode {
+    let matches = without_empty_variables(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    let serves = match cli.verb {
+        Verb::Serve(_) => true,
+        #[cfg(feature = "dev")]
+        Verb::Dev(_) => true,
+        _ => false,
+    };
+    telemetry::start(if serves { "info,async_nats=warn" } else { "off,daybook::nats=warn" });
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            output::say(&format!("daybook: the runtime cannot be started: {e}"));
+            return ExitCode::from(5);
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::say(&format!("daybook: {}", failure.chain()));
+            if let Failure::Client(ClientError::Refused(body)) = &failure {
+                let say =
+                    |fault: &Fault| output::say(&output::one_line(&format!("  {}: {}", fault.field, fault.expected)));
+                body.fields.iter().for_each(say);
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// A variable that is empty is not set: files for containers often name every variable, with and without a value.
+fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg });
+    command.mut_subcommands(without_empty_variables)
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let Cli { servers, json, verb } = cli;
+    match verb {
+        #[cfg(feature = "dev")]
+        Verb::Demo(args) => ::dev::demo::run(args, &servers, json).await,
+        #[cfg(feature = "dev")]
+        Verb::Dev(args) => ::dev::private::run(args, json).await,
+        Verb::Serve(args) => serve::run(&args, &servers).await,
+        Verb::Migrate(args) => migrate::run(&args, &servers).await,
+        Verb::Doctor(args) => doctor::run(&args, &servers, json).await,
+        Verb::Order(verb) => order::run(verb, &servers, json).await,
+        Verb::Orders(args) => orders::run(args, &servers, json).await,
+        Verb::Waiting(args) => waiting::run(args, &servers, json).await,
+        Verb::Stock(verb) => stock::run(verb, &servers, json).await,
+        Verb::Shipment(verb) => shipment::run(verb, &servers, json).await,
+        Verb::DeadLetters(verb) => dead_letters::run(verb, &servers, json).await,
+        Verb::Shipments(args) => shipments::run(args, &servers, json).await,
+        Verb::Revenue(args) => revenue::run(args, &servers, json).await,
+        Verb::Events(verb) => events::run(verb, &servers, json).await,
+        Verb::Export(args) => export::run(&args, &servers, json).await,
+        Verb::Import(verb) => import::run(verb, &servers, json).await,
+        Verb::Replay(args) => replay::run(&args, &servers, json).await,
+        Verb::Projections(verb) => projections::run(verb, &servers, json).await,
+        Verb::Reconcile(args) => reconcile::run(&args, &servers, json).await,
+        #[cfg(feature = "dev")]
+        Verb::Bench(args) => ::dev::bench::run(args, json).await,
+        Verb::Verify(args) => verify::run(&args, &servers, json).await,
+    }
+}

@@ -1,0 +1,74 @@
+//! `daybook revenue`: what was captured and given back, by day or month.
+
+use chrono::NaiveDate;
+use cli::config::Servers;
+use cli::{Failure, output, target};
+use order_views::revenue::Revenue;
+use orders::money::{Amount, Currency};
+use serde_json::json;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Add up by day or by month, in UTC.
+    #[arg(long, default_value = "day")]
+    by: Period,
+    /// The first day, such as 2026-11-22.
+    #[arg(long, value_name = "DATE")]
+    from: Option<NaiveDate>,
+    /// The last day.
+    #[arg(long, value_name = "DATE")]
+    to: Option<NaiveDate>,
+    /// Only money of this currency, such as EUR.
+    #[arg(long)]
+    currency: Option<Currency>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Period {
+    Day,
+    Month,
+}
+
+pub(super) async fn run(args: Args, servers: &Servers, json: bool) -> Result<(), Failure> {
+    let client = target::client(servers).await?;
+    let (verb, heading) = match args.by {
+        Period::Day => ("revenue.by_day", "day"),
+        Period::Month => ("revenue.by_month", "month"),
+    };
+    let Args { from, to, currency, .. } = args;
+    let filter = json!({ "from": from, "to": to, "currency": currency });
+    let (mut rows, mut list) = (Vec::new(), client.list(verb, filter, u64::MAX));
+    loop {
+        let page: Vec<Revenue> = list.next().await?;
+        for revenue in &page {
+            match json {
+                true => output::line(&serde_json::to_string(revenue)?),
+                false => rows.push(row(revenue)),
+            }
+        }
+        if page.is_empty() {
+            break;
+        }
+    }
+    if !json {
+        let headings = [heading, "paid by", "captured", "captures", "refunded", "refunds", ""];
+        output::line(&output::table(&headings, &rows));
+    }
+    Ok(())
+}
+
+fn row(revenue: &Revenue) -> Vec<String> {
+    let money = |amount: i64| match revenue.currency.parse::<Currency>() {
+        Ok(currency) => Amount(amount).display(currency),
+        Err(_) => amount.to_string(),
+    };
+    vec![
+        revenue.period.clone(),
+        revenue.kind.clone(),
+        money(revenue.captured),
+        revenue.captures.to_string(),
+        money(revenue.refunded),
+        revenue.refunds.to_string(),
+        revenue.currency.clone(),
+    ]
+}

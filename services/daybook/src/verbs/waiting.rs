@@ -1,0 +1,58 @@
+//! `daybook waiting`: which orders wait, for what, since when, and what of them could not be done at once.
+
+use cli::config::Servers;
+use cli::{Failure, output, target};
+use order_views::waiting::{Wait, WaitingOrder};
+use serde_json::{Value, json};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Only what waits for this: payment, stock, backorder, approval, hold, edit, delivery, return_approval or return.
+    #[arg(long = "for", value_name = "WHAT")]
+    what: Option<String>,
+    /// Only what has waited for so many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..))]
+    longer_than: Option<i64>,
+    /// How many at most.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=500))]
+    limit: u64,
+}
+
+pub(super) async fn run(args: Args, servers: &Servers, json: bool) -> Result<(), Failure> {
+    let client = target::client(servers).await?;
+    let data = json!({ "for": args.what, "longer_than_seconds": args.longer_than });
+    let found: Vec<WaitingOrder> = client.list("waiting.list", data, args.limit).all().await?;
+    if json {
+        for order in &found {
+            output::line(&serde_json::to_string(order)?);
+        }
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = found.iter().map(row).collect();
+    output::line(&output::table(&["order", "waits for", "since", "trouble"], &rows));
+    Ok(())
+}
+
+fn row(order: &WaitingOrder) -> Vec<String> {
+    let trouble = order.follow_ups.iter().map(|f| {
+        let reason = f.reason.as_deref().unwrap_or_default();
+        format!("{} {} after {} attempts: {reason}", f.reaction, f.state, f.attempts)
+    });
+    vec![
+        order.order_id.to_string(),
+        order.waits.iter().map(told).collect::<Vec<_>>().join("; "),
+        order.since.format("%Y-%m-%d %H:%M:%S").to_string(),
+        trouble.collect::<Vec<_>>().join("; "),
+    ]
+}
+
+/// As the query has it: `approval 1`, `hold fraud`, `return 1, 2 pieces`.
+fn told(wait: &Wait) -> String {
+    let Ok(Value::Object(mut wait)) = serde_json::to_value(wait) else { return String::new() };
+    let word = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let what = wait.remove("for").map(word).unwrap_or_default();
+    let number = ["approval", "edit", "reason", "return_no"].into_iter().find_map(|name| wait.remove(name)).map(word);
+    let lines = wait.remove("lines").map(|lines| format!("lines {lines}"));
+    let pieces = wait.remove("pieces").map(|pieces| format!("of {pieces} pieces"));
+    [Some(what.replace('_', " ")), number, lines, pieces].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}

@@ -1,5 +1,0 @@
-//! The `daybook` binary.
-
-fn main() -> std::process::ExitCode {
-    services::cli::main()
-}
