@@ -1,7 +1,7 @@
 //! A connection to NATS, which is made again for ever, should it be lost.
 
-use crate::alarm::Alarm;
 use super::settings::{Connection, Login, SettingsError};
+use crate::alarm::Alarm;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

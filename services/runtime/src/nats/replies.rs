@@ -1,8 +1,8 @@
 //! The door that every answer goes through. A reply is published with the rights of who answers, on whatever subject the
 //! request names. So answers go to inboxes only: never to events, nor to the API of JetStream.
 
-use crate::alarm::Alarm;
 use super::settings::SettingsError;
+use crate::alarm::Alarm;
 use async_nats::Message;
 use std::sync::Arc;
 
