@@ -66,6 +66,8 @@ async fn invariant_9_nothing_is_granted_but_what_is_needed() {
         ("daybook_project", "begin_epoch"),
         ("daybook_append", "check_clock"),
         ("daybook_project", "check_clock"),
+        ("daybook_append", "clocks_agree"),
+        ("daybook_project", "clocks_agree"),
         ("daybook_project", "confirm_server"),
         ("daybook_project", "event_digest"),
         ("daybook_read", "event_digest"),

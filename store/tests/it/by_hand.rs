@@ -129,6 +129,8 @@ impl Call {
             ("seen_links", "'{}'".into()),
             ("vouched_at", "NULL".into()),
             ("checked", "false".into()),
+            ("callers_clock", "clock_timestamp()".into()),
+            ("clock_tolerance", "5".into()),
         ])
     }
 
