@@ -1,7 +1,7 @@
 //! How far a consumer of the log has come. Here it is called a projection: whatever makes rows of events.
 //!
 //! A checkpoint moves in the transaction that writes the rows, and only for its owner: whoever has the
-//! [lease][crate::lease], in the history of the log that the events are of. So no event is left out and none is applied
+//! [`lease`], in the history of the log that the events are of. So no event is left out and none is applied
 //! twice, whatever is killed, stopped or restored.
 //!
 //! A projection may have two generations of its rows: the live one, and one beside it that is being built or was live before.
