@@ -10,6 +10,7 @@ mod choreography;
 mod clocks;
 mod copying;
 mod dead_letters;
+mod docs;
 mod doors;
 mod errors;
 mod event_types;

@@ -51,7 +51,7 @@ async fn count_calls(url: &str) {
 /// Every conflict of a command makes its process lock the log, which is counted: of one process there is none, though
 /// its 64 clients all write to one stream.
 #[tokio::test]
-async fn many_clients_of_one_process_on_one_stream_never_conflict() {
+async fn many_clients_of_one_account_never_conflict() {
     const EACH: i64 = 20;
     let url = database().await;
     count_calls(&url).await;
@@ -83,7 +83,7 @@ async fn many_clients_of_one_process_on_one_stream_never_conflict() {
 /// Two processes write to one stream without a pause, one of them for many clients, the other for one: neither keeps the
 /// other from going on. (A command that loses 32 times fails.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_processes_on_one_stream_neither_starves() {
+async fn of_two_processes_on_one_account_neither_starves() {
     const EACH: u32 = 60;
     let url = database().await;
     count_calls(&url).await;
@@ -115,7 +115,7 @@ async fn of_two_processes_on_one_stream_neither_starves() {
 /// another process was faster, is decided again: though what that one wrote took the stream to just the version that the
 /// command expects.
 #[tokio::test]
-async fn what_was_decided_on_what_was_not_written_is_decided_again() {
+async fn what_was_decided_on_an_append_that_was_not_written_is_decided_again() {
     let (other, first, second) = (id(10), id(11), id(12));
     let cases: [(&str, [Sent; 3], bool, i64); 4] = [
         // B takes the last coin. A puts another one in, and takes both.
@@ -178,7 +178,7 @@ async fn what_was_decided_on_what_was_not_written_is_decided_again() {
 /// Invariant 7, and the fault: Postgres is killed with an append in its hands. What was decided on that append was not so,
 /// and nobody is told that it is.
 #[tokio::test]
-async fn no_answer_rests_on_what_postgres_has_lost() {
+async fn no_answer_rests_on_an_append_that_postgres_has_lost() {
     let (mut postgres, url) = start_postgres().await;
     let bank = Bank::start(&url, 0);
     put_in(&bank, RENT, 1).await;

@@ -43,7 +43,7 @@ async fn long_stream() -> (String, PgPool) {
 const FORGED: &str = "UPDATE daybook.snapshots SET state = jsonb_set(state::jsonb, '{balance}', '5')::json";
 
 #[tokio::test]
-async fn a_long_stream_is_read_from_its_snapshot_on() {
+async fn a_long_account_is_read_from_its_snapshot_on() {
     let (url, superuser) = long_stream().await;
     let kept: (i16, i64, i64) =
         sqlx::query_as("SELECT category, version, fold FROM daybook.snapshots WHERE stream_id = $1")

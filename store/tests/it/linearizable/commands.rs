@@ -241,7 +241,7 @@ impl<'a> Story<'a> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_to_commands_are_linearizable() {
+async fn answers_of_the_bank_are_linearizable() {
     let url = database().await;
     let processes = [Bank::start(&url, 0), Bank::start(&url, 0)];
     for seed in seeds() {
@@ -256,7 +256,7 @@ async fn answers_to_commands_are_linearizable() {
 /// Also 1 and 3, and the fault: Postgres is killed in the middle of it and comes back. Whoever was not answered sends the
 /// same again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_around_a_postgres_that_is_killed_are_linearizable() {
+async fn answers_of_the_bank_around_a_postgres_that_is_killed_are_linearizable() {
     let (mut postgres, url) = start_postgres().await;
     let processes = [Bank::start(&url, 0), Bank::start(&url, 0)];
     for seed in seeds().into_iter().step_by(20) {
