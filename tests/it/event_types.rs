@@ -56,11 +56,6 @@ impl Log {
         query_as(registered).fetch_all(&self.superuser).await.unwrap()
     }
 
-    async fn written(&self) -> Vec<(i16, String, i16)> {
-        let written = "SELECT DISTINCT category, event_type, schema_version FROM daybook.events ORDER BY 1, 2, 3";
-        query_as(written).fetch_all(&self.superuser).await.unwrap()
-    }
-
     /// Why this build does not start on it.
     async fn refusal(&self) -> Option<Unreadable> {
         let read = connect::pool(&self.url, connect::Role::Read, 1).unwrap();
@@ -105,76 +100,6 @@ const ORDER: Category = CATEGORIES[0];
 const PAYMENT: Category = CATEGORIES[1];
 /// Of another build.
 const CART: Category = Category { id: 9, name: "cart" };
-
-#[tokio::test]
-async fn what_is_written_was_registered_before() {
-    let log = Log::new().await;
-    log.write(ORDER, "Tested", 1).await;
-    log.write(ORDER, "Tested", 1).await;
-    let several = [(ORDER, "Tested", 2), (PAYMENT, "Tested", 1), (ORDER, "Tested", 1), (ORDER, "Tested", 2)];
-    log.try_write(&several, ExpectedVersion::NoStream).await.unwrap();
-    let expected = [(1, "Tested".to_owned(), 1), (1, "Tested".to_owned(), 2), (2, "Tested".to_owned(), 1)];
-    assert_eq!(log.written().await, expected);
-    assert_eq!(log.registered().await, expected);
-    // Another process registers what is there already.
-    let other = Log { appender: Appender::start(&log.url).unwrap(), ..log };
-    other.write(ORDER, "Tested", 1).await;
-    assert_eq!(other.registered().await, expected);
-}
-
-/// Nothing is written before it is registered; what is, is not registered again.
-#[tokio::test]
-async fn what_cannot_be_registered_is_not_written() {
-    let log = Log::new().await;
-    log.write(ORDER, "Tested", 1).await;
-    run(&log.url, "REVOKE EXECUTE ON FUNCTION daybook.register_event_types FROM daybook_append").await;
-    log.write(ORDER, "Tested", 1).await;
-    let refused = log.try_write(&[(ORDER, "Tested", 2)], ExpectedVersion::NoStream).await;
-    assert!(matches!(refused, Err(AppendError::Broken(_))), "{refused:?}");
-    assert_eq!(log.written().await, [(1, "Tested".to_owned(), 1)]);
-    // And the other way round: what then cannot be written has been registered.
-    run(&log.url, "GRANT EXECUTE ON FUNCTION daybook.register_event_types TO daybook_append").await;
-    run(&log.url, "REVOKE EXECUTE ON FUNCTION daybook.append_group FROM daybook_append").await;
-    let refused = log.try_write(&[(ORDER, "Tested", 2)], ExpectedVersion::NoStream).await;
-    assert!(matches!(refused, Err(AppendError::Broken(_))), "{refused:?}");
-    assert_eq!(log.written().await, [(1, "Tested".to_owned(), 1)]);
-    assert_eq!(log.registered().await, [(1, "Tested".to_owned(), 1), (1, "Tested".to_owned(), 2)]);
-}
-
-/// A server that comes back from a backup lacks what was registered since: who connects to it registers anew.
-#[tokio::test]
-async fn what_a_lost_connection_had_registered_is_registered_again() {
-    let log = Log::new().await;
-    log.write(ORDER, "Tested", 1).await;
-    run(&log.url, "DELETE FROM daybook.event_types").await;
-    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-               WHERE datname = current_database() AND application_name = 'daybook_append'";
-    run(&log.url, end).await;
-    // Until it has noticed.
-    while let Err(lost) = log.try_write(&[(ORDER, "Tested", 1)], ExpectedVersion::NoStream).await {
-        assert!(matches!(lost, AppendError::Unavailable(_)), "{lost}");
-    }
-    assert_eq!(log.registered().await, log.written().await);
-}
-
-/// What was registered in a transaction that held the log is registered again if that is rolled back.
-#[tokio::test]
-async fn what_was_registered_while_the_log_was_held_is_not_lost_with_it() {
-    let log = Log::new().await;
-    let spent = Uuid::now_v7();
-    let append_to = |command_id, version| append(command_id, &[(ORDER, "Tested", version)], ExpectedVersion::NoStream);
-    log.appender.append(append_to(spent, 1)).await.unwrap();
-    let hold = log.appender.hold().await.unwrap();
-    let written = log.appender.submit(append_to(Uuid::now_v7(), 2), vec![]).await.unwrap();
-    // It fails the whole group, which is then written anew without the hold.
-    let refused = log.appender.submit(append_to(spent, 3), vec![]).await.unwrap();
-    drop(hold);
-    written.written().await.unwrap();
-    assert!(matches!(refused.written().await, Err(AppendError::AlreadyRecorded { position: 1 })));
-    assert_eq!(log.written().await, [(1, "Tested".to_owned(), 1), (1, "Tested".to_owned(), 2)]);
-    let registered = log.registered().await;
-    assert!(log.written().await.iter().all(|written| registered.contains(written)), "{registered:?}");
-}
 
 /// A type, a version and a category that this build does not know.
 #[tokio::test]

@@ -368,13 +368,14 @@ impl<D: Decide> Executor<D> {
                     for stream in loaded {
                         self.cache.wait_for_turn(stream).await;
                     }
-                    lock = self.appender.hold().await.ok();
+                    lock = self.appender.lock_log().await.ok();
                     conflict = Some(error);
                 }
                 AppendError::Refused(why) => return Err(ExecuteError::Refused(why)),
-                AppendError::Unavailable(why) => return Err(ExecuteError::Unavailable(why)),
+                AppendError::Unavailable(why) => return Err(ExecuteError::Unavailable(why.to_string())),
                 broken @ AppendError::Broken(_) => return Err(ExecuteError::Broken(broken.to_string())),
-                differ @ AppendError::ClocksDiffer(_) => return Err(ExecuteError::Unavailable(differ.to_string())),
+                // Clocks that differ, and whatever else the log may say one day: it can be sent again.
+                other => return Err(ExecuteError::Unavailable(other.to_string())),
             }
         }
         let tries = || AppendError::Unavailable("it was never tried".into());

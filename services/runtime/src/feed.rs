@@ -470,7 +470,7 @@ fn take<D: Domain>(
     if record.position > chain.position() + 1 || !message::is_packed(headers) {
         return Err(Unusable::Lost);
     }
-    let completes = chain.take(&record).map_err(|e| Unusable::Foreign(e.to_string()))?;
+    let completes = chain.advance(&record).map_err(|e| Unusable::Foreign(e.to_string()))?;
     arriving.push(codec::deliver(record).map_err(Unusable::Unknown)?);
     if completes {
         events.append(arriving);

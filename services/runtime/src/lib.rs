@@ -5,6 +5,7 @@
 //! - projections: [`projector`] keeps one current, [`replay`] rebuilds one;
 //! - effects: [`sender`] carries out follow-ups, [`sweeper`] makes follow-ups of timers that are due.
 
+mod alarm;
 pub mod api;
 pub mod archive;
 mod backoff;

@@ -4,7 +4,7 @@ use engine::{Domain, codec};
 use sqlx::PgPool;
 use std::fmt;
 use std::time::Duration;
-use store::event_types::{EventType, Presence, held, registered};
+use store::event_types::{EventType, Presence, presence, registered};
 use store::{Position, ReadError};
 
 /// How long to look through the log for an event of a type that was registered, but that this build does not know.
@@ -71,7 +71,7 @@ pub async fn check_within<D: Domain>(pool: &PgPool, limit: Duration) -> Result<(
         }
         let category = name.map_or_else(|| format!("category {category}"), str::to_owned);
         let shown = Shown { category, event_type: event_type.clone(), schema_version: *schema_version };
-        match held(pool, &registered, limit).await.map_err(ReadError::from)? {
+        match presence(pool, &registered, limit).await.map_err(ReadError::from)? {
             Presence::From(first) => return Err(Unreadable::Held { event_type: shown, first }.into()),
             Presence::Unknown => return Err(Unreadable::NotExcluded { event_type: shown, limit }.into()),
             Presence::Never => tracing::info!(unknown = %shown, "registered by another build, and never written"),

@@ -295,7 +295,7 @@ impl Relay {
         while let Some(page) = messages.next().await? {
             for message in page {
                 let Ok(event) = message.recorded(self.log.categories()) else { return Ok(false) };
-                match chain.take(&event) {
+                match chain.advance(&event) {
                     Ok(completes) if completes && event.position >= difference.from => return Ok(true),
                     Ok(_) => {}
                     Err(_) => return Ok(false),
@@ -324,7 +324,7 @@ impl Relay {
                 && let Some(page) = messages.next().await?
             {
                 let lost: Vec<Lost> = page.into_iter().map(Carried::lost).collect();
-                epoch::keep(&mut transaction, next, &lost).await?;
+                epoch::save_lost(&mut transaction, next, &lost).await?;
                 kept += lost.len();
             }
         }
