@@ -113,6 +113,7 @@ enum Verb {
 pub fn main() -> ExitCode {
     let matches = without_empty_variables(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    migrate::parts().into_iter().for_each(store::schema::rely_on);
     let serves = match cli.verb {
         Verb::Serve(_) => true,
         #[cfg(feature = "dev")]
