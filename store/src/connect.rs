@@ -206,12 +206,16 @@ pub async fn findings(url: &str, role: Role) -> Result<Vec<Finding>, sqlx::Error
 /// Tries again while a server starts, or none takes writes.
 async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
     let given_up = tokio::time::Instant::now() + ACQUIRE_TIMEOUT;
+    let mut before = None;
     loop {
-        let error = match tokio::time::timeout_at(given_up, attempt()).await.map_err(|_| late())? {
-            Err(e) if may_pass(&e) && tokio::time::Instant::now() + RETRY < given_up => e,
-            result => return result,
+        let error = match tokio::time::timeout_at(given_up, attempt()).await {
+            Ok(Err(e)) if may_pass(&e) && tokio::time::Instant::now() + RETRY < given_up => e,
+            Ok(result) => return result,
+            // What the last attempt found says more than that this one is late.
+            Err(_) => return Err(before.unwrap_or_else(late)),
         };
         tracing::debug!(%error, "trying to connect again");
+        before = Some(error);
         tokio::time::sleep(RETRY).await;
     }
 }

@@ -46,7 +46,7 @@ impl AsRef<Append> for Prepared {
     }
 }
 
-/// The appends of one call. `migrations/log/0011_append_group.sql` says what the arrays mean.
+/// The appends of one call. `migrations/log/0012_append_group.sql` says what the arrays mean.
 #[derive(Default)]
 pub(crate) struct Group {
     appends: Vec<Append>,
@@ -165,9 +165,8 @@ impl Group {
             Row,
             r#"SELECT append, outcome, first_position, group_recorded_at, event_versions, stream, expected_version,
                     actual_version, end_position, end_link AS "end_link: Link"
-             FROM daybook.check_clock($27, $28),
-                  daybook.append_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                                       $18, $19, $20, $21, $22, $23, $24, $25, $26)"#,
+             FROM daybook.append_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                                       $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)"#,
             &self.streams.iter().map(|s| s.category.id).collect::<Vec<_>>(),
             &self.streams.iter().map(|s| s.id).collect::<Vec<_>>(),
             &metadata().map(|m| m.correlation_id).collect::<Vec<_>>(),
@@ -202,7 +201,7 @@ impl Group {
     }
 
     /// The same for a group of one event, if it is one, whose version is vouched for at the mark `seen`. `None` if it is
-    /// none, or the log does not have the mark.
+    /// none, the log does not have the mark, or the clocks differ.
     pub(crate) async fn call_one(
         &self,
         connection: &mut PgConnection,
@@ -220,8 +219,8 @@ impl Group {
         let metadata = &append.metadata;
         let written = sqlx::query!(
             r#"SELECT recorded, event_link AS "event_link: Link"
-               FROM daybook.check_clock($19, $20),
-                    daybook.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"#,
+               FROM daybook.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                                       $19, $20)"#,
             seen.position,
             &seen.link.0[..],
             stream.category.id,

@@ -116,19 +116,19 @@ struct Wanted {
     reply: oneshot::Sender<Result<Loaded, ReadError>>,
 }
 
-/// Where the log ends, with an event; or with the snapshot before the events, which has no id and no type; or with nothing.
+/// An event; or the snapshot before the events, which has no id and no type; or, as number 0, where the log ends.
 struct Row {
-    end_position: Option<Position>,
-    end_link: Option<Link>,
-    /// Whether the log has the marks that it was asked for.
-    has_seen: bool,
-    number: Option<i64>,
+    number: i64,
     version: Option<Version>,
     position: Option<Position>,
     event_id: Option<Uuid>,
     event_type: Option<String>,
     schema_version: Option<i16>,
     payload: Option<String>,
+    /// The rest is of where the log ends.
+    link: Option<Link>,
+    /// Whether the log has the marks that it was asked for.
+    has_seen: Option<bool>,
 }
 
 impl Worker {
@@ -190,30 +190,31 @@ impl Worker {
             .call(async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     Row,
-                    r#"SELECT log.end_position AS "end_position?", log.end_link AS "end_link?: Link", log.has_seen AS "has_seen!",
-                              wanted.number AS "number?", found.version AS "version?", found.position AS "position?",
-                              found.event_id AS "event_id?", found.event_type AS "event_type?",
-                              found.schema_version AS "schema_version?", found.payload AS "payload?"
-                       FROM (SELECT (SELECT position FROM daybook.events ORDER BY position DESC LIMIT 1) AS end_position,
-                                    (SELECT link FROM daybook.events ORDER BY position DESC LIMIT 1) AS end_link,
-                                    (SELECT daybook.has_marks($6::bigint[], $7::bytea[])) AS has_seen) AS log
-                       LEFT JOIN (unnest($1::smallint[], $2::uuid[], $3::bigint[])
-                                      WITH ORDINALITY AS wanted(category, stream_id, after, number)
-                                  LEFT JOIN daybook.snapshots AS s
-                                         ON s.category = wanted.category AND s.stream_id = wanted.stream_id
-                                        AND s.fold = $4 AND wanted.after IS NULL
-                                  CROSS JOIN LATERAL (
-                                      SELECT s.version, s.position, NULL::uuid AS event_id, NULL::text AS event_type,
-                                             0::smallint AS schema_version, s.state::text AS payload
-                                      WHERE s.version IS NOT NULL
-                                      UNION ALL
-                                      (SELECT e.version, e.position, e.event_id, e.event_type, e.schema_version,
-                                              e.payload::text
-                                       FROM daybook.events AS e
-                                       WHERE e.category = wanted.category AND e.stream_id = wanted.stream_id
-                                         AND e.version > coalesce(s.version, wanted.after, 0)
-                                       ORDER BY e.version LIMIT $5)) AS found) ON true
-                       ORDER BY wanted.number, found.version"#,
+                    r#"SELECT 0::bigint AS "number!", NULL::bigint AS version, log.position, NULL::uuid AS event_id,
+                              NULL::text AS event_type, NULL::smallint AS schema_version, NULL::text AS payload,
+                              log.link AS "link: Link", log.has_seen
+                       FROM (SELECT (SELECT position FROM daybook.events ORDER BY position DESC LIMIT 1) AS position,
+                                    (SELECT link FROM daybook.events ORDER BY position DESC LIMIT 1) AS link,
+                                    daybook.has_marks($6::bigint[], $7::bytea[]) AS has_seen) AS log
+                       UNION ALL
+                       SELECT wanted.number, found.version, found.position, found.event_id, found.event_type,
+                              found.schema_version, found.payload, NULL, NULL
+                       FROM unnest($1::smallint[], $2::uuid[], $3::bigint[])
+                            WITH ORDINALITY AS wanted(category, stream_id, after, number)
+                       LEFT JOIN daybook.snapshots AS s
+                              ON s.category = wanted.category AND s.stream_id = wanted.stream_id
+                             AND s.fold = $4 AND wanted.after IS NULL
+                       CROSS JOIN LATERAL (
+                           SELECT s.version, s.position, NULL::uuid AS event_id, NULL::text AS event_type,
+                                  0::smallint AS schema_version, s.state::text AS payload
+                           WHERE s.version IS NOT NULL
+                           UNION ALL
+                           (SELECT e.version, e.position, e.event_id, e.event_type, e.schema_version,
+                                   e.payload::text
+                            FROM daybook.events AS e
+                            WHERE e.category = wanted.category AND e.stream_id = wanted.stream_id
+                              AND e.version > coalesce(s.version, wanted.after, 0)
+                            ORDER BY e.version LIMIT $5)) AS found"#,
                     &categories,
                     &ids,
                     &after as &[Option<Version>],
@@ -226,13 +227,13 @@ impl Worker {
                 .await
             })
             .await?;
-        let branch = self.branch_of(seen, rows.first());
+        let branch = self.branch_of(seen, rows.iter().find(|row| row.number == 0));
         let mut loaded = vec![Loaded { branch, ..Loaded::default() }; wanted.len()];
         for row in rows {
-            let Row { number: Some(number), version: Some(version), position: Some(position), .. } = row else {
+            let Row { version: Some(version), position: Some(position), payload: Some(payload), .. } = row else {
                 continue;
             };
-            let (Some(loaded), Some(payload)) = (loaded.get_mut(number as usize - 1), row.payload) else { continue };
+            let Some(loaded) = loaded.get_mut(row.number as usize - 1) else { continue };
             match row.event_id.zip(row.event_type) {
                 None => loaded.snapshot = Some(Snapshot { position, version, state: payload }),
                 Some((event_id, event_type)) => loaded.events.push(StreamEvent {
@@ -245,15 +246,19 @@ impl Worker {
                 }),
             }
         }
-        loaded.iter_mut().for_each(|loaded| loaded.more = loaded.events.len() == PAGE);
+        for loaded in &mut loaded {
+            // They come in order, though Postgres does not promise it: it would sort all of them for that.
+            loaded.events.sort_by_key(|event| event.version);
+            loaded.more = loaded.events.len() == PAGE;
+        }
         Ok(loaded)
     }
 
     /// The branch that the rows were read from. All of them are of one moment, and so is where the log ended.
-    fn branch_of(&self, seen: Seen, row: Option<&Row>) -> Branch {
-        let Some(row) = row else { return seen.branch };
-        let end = row.end_position.zip(row.end_link).map(|(position, link)| Mark { position, link });
-        self.history.note(seen, Found { has_seen: row.has_seen, end })
+    fn branch_of(&self, seen: Seen, end: Option<&Row>) -> Branch {
+        let Some(row) = end else { return seen.branch };
+        let end = row.position.zip(row.link).map(|(position, link)| Mark { position, link });
+        self.history.note(seen, Found { has_seen: row.has_seen == Some(true), end })
     }
 
     /// In the log that has all that was seen of the branch, and so what the snapshot was made of.

@@ -136,7 +136,7 @@ async fn a_copy_is_refused_by_name_and_none_is_gone_on_with() {
         ("stock_level --into Mine", "small letters"),
         ("stock_level --as-of 2001-01-01T00:00:00Z", "--into"),
         ("stock_level --into x --only shelf", "order, payment, stock, shipment"),
-        ("stock_level --into x --from 3 --to 2", "nothing is in between"),
+        ("stock_level --into x --from 3 --to 2", "--from 3 is after --to 2"),
         ("stock_level --into x --undo", "cannot be used with"),
     ] {
         let (code, told) = refused(&system, bad).await;

@@ -366,10 +366,10 @@ async fn a_build_refuses_a_schema_that_it_cannot_work_with() {
             ),
         ),
         (
-            "UPDATE daybook.log_migrations SET checksum = '\\x00' || checksum WHERE version = 11",
-            "UPDATE daybook.log_migrations SET checksum = substring(checksum FROM 2) WHERE version = 11",
+            "UPDATE daybook.log_migrations SET checksum = '\\x00' || checksum WHERE version = 12",
+            "UPDATE daybook.log_migrations SET checksum = substring(checksum FROM 2) WHERE version = 12",
             Some(
-                "log/0011_append_group.sql is another one than the schema was made with: run the build that made the \
+                "log/0012_append_group.sql is another one than the schema was made with: run the build that made the \
                  schema, or one that was released after it"
                     .to_owned(),
             ),

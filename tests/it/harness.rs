@@ -42,8 +42,8 @@ use std::task::Poll;
 use std::time::Duration;
 use store::connect::{self, Role};
 use store::{
-    Append, Appender, ExpectedVersion, Fingerprint, Loader, Log, Metadata, NewEvent, Origin, Position, StreamAppend, StreamId,
-    checkpoint,
+    Append, Appender, ExpectedVersion, Fingerprint, Loader, Log, Metadata, NewEvent, Origin, Position, StreamAppend,
+    StreamId, checkpoint,
 };
 use tokio::sync::{Notify, OnceCell, watch};
 use uuid::Uuid;
@@ -459,7 +459,7 @@ pub(crate) async fn open_append(url: &str) -> PgConnection {
         '{1}', ARRAY[gen_random_uuid()], ARRAY[gen_random_uuid()], '{NULL}', ARRAY[gen_random_uuid()],
         ARRAY['\\x00112233445566778899aabbccddeeff'::bytea], '{hung}', '{0}', ARRAY[now()], '{NULL}',
         '{1}', '{1}', '{1}', '{NULL}', ARRAY[gen_random_uuid()], '{Tested}', '{1}', ARRAY['{}'],
-        decode(repeat('00', 40), 'hex'), '{}', '{}', '{}', '{}', '{}', NULL, false)";
+        decode(repeat('00', 40), 'hex'), '{}', '{}', '{}', '{}', '{}', NULL, false, now(), 5)";
     sqlx::raw_sql(begun).execute(&mut open).await.unwrap();
     open
 }

@@ -12,6 +12,7 @@ mod clocks;
 mod copying;
 mod crashing;
 mod dead_letters;
+mod docs;
 mod doors;
 mod errors;
 mod event_types;

@@ -293,6 +293,8 @@ async fn invariant_9_nothing_is_granted_but_what_is_needed() {
         ("daybook_project", "begin_epoch"),
         ("daybook_append", "check_clock"),
         ("daybook_project", "check_clock"),
+        ("daybook_append", "clocks_agree"),
+        ("daybook_project", "clocks_agree"),
         ("daybook_project", "confirm_server"),
         ("daybook_project", "event_digest"),
         ("daybook_read", "event_digest"),
@@ -456,6 +458,8 @@ struct Answer {
 
 /// What `append_group` refuses a caller with that has seen another history.
 const OTHER_HISTORY: &str = "YH001";
+/// And one whose clock is another.
+const CLOCKS_DIFFER: &str = "YH002";
 
 /// An array of nothing, of the parameter's own type.
 const EMPTY: &str = "'{}'";
@@ -492,6 +496,8 @@ impl Call {
             ("seen_links", "'{}'".into()),
             ("vouched_at", "NULL".into()),
             ("checked", "false".into()),
+            ("callers_clock", "clock_timestamp()".into()),
+            ("clock_tolerance", "5".into()),
         ])
     }
 
@@ -642,6 +648,25 @@ async fn a_false_head_vouches_for_no_version() {
     assert_eq!(log.state().await, before);
 }
 
+/// Whatever the group is, and whatever the log has.
+#[tokio::test]
+async fn a_group_is_refused_while_the_clocks_differ() {
+    let log = Log::start().await;
+    let before = log.state().await;
+    let mut append = log.connect(Role::Append).await;
+    for clock in ["now() - interval '6 s'", "now() + interval '6 s'", "'infinity'", "NULL"] {
+        for checked in ["false", "true"] {
+            let late = Call::to(9).with("callers_clock", clock).with("checked", checked);
+            assert_eq!(code(&late.run(&mut append).await.unwrap_err()), CLOCKS_DIFFER, "{clock}");
+        }
+    }
+    let unlimited = Call::to(9).with("clock_tolerance", "NULL");
+    assert_eq!(code(&unlimited.run(&mut append).await.unwrap_err()), CLOCKS_DIFFER);
+    assert_eq!(log.state().await, before);
+    let within = Call::to(9).with("callers_clock", "now() - interval '4 s'");
+    assert_eq!(within.run(&mut append).await.unwrap()[0].outcome, "written");
+}
+
 /// The short way writes only after the mark that the caller has seen, and only while that is the head.
 #[tokio::test]
 async fn one_event_is_written_after_the_head_that_was_seen_and_nowhere_else() {
@@ -654,7 +679,7 @@ async fn one_event_is_written_after_the_head_that_was_seen_and_nowhere_else() {
         format!(
             "SELECT recorded IS NOT NULL FROM daybook.append_one({position}, decode('{link}', 'hex'), 1::smallint,
                  '{stream}', {version}, '{stream}', NULL, '{command}', '\\x000102030405060708090a0b0c0d0e0f', 'hand',
-                 0::smallint, now(), NULL, '{}', 'First', 1::smallint, '{{}}', decode(repeat('00', 40), 'hex'))",
+                 0::smallint, now(), NULL, '{}', 'First', 1::smallint, '{{}}', decode(repeat('00', 40), 'hex'), now(), 5)",
             store::event_id(command, 0)
         )
     };
@@ -665,6 +690,12 @@ async fn one_event_is_written_after_the_head_that_was_seen_and_nowhere_else() {
         let written: bool =
             query_scalar(AssertSqlSafe(one(position, link, 9, 1))).fetch_one(&mut append).await.unwrap();
         assert!(!written, "{position}");
+    }
+    // The clocks differ.
+    for clock in ["now() - interval '6 s'", "now() + interval '6 s'", "'infinity'", "NULL"] {
+        let late = one(*head, link, 9, 1).replace("now(), 5)", &format!("{clock}, 5)"));
+        let written: bool = query_scalar(AssertSqlSafe(late)).fetch_one(&mut append).await.unwrap();
+        assert!(!written, "{clock}");
     }
     // It has it, and has gone on since.
     let (position, earlier) = &links[0];

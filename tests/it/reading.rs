@@ -691,7 +691,7 @@ async fn the_verb_tells_two_versions_of_an_order_apart() {
     assert!(lines.contains(&vec!["edit.proposed.add[0].sku", "none", "→", "mug"]), "{text}");
     assert!(!text.contains("tok_"), "{text}");
     let same = String::from_utf8(diff("--from 3 --to 3").await.stdout).unwrap();
-    assert!(same.ends_with("\nnothing is different\n"), "{same}");
+    assert!(same.ends_with("\nno differences\n"), "{same}");
 
     let last = end.version;
     for (arguments, code, says) in [

@@ -6,13 +6,13 @@
 use crate::harness::{System, order_of};
 use order_services::ExecuteError;
 use order_services::process::connect_to;
+use order_views::Orders;
 use orders::Command;
 use orders::id::{OrderId, Sku};
 use orders::order::StockLine;
 use orders::{Rejection, shipment, stock};
 use runtime::step::{Outcome, Step};
 use runtime::sweeper::Sweeper;
-use order_views::Orders;
 use sqlx::{Connection, PgConnection, PgPool, query_as, query_scalar};
 use std::sync::Arc;
 use store::connect::{self, Role};

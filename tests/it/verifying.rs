@@ -852,7 +852,7 @@ async fn the_verb_says_by_its_exit_code_whether_all_agrees() {
     at_rest.sql("UPDATE daybook.stock_level SET on_hand = on_hand - 1 WHERE sku = 'mug'").await;
     let differs = run(&["verify", "--wait", "0", "--json"]).await;
     assert_eq!(differs.status.code(), Some(1));
-    assert_eq!(String::from_utf8(differs.stderr).unwrap(), "daybook: what is stored is not what the log says\n");
+    assert_eq!(String::from_utf8(differs.stderr).unwrap(), "daybook: the data does not agree with the log\n");
     let stdout = String::from_utf8(differs.stdout).unwrap();
     assert_eq!(stdout.lines().count(), 1, "{stdout}");
     let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();

@@ -6,7 +6,7 @@ use store::schema::{self, MigrateError, Part};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Also make a login for each role of a process, with the rights and settings that it needs, and no password.
+    /// Also create a login for each role of a process, with its rights and settings. It has no password yet.
     #[arg(long)]
     logins: bool,
 }
@@ -17,7 +17,7 @@ pub async fn run(args: &Args, servers: &Servers) -> Result<(), Failure> {
     output::say("the schema is up to date");
     if args.logins {
         let made = logins::make(&url).await?;
-        output::say("the logins are as this build needs them; in psql, \\password NAME gives one a password");
+        output::say("the logins are up to date; in psql, \\password NAME sets a password");
         made.iter().for_each(|login| output::line(login));
     }
     Ok(())

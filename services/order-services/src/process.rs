@@ -22,11 +22,11 @@ pub enum Role {
     Queries,
     /// Publishes the log to JetStream.
     Relay,
-    /// Keeps the read models and the follow-ups current.
+    /// Keeps the read models, the follow-ups and the timers up to date.
     Projectors,
-    /// Does what follow-ups say, and what timers say once they are due.
+    /// Carries out follow-ups, and timers once they are due.
     Sender,
-    /// Writes down what customers are told.
+    /// Writes notices to customers into a table.
     Notifier,
 }
 

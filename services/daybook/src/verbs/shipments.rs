@@ -11,11 +11,11 @@ pub(super) struct Args {
     /// Only this seller's shipments.
     #[arg(long)]
     seller: Option<Uuid>,
-    /// Only shipments in this status: planned, ready, held, dispatched, delivered, lost, returned_to_sender, cancelled. If
-    /// not given, those in any of the first three.
+    /// Only shipments with this status: planned, ready, held, dispatched, delivered, lost, returned_to_sender or
+    /// cancelled. By default, planned, ready and held.
     #[arg(long)]
     status: Option<String>,
-    /// How many at most.
+    /// The maximum number of shipments, 500 at most.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=500))]
     limit: u64,
 }

@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Only what waits for this: payment, stock, backorder, approval, hold, edit, delivery, return_approval or return.
+    /// Only orders that wait for this: payment, stock, backorder, approval, hold, edit, delivery, return_approval or
+    /// return.
     #[arg(long = "for", value_name = "WHAT")]
     what: Option<String>,
-    /// Only what has waited for so many seconds.
+    /// Only orders that have waited for at least this long, in seconds.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..))]
     longer_than: Option<i64>,
-    /// How many at most.
+    /// The maximum number of orders, 500 at most.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=500))]
     limit: u64,
 }

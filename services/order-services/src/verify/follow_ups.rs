@@ -271,7 +271,10 @@ fn reactions(Recorded { record, event }: &Recorded) -> Result<Vec<(Uuid, Expecte
             serde_json::to_value(f.effect).map_err(|e| format!("an act of position {position} is no JSON: {e}"))?;
         let (reaction, target) = (f.reaction.to_owned(), f.target);
         let id = follow_up_id(event_id, &reaction, target);
-        Ok((id, Expected { domain: Orders::NAME.to_owned(), event_id, position, correlation_id, reaction, target, act }))
+        Ok((
+            id,
+            Expected { domain: Orders::NAME.to_owned(), event_id, position, correlation_id, reaction, target, act },
+        ))
     };
     Orders::react(event).into_iter().map(expected).collect()
 }
