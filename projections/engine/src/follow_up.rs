@@ -42,6 +42,9 @@ pub enum Settlement<E> {
     Parked { reason: String },
 }
 
+/// A follow-up, and what came of it.
+pub type Settled<E> = (Due<E>, Settlement<E>);
+
 /// The id of a follow-up of `cause`: an event, or a follow-up that was refused.
 pub fn follow_up_id(cause: Uuid, reaction: &str, target: Uuid) -> Uuid {
     derive_id(cause, &[b"follow-up", reaction.as_bytes(), target.as_bytes()])
@@ -227,7 +230,7 @@ pub async fn settle<D: Domain>(
     pool: &PgPool,
     lease: &Lease,
     seen: &Seen,
-    settled: Vec<(Due<D::Effect>, Settlement<D::Effect>)>,
+    settled: Vec<Settled<D::Effect>>,
 ) -> Result<bool, sqlx::Error> {
     let (mut ids, mut states, mut reasons, mut delays) = (vec![], vec![], vec![], vec![]);
     let mut next = Vec::new();

@@ -22,13 +22,16 @@ pub fn fires_at(counted_from: DateTime<Utc>, after_seconds: u32) -> DateTime<Utc
     counted_from + TimeDelta::seconds(after_seconds.into())
 }
 
+/// The event that has set a timer, after how many seconds it is due, and what is then to be done.
+type Set<'a, D> = (&'a Recorded<D>, u32, <D as Domain>::Effect);
+
 /// Writes what `events` set, and removes what they clear. Imported history does neither.
 pub(crate) async fn record<D: Domain>(
     transaction: &mut PgConnection,
     events: &[Delivered<D>],
 ) -> Result<(), sqlx::Error> {
     // What is both set and cleared by them is never written.
-    let mut changes: HashMap<Timer, Option<(&Recorded<D>, u32, D::Effect)>> = HashMap::new();
+    let mut changes: HashMap<Timer, Option<Set<'_, D>>> = HashMap::new();
     for recorded in events.iter().filter_map(Delivered::event).filter(|e| e.record.metadata.origin != Origin::Import) {
         for change in D::timers(&recorded.event) {
             match change {
