@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use sqlx::{PgConnection, PgPool};
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use uuid::Uuid;
 
 /// The log, to read from. Cheap to clone.
@@ -42,6 +42,8 @@ use uuid::Uuid;
 pub struct Log {
     pool: PgPool,
     categories: &'static [Category],
+    /// These and the others that the database names, as far as they are known. The clones share it.
+    all: Arc<RwLock<&'static [Category]>>,
 }
 
 /// Which log this is: another log has another id; the same log, restored to an older state, another epoch.
@@ -224,7 +226,7 @@ impl Log {
     /// The log of `pool`'s database. `categories` are all kinds of streams that it has: to read an event of another one is
     /// an error. The pool may be in any role but [`Append`](crate::connect::Role::Append).
     pub fn new(pool: PgPool, categories: &'static [Category]) -> Self {
-        Self { pool, categories }
+        Self { pool, categories, all: Arc::new(RwLock::new(categories)) }
     }
 
     /// The log's id and epoch. It first checks that the database has the categories of this build.
@@ -232,15 +234,32 @@ impl Log {
     /// # Errors
     /// When it cannot be read, or a category has another name in the database.
     pub async fn identity(&self) -> Result<LogIdentity, ReadError> {
-        let stored = sqlx::query!("SELECT id, name FROM daybook.categories").fetch_all(&self.pool).await?;
+        self.learn_categories().await?;
+        let log = sqlx::query_as!(LogIdentity, "SELECT log_id, epoch FROM daybook.log").fetch_one(&self.pool).await?;
+        Ok(log)
+    }
+
+    /// Reads which categories the database names, after checking the caller's own. Others are of other domains. The log does
+    /// so by itself when it reads an event of a category that it does not know yet.
+    ///
+    /// # Errors
+    /// When they cannot be read, or one of the caller's has another name.
+    pub async fn learn_categories(&self) -> Result<(), ReadError> {
+        self.learn_on(&mut *self.pool.acquire().await?).await
+    }
+
+    async fn learn_on(&self, connection: &mut PgConnection) -> Result<(), ReadError> {
+        let stored = sqlx::query!("SELECT id, name FROM daybook.categories").fetch_all(connection).await?;
+        let mut stored: Vec<(i16, String)> = stored.into_iter().map(|row| (row.id, row.name)).collect();
         for Category { id, name } in self.categories {
-            let stored = stored.iter().find(|row| row.id == *id).map(|row| row.name.clone());
+            let stored = stored.iter().find(|(stored, _)| stored == id).map(|(_, name)| name.clone());
             if stored.as_deref() != Some(name) {
                 return Err(ReadError::OtherCategories { id: *id, stored, expected: name });
             }
         }
-        let log = sqlx::query_as!(LogIdentity, "SELECT log_id, epoch FROM daybook.log").fetch_one(&self.pool).await?;
-        Ok(log)
+        stored.sort_unstable();
+        *self.all.write().unwrap_or_else(PoisonError::into_inner) = interned(stored);
+        Ok(())
     }
 
     /// The log's epoch.
@@ -347,7 +366,7 @@ impl Log {
             after,
             limit
         );
-        self.recorded(rows.fetch_all(&self.pool).await?)
+        self.recorded(rows.fetch_all(&self.pool).await?).await
     }
 
     /// Up to `limit` events in order of position, from the one after `after`.
@@ -396,7 +415,11 @@ impl Log {
              TO STDOUT (FORMAT binary)"
         );
         let mut connection = self.pool.acquire().await?;
-        let copied = self.copied(&mut connection, &query).await;
+        let mut copied = self.copied(&mut connection, &query).await;
+        if matches!(copied, Err(ReadError::UnknownCategory { .. })) {
+            self.learn_on(&mut connection).await?;
+            copied = self.copied(&mut connection, &query).await;
+        }
         if matches!(copied, Err(ReadError::Database(_))) {
             // A COPY that is refused leaves an answer unread. The next query would take it for its own.
             connection.close_on_drop();
@@ -407,9 +430,10 @@ impl Log {
     async fn copied(&self, connection: &mut PgConnection, query: &str) -> Result<Vec<RecordedEvent>, ReadError> {
         let mut messages = connection.copy_out_raw(query).await?;
         let (mut decoder, mut events, mut decoded) = (Decoder::default(), Vec::new(), Ok(()));
+        let categories = self.all_categories();
         // It reads to the end whatever comes, because the connection is used again.
         while let Some(message) = messages.try_next().await? {
-            decoded = decoded.and_then(|()| decoder.decode(message, self.categories, &mut events));
+            decoded = decoded.and_then(|()| decoder.decode(message, categories, &mut events));
         }
         decoded.map(|()| events)
     }
@@ -438,7 +462,7 @@ impl Log {
             event_id(command_id, 0),
             command_id
         );
-        self.recorded(rows.fetch_all(&self.pool).await?)
+        self.recorded(rows.fetch_all(&self.pool).await?).await
     }
 
     /// Which of these commands have been recorded, with their fingerprints.
@@ -459,9 +483,14 @@ impl Log {
         recorded.collect()
     }
 
-    /// The categories of its streams.
+    /// The categories that it was opened with: the caller's own.
     pub fn categories(&self) -> &'static [Category] {
         self.categories
+    }
+
+    /// The caller's own categories and those of other domains, as far as they are known.
+    pub fn all_categories(&self) -> &'static [Category] {
+        *self.all.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Up to `limit` events of a stream, newest first, from the one before `before`.
@@ -481,7 +510,7 @@ impl Log {
             before,
             limit
         );
-        self.recorded(rows.fetch_all(&self.pool).await?)
+        self.recorded(rows.fetch_all(&self.pool).await?).await
     }
 
     /// Up to `limit` events, newest first, from the one before position `before`.
@@ -490,7 +519,7 @@ impl Log {
     /// When it cannot be read.
     pub async fn read_all_backward(&self, before: Position, limit: i64) -> Result<Vec<RecordedEvent>, ReadError> {
         let rows = events!("WHERE position < $1 ORDER BY position DESC LIMIT $2", before, limit);
-        self.recorded(rows.fetch_all(&self.pool).await?)
+        self.recorded(rows.fetch_all(&self.pool).await?).await
     }
 
     /// The events at these positions, in order of position, without those that the log does not have.
@@ -499,7 +528,7 @@ impl Log {
     /// When it cannot be read.
     pub async fn read_positions(&self, positions: &[Position]) -> Result<Vec<RecordedEvent>, ReadError> {
         let rows = events!("WHERE position = ANY($1) ORDER BY position", positions);
-        self.recorded(rows.fetch_all(&self.pool).await?)
+        self.recorded(rows.fetch_all(&self.pool).await?).await
     }
 
     /// The last position that was recorded at `time` or before; 0 if none was.
@@ -524,7 +553,29 @@ impl Log {
         Ok(position.fetch_one(&self.pool).await?)
     }
 
-    fn recorded(&self, rows: Vec<Row>) -> Result<Vec<RecordedEvent>, ReadError> {
-        rows.into_iter().map(|row| row.event(self.categories)).collect()
+    async fn recorded(&self, rows: Vec<Row>) -> Result<Vec<RecordedEvent>, ReadError> {
+        let known = self.all_categories();
+        if rows.iter().any(|row| known.iter().all(|category| category.id != row.category)) {
+            self.learn_categories().await?;
+        }
+        let known = self.all_categories();
+        rows.into_iter().map(|row| row.event(known)).collect()
     }
+}
+
+/// The categories of these ids and names. A list of them is allocated once a process, and never freed: names of categories
+/// are used everywhere, and a database has few.
+fn interned(stored: Vec<(i16, String)>) -> &'static [Category] {
+    static LISTS: Mutex<Vec<&'static [Category]>> = Mutex::new(Vec::new());
+    let mut lists = LISTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_same = |list: &&'static [Category]| {
+        list.iter().map(|category| (category.id, category.name)).eq(stored.iter().map(|(id, name)| (*id, &**name)))
+    };
+    if let Some(list) = lists.iter().copied().find(is_same) {
+        return list;
+    }
+    let list: Vec<Category> = stored.into_iter().map(|(id, name)| Category { id, name: name.leak() }).collect();
+    let list: &'static [Category] = list.leak();
+    lists.push(list);
+    list
 }

@@ -48,6 +48,7 @@ mod sizes;
 mod subscribing;
 mod taking_over;
 mod timers;
+mod two_domains;
 mod verifying;
 mod verifying_business;
 mod waiting;

@@ -219,7 +219,7 @@ fn random_query(numbers: &mut Numbers, events: &[RecordedEvent]) -> Query {
 
 /// The positions that the query asks for, told event by event.
 fn naive(events: &[RecordedEvent], query: &Query) -> Vec<Position> {
-    let Query { filter, direction, from, since, until } = query;
+    let Query { filter, direction, from, since, until, .. } = query;
     let place = |e: &RecordedEvent| if filter.stream.is_some() { e.version } else { e.position };
     let wanted = |e: &&RecordedEvent| {
         filter.matches(e)

@@ -143,7 +143,8 @@ async fn all_of(
     match keyed_by {
         KeyedBy::Correlation => {
             let filter = Filter { correlation_id: Some(key), ..Filter::default() };
-            let mut search = Search::begin(log.clone(), read.clone(), Query { filter, ..Query::default() }).await?;
+            let mut search =
+                Search::begin(log.clone(), read.clone(), Query { filter, own: true, ..Query::default() }).await?;
             loop {
                 let page = search.next(PAGE).await?;
                 if page.is_empty() {

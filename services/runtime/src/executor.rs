@@ -170,15 +170,15 @@ impl<D: Decide> Session<'_, D> {
         self.correlation_id = id;
     }
 
-    /// Loads a stream. Streams are numbered from 0, in the order in which they are loaded.
+    /// Loads a stream, and gives its state. Streams are numbered from 0, in the order in which they are loaded.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub async fn load(&mut self, stream: StreamId) -> Result<(), ExecuteError<D>> {
+    pub async fn load(&mut self, stream: StreamId) -> Result<&D::State, ExecuteError<D>> {
         let waits_for_turn = !self.locks_log && self.loaded.is_empty();
         let guard = self.cache.load(stream, waits_for_turn).await?;
         self.loaded.push(LoadedStream { guard, events: vec![] });
-        Ok(())
+        Ok(self.state(self.loaded.len() - 1))
     }
 
     /// The state of the stream that was loaded as the `index`th.

@@ -291,7 +291,7 @@ impl<D: Domain> Feed<D> {
         let mut events = Vec::new();
         loop {
             let taken = match next {
-                Some(Ok(message)) => take(self.log.categories(), chain, &mut self.arriving, &mut events, &message),
+                Some(Ok(message)) => take(self.log.all_categories(), chain, &mut self.arriving, &mut events, &message),
                 Some(Err(_)) | None => Err(Unusable::Lost),
             };
             match taken {
