@@ -64,7 +64,7 @@ async fn every_read_model_can_be_seen_as_it_was() {
     system.place(order_of(&[("mug", 2, 1)])).await;
     system.settle().await;
     let mut are = Vec::new();
-    for (model, were) in ReadModel::ALL.iter().copied().into_iter().zip(were) {
+    for (model, were) in ReadModel::ALL.iter().copied().zip(were) {
         let name = model.name();
         let are_live = live(&read, name).await;
         assert_ne!(are_live, were, "{name} has moved on");
@@ -136,7 +136,7 @@ async fn a_copy_is_refused_by_name_and_none_is_gone_on_with() {
         ("stock_level --into Mine", "small letters"),
         ("stock_level --as-of 2001-01-01T00:00:00Z", "--into"),
         ("stock_level --into x --only shelf", "order, payment, stock, shipment"),
-        ("stock_level --into x --from 3 --to 2", "nothing is in between"),
+        ("stock_level --into x --from 3 --to 2", "--from 3 is after --to 2"),
         ("stock_level --into x --undo", "cannot be used with"),
     ] {
         let (code, told) = refused(&system, bad).await;

@@ -404,7 +404,7 @@ async fn the_verbs_list_show_redrive_and_discard() {
     assert_eq!(serde_json::from_str::<Detail>(&shown_json).unwrap(), get(&system, first.id).await);
     assert!(!format!("{table}{shown}{shown_json}").contains("tok_"));
     let [_, unknown] = said(&system, &format!("show {}", given_up.0), 3).await;
-    assert_eq!(unknown, format!("daybook: {} is no dead letter, and was none\n", given_up.0));
+    assert_eq!(unknown, format!("daybook: {} is not the id of a dead letter\n", given_up.0));
 
     // What is not said clearly is not done.
     for arguments in [
@@ -422,26 +422,23 @@ async fn the_verbs_list_show_redrive_and_discard() {
     let cash = format!("discard {} --by ben --reason cash", first.id);
     assert_eq!(said(&system, &format!("{cash} --json"), 0).await[0], format!("{{\"discarded\":[\"{}\"]}}\n", first.id));
     let [nothing, left] = said(&system, &cash, 3).await;
-    assert_eq!(
-        (nothing.as_str(), left),
-        ("0 discarded\n", format!("daybook: not parked, so left as it is: {}\n", first.id))
-    );
+    assert_eq!((nothing.as_str(), left), ("0 discarded\n", format!("daybook: not parked, unchanged: {}\n", first.id)));
     // One of the two waits: it is redriven, the other is told.
     let [one, left] = said(&system, &format!("redrive {} {}", first.id, second.id), 3).await;
-    assert_eq!(
-        (one.as_str(), left),
-        ("1 redriven\n", format!("daybook: not parked, so left as it is: {}\n", first.id))
-    );
+    assert_eq!((one.as_str(), left), ("1 redriven\n", format!("daybook: not parked, unchanged: {}\n", first.id)));
     assert_eq!(said(&system, "redrive --all --reaction call_authorise", 0).await, ["0 redriven\n", ""]);
     start_the_provider(&mut system).await;
     system.settle().await;
     assert_eq!((system.status(given_up).await.as_str(), system.status(wanted).await.as_str()), ("placed", "confirmed"));
     let [shown, _] = said(&system, &format!("show {}", second.id), 0).await;
     assert!(
-        shown.contains("\nstate        accepted since ") && shown.contains(" by cli (it had waited: given up"),
+        shown.contains("\nstate        accepted since ") && shown.contains(" by cli (its reason was: given up"),
         "{shown}"
     );
     let [shown, _] = said(&system, &format!("show {}", first.id), 0).await;
-    assert!(shown.contains("\nstate        discarded since ") && shown.contains(" by ben: cash (it had"), "{shown}");
+    assert!(
+        shown.contains("\nstate        discarded since ") && shown.contains(" by ben: cash (its reason was"),
+        "{shown}"
+    );
     system.assert_verified().await;
 }

@@ -116,7 +116,7 @@ fn no_type_and_version_lacks_a_schema_or_stored_payloads() {
     assert_all("tests/it/fixtures", &fixtures().into_keys().collect());
 }
 
-/// What has gone was written once, and is read for ever; how what is new is made, `docs/contributing.md` says.
+/// What has gone was written once, and is read for ever; how what is new is made, `CONTRIBUTING.md` says.
 fn assert_all(folder: &str, there: &BTreeSet<Name>) {
     let all = versions();
     let new: Vec<String> = all.difference(there).map(Name::to_string).collect();

@@ -42,8 +42,8 @@ use std::task::Poll;
 use std::time::Duration;
 use store::connect::{self, Role};
 use store::{
-    Append, Appender, ExpectedVersion, Fingerprint, Loader, Log, MIGRATOR, Metadata, NewEvent, Origin, Position,
-    StreamAppend, StreamId, checkpoint,
+    Append, Appender, ExpectedVersion, Fingerprint, Loader, Log, Metadata, NewEvent, Origin, Position, StreamAppend,
+    StreamId, checkpoint,
 };
 use tokio::sync::{Notify, OnceCell, watch};
 use uuid::Uuid;
@@ -72,9 +72,7 @@ async fn shared() -> &'static Shared {
 
 /// Gives an empty database its schema.
 pub(crate) async fn migrate(url: &str) {
-    let mut connection = PgConnection::connect(url).await.unwrap();
-    MIGRATOR.run(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
+    store::schema::migrate(url, &cli::migrate::parts()).await.unwrap();
 }
 
 /// Runs SQL as the superuser.
@@ -211,7 +209,7 @@ pub(crate) struct System {
     pub(crate) feed: Feed<Orders>,
     pub(crate) projectors: Vec<Projector<Orders>>,
     pub(crate) sender: Sender<Effects>,
-    pub(crate) sweeper: Sweeper,
+    pub(crate) sweeper: Sweeper<Orders>,
     pub(crate) outside: Vec<Service>,
     /// Kept: the relay waits on its other end.
     _hint: watch::Sender<i64>,
@@ -244,7 +242,7 @@ impl System {
         let projector =
             |projection| Projector::new(parts.project.clone(), projection, feed.reader(), parts.owner, written.clone());
         let projectors = Projection::all().map(projector).collect();
-        let sweeper = Sweeper::new(parts.project.clone(), written.clone());
+        let sweeper = Sweeper::<Orders>::new(parts.project.clone(), written.clone());
         let sender = sender(parts.project.clone(), executor.clone(), sending.clone(), parts.owner, written, timeouts);
         let outside = vec![
             provider::start(provides, parts.project.clone(), timeouts.answer.mul_f64(1.5)).await.unwrap(),
@@ -452,18 +450,6 @@ pub(crate) fn append_as(command_id: Uuid, streams: Vec<StreamAppend>) -> Append 
         traceparent: None,
     };
     Append { metadata, streams }
-}
-
-/// An append as `append_group` leaves it, were it not one statement of its own: the log is held, nothing is committed.
-pub(crate) async fn open_append(url: &str) -> PgConnection {
-    let mut open = PgConnection::connect_with(&connect::options(url, Role::Append).unwrap()).await.unwrap();
-    let begun = "BEGIN; SELECT * FROM daybook.append_group(
-        '{1}', ARRAY[gen_random_uuid()], ARRAY[gen_random_uuid()], '{NULL}', ARRAY[gen_random_uuid()],
-        ARRAY['\\x00112233445566778899aabbccddeeff'::bytea], '{hung}', '{0}', ARRAY[now()], '{NULL}',
-        '{1}', '{1}', '{1}', '{NULL}', ARRAY[gen_random_uuid()], '{Tested}', '{1}', ARRAY['{}'],
-        decode(repeat('00', 40), 'hex'), '{}', '{}', '{}', '{}', '{}', NULL, false)";
-    sqlx::raw_sql(begun).execute(&mut open).await.unwrap();
-    open
 }
 
 /// Returns once so many appenders wait for the log. They are let in in the order in which they came.

@@ -8,6 +8,7 @@ use engine::codec;
 use engine::dead_letter::{self, DeadLetter, Decision, Detail, Filter};
 use engine::parked::{KeyedBy, letter_id};
 use engine::rebuild::Rebuild;
+use engine::status;
 use order_services::verify::{Report, verify};
 use order_views::Orders;
 use order_views::{Projection, ReadModel, order_summary};
@@ -143,7 +144,7 @@ async fn invariant_20_of_many_orders_one_waits_and_the_others_go_on() {
     let summary = letters(&system, &one(SUMMARY, poisoned)).await.remove(0);
     let still = verb(&system, &format!("redrive {}", summary.id)).await;
     assert_eq!((still.status.code(), &*still.stdout), (Some(3), &b"0 redriven\n"[..]));
-    let expected = format!("daybook: {} waits on: {}\n", summary.id, summary.reason);
+    let expected = format!("daybook: {} is still parked: {}\n", summary.id, summary.reason);
     assert_eq!(String::from_utf8(still.stderr).unwrap(), expected);
     let refused = redrive(&system, &Filter::default()).await;
     assert_eq!((refused.done.len(), refused.left.len()), (0, found.len()));
@@ -219,7 +220,7 @@ async fn a_read_model_that_can_leave_nothing_out_stops_and_goes_on_when_it_is_me
     system.project().await;
     assert_eq!(letters(&system, &of_index).await, []);
     let at = async |system: &System| {
-        let status = checkpoint::status(&system.parts.read).await.unwrap();
+        let status = status::projections(&system.parts.read).await.unwrap();
         let of_index = status.iter().find(|status| status.projection == index.name()).unwrap().clone();
         let others = status.into_iter().filter(|status| status.projection != index.name());
         (of_index.position, of_index.last_error, others.map(|other| other.position).min().unwrap())
@@ -366,7 +367,7 @@ async fn what_is_given_up_is_left_out_by_whoever_folds_the_log() {
     let (projection, since) = (waiting[0].projection.as_deref().unwrap(), waiting[0].since);
     assert!(shown.contains(&format!("\nprojection   {projection}, of {order}\n")), "{shown}");
     assert!(shown.contains("\nstate        discarded since ") && !shown.contains(&since.to_string()), "{shown}");
-    assert!(shown.contains(" by ben: nobody needs it (it had waited: the HoldPlaced at position "), "{shown}");
+    assert!(shown.contains(" by ben: nobody needs it (its reason was: the HoldPlaced at position "), "{shown}");
     system.settle().await;
     for _ in 0..2 {
         assert_eq!(discard(&system, &of_order).await, Resolved::default());

@@ -10,21 +10,23 @@ use store::connect::with_hosts;
 /// Where the servers are.
 #[derive(Clone, Args)]
 pub struct Servers {
-    /// Postgres, as postgresql://user@host/database. Several hosts may be given, with commas: the one that takes writes is found.
+    /// The URL of Postgres: postgresql://user@host/database. It may name several hosts, with commas: Daybook uses the one
+    /// that takes writes.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, help_heading = "Global options")]
     database_url: Option<String>,
-    /// The hosts of Postgres, in place of those of the URL: host:port,host:port, or folders of unix sockets.
+    /// The hosts of Postgres, instead of those in the URL: host:port,host:port, or folders of unix sockets.
     #[arg(long, env = "DATABASE_HOSTS", global = true, help_heading = "Global options", value_name = "HOSTS")]
     database_hosts: Option<String>,
-    /// A file that holds the password for Postgres. PGPASSFILE and PGPASSWORD are used, too.
+    /// A file with the password for Postgres. PGPASSFILE and PGPASSWORD work, too.
     #[arg(long, env = "DATABASE_PASSWORD_FILE", global = true, help_heading = "Global options", value_name = "FILE")]
     database_password_file: Option<PathBuf>,
-    /// NATS with JetStream, as nats://host:4222.
+    /// The URL of NATS: nats://host:4222. JetStream must be on.
     #[arg(long, env = "NATS_URL", hide_env_values = true, global = true, help_heading = "Global options")]
     pub nats_url: Option<String>,
     #[command(flatten)]
     pub nats: nats::Args,
-    /// By how many seconds Postgres' clock and this machine's may differ. Beyond, nothing is recorded.
+    /// The tolerated difference between the clocks of Postgres and of this machine, in seconds. Beyond it, nothing is
+    /// recorded.
     #[arg(long, value_name = "SECONDS", env = "DAYBOOK_CLOCK_TOLERANCE", default_value_t = clock::TOLERANCE.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400), global = true, help_heading = "Global options")]
     clock_tolerance: u64,
 }

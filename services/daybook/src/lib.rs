@@ -4,4 +4,4 @@ mod findings;
 mod telemetry;
 mod verbs;
 
-pub use verbs::main;
+pub use verbs::{command, main};

@@ -13,7 +13,8 @@ use std::pin::pin;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The folder that holds the servers' data; other verbs look in the default one, or in DAYBOOK_DEV.
+    /// The folder for the servers' data. Other commands find this `dev` only in the default folder or in DAYBOOK_DEV.
+    /// The default is ~/.local/share/daybook/dev; for root, /var/lib/daybook/dev.
     #[arg(long)]
     dir: Option<PathBuf>,
 }
@@ -65,6 +66,7 @@ async fn start(dir: &Path) -> Result<(Servers, Process, Urls), Failure> {
 }
 
 /// Why private servers could not be started.
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 pub(crate) fn not_started(error: ServersError) -> Failure {
     Failure::Unavailable(error.to_string())
 }

@@ -22,11 +22,11 @@ pub enum Role {
     Queries,
     /// Publishes the log to JetStream.
     Relay,
-    /// Keeps the read models and the follow-ups current.
+    /// Keeps the read models, the follow-ups and the timers up to date.
     Projectors,
-    /// Does what follow-ups say, and what timers say once they are due.
+    /// Carries out follow-ups, and timers once they are due.
     Sender,
-    /// Writes down what customers are told.
+    /// Writes notices to customers into a table.
     Notifier,
 }
 
@@ -65,7 +65,7 @@ impl Role {
 /// Connects to servers at URLs that say all that has to be known of them.
 ///
 /// # Errors
-/// As those of [`connect`].
+/// As those of [`connect()`].
 pub async fn connect_to(urls: &Urls) -> Result<Context, StartError> {
     connect(&urls.database_url, &[Database::Read], Nats::at(&urls.nats_url)?, clock::TOLERANCE).await
 }
@@ -90,7 +90,7 @@ pub async fn connect(
 /// Starts the services of `roles`. Nobody answers for the payment provider: that is another service.
 ///
 /// # Errors
-/// As those of [`connect`].
+/// As those of [`connect()`].
 pub async fn start(
     database_url: &str,
     nats: Nats,

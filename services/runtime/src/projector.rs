@@ -103,7 +103,7 @@ impl<D: Domain> Projector<D> {
             Some(held) if held.lease == lease => held.checkpoint,
             _ => {
                 self.applier.forget();
-                checkpoint::take(&self.pool, name, version, &lease).await?
+                checkpoint::acquire(&self.pool, name, version, &lease).await?
             }
         };
         self.held = Some(Held { lease, checkpoint });

@@ -15,16 +15,16 @@ use uuid::Uuid;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
-    /// List what waits, the longest first.
+    /// List dead letters, oldest first.
     List(List),
-    /// Show all that is known of one: what it is, why it waits or waited, and what was decided.
+    /// Show a dead letter: what failed, why, and what was decided.
     Show {
-        /// As `list` names it.
+        /// The dead letter's id, as `list` prints it.
         id: Uuid,
     },
-    /// Have it sent again, or taken in, its cause being gone. What was done in truth is not done a second time.
+    /// Retry dead letters once their cause is gone. An effect that did take place is not repeated.
     Redrive(Redrive),
-    /// Give it up: a follow-up is kept and never sent, an event is left out by the projection that cannot take it in.
+    /// Discard dead letters. A follow-up is kept and never sent; the projection that cannot apply an event skips it.
     Discard(Discard),
 }
 
@@ -32,10 +32,10 @@ pub(super) enum Verb {
 pub(super) struct List {
     #[command(flatten)]
     which: Which,
-    /// What was given up, instead of what waits.
+    /// List the discarded ones instead.
     #[arg(long)]
     discarded: bool,
-    /// How many at most.
+    /// The maximum number of dead letters.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..))]
     limit: i64,
 }
@@ -44,7 +44,7 @@ pub(super) struct List {
 pub(super) struct Redrive {
     #[command(flatten)]
     chosen: Chosen,
-    /// Why it will go now.
+    /// Why the retry should succeed now. It is stored with the decision.
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     reason: Option<String>,
 }
@@ -53,7 +53,7 @@ pub(super) struct Redrive {
 pub(super) struct Discard {
     #[command(flatten)]
     chosen: Chosen,
-    /// Why it need not be done.
+    /// Why it is not needed. It is stored with the decision.
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     reason: String,
 }
@@ -64,19 +64,19 @@ struct Which {
     /// Only follow-ups of this reaction, such as call_capture.
     #[arg(long)]
     reaction: Option<String>,
-    /// Only events that this projection cannot take in.
+    /// Only events that this projection cannot apply.
     #[arg(long)]
     projection: Option<String>,
-    /// Only those of this order.
+    /// Only dead letters of this order.
     #[arg(long, value_name = "ID")]
     order: Option<Uuid>,
-    /// Only those with this text in the reason why they wait.
+    /// Only dead letters whose reason contains this text.
     #[arg(long, value_name = "TEXT")]
     matching: Option<String>,
-    /// Only those that wait since this time or later, such as 2026-11-22T08:39:56Z.
+    /// Only dead letters since this time or later, such as 2026-11-22T08:39:56Z.
     #[arg(long, value_name = "TIME")]
     since: Option<DateTime<Utc>>,
-    /// Only those that wait since this time or before.
+    /// Only dead letters since this time or earlier.
     #[arg(long, value_name = "TIME")]
     until: Option<DateTime<Utc>>,
 }
@@ -84,15 +84,15 @@ struct Which {
 /// Which are to be seen to, and who says so.
 #[derive(clap::Args)]
 struct Chosen {
-    /// As `list` names them.
+    /// The ids of the dead letters, as `list` prints them.
     #[arg(value_name = "ID", required_unless_present = "all", conflicts_with_all = ["all", "Which"])]
     ids: Vec<Uuid>,
-    /// Instead of ids: all that wait, or those of them that the next options name.
+    /// All dead letters instead of single ids. The filters below restrict them.
     #[arg(long)]
     all: bool,
     #[command(flatten)]
     which: Which,
-    /// Who says so; it is kept, with the reason.
+    /// Who decides. It is stored with the decision.
     #[arg(long, value_name = "NAME", default_value = "cli", value_parser = NonEmptyStringValueParser::new())]
     by: String,
 }
@@ -121,7 +121,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
         }
         Verb::Show { id } => {
             let found = dead_letter::get::<Orders>(&read, id).await?;
-            show(&found.ok_or_else(|| Failure::Refused(format!("{id} is no dead letter, and was none")))?, json)
+            show(&found.ok_or_else(|| Failure::Refused(format!("{id} is not the id of a dead letter")))?, json)
         }
         Verb::Redrive(Redrive { chosen, reason }) => {
             let by = chosen.by.clone();
@@ -197,7 +197,7 @@ fn show(detail: &Detail, json: bool) -> Result<(), Failure> {
 fn resolution(resolution: &Resolution) -> String {
     let Resolution { outcome, resolved_by, resolved_at, why, reason, .. } = resolution;
     let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-    let waited = reason.as_ref().map(|reason| format!(" (it had waited: {reason})")).unwrap_or_default();
+    let waited = reason.as_ref().map(|reason| format!(" (its reason was: {reason})")).unwrap_or_default();
     format!("{outcome:<12} {resolved_at} by {resolved_by}{why}{waited}")
 }
 
@@ -223,9 +223,9 @@ async fn decide(
     let asked = filter.ids.as_deref().unwrap_or_default();
     let is_told = |id: &Uuid| done.contains(id) || left.iter().any(|(left, _)| left == id);
     let missing: Vec<String> = asked.iter().filter(|id| !is_told(id)).map(Uuid::to_string).collect();
-    let mut refused: Vec<String> = left.iter().map(|(id, reason)| format!("{id} waits on: {reason}")).collect();
+    let mut refused: Vec<String> = left.iter().map(|(id, reason)| format!("{id} is still parked: {reason}")).collect();
     if !missing.is_empty() {
-        refused.push(format!("not parked, so left as it is: {}", missing.join(", ")));
+        refused.push(format!("not parked, unchanged: {}", missing.join(", ")));
     }
     if refused.is_empty() { Ok(()) } else { Err(Failure::Refused(refused.join("\n"))) }
 }

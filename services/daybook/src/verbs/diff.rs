@@ -36,7 +36,7 @@ pub(super) async fn run(id: Uuid, from: At, to: Option<At>, servers: &Servers, j
     let end = |state: &StateAt<Order>| format!("version {} ({})", state.version, state.recorded_at);
     output::line(&format!("{}: {} → {}", after.stream, end(&before), end(&after)));
     if changes.is_empty() {
-        output::line("nothing is different");
+        output::line("no differences");
     } else {
         let rows: Vec<Vec<String>> = changes.iter().map(row).collect();
         output::line(&output::table(&["field", "before", "", "after"], &rows));

@@ -8,7 +8,7 @@ use store::Level;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// What is to run there; everything if not given. Give it several times for several roles.
+    /// The role to check for. Repeat the option for several roles. By default, all roles are checked.
     #[arg(long = "role", value_enum)]
     parts: Vec<Part>,
 }
@@ -40,7 +40,7 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     }
     match findings.iter().filter(|finding| finding.is_wrong()).count() {
         0 => Ok(()),
-        1 => Err(Failure::Differs("something is wrong".into())),
-        wrong => Err(Failure::Differs(format!("{wrong} things are wrong"))),
+        1 => Err(Failure::Differs("1 problem was found".into())),
+        wrong => Err(Failure::Differs(format!("{wrong} problems were found"))),
     }
 }

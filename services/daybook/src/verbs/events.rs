@@ -21,7 +21,7 @@ use uuid::Uuid;
 pub(super) enum Verb {
     /// Print events, oldest first.
     Read(Read),
-    /// Print events as they are recorded, until Ctrl-C.
+    /// Print new events as they are recorded, until Ctrl-C.
     Tail(Tail),
 }
 
@@ -29,19 +29,19 @@ pub(super) enum Verb {
 pub(super) struct Read {
     #[command(flatten)]
     which: Which,
-    /// The position to begin with; of a stream, the version.
+    /// The first position to print; with --stream, the first version.
     #[arg(long)]
     from: Option<Position>,
-    /// Only what was recorded at this time or later, such as 2026-11-22T08:39:56Z.
+    /// Only events recorded at this time or later, such as 2026-11-22T08:39:56Z.
     #[arg(long, value_name = "TIME")]
     since: Option<DateTime<Utc>>,
-    /// Only what was recorded at this time or before.
+    /// Only events recorded at this time or earlier.
     #[arg(long, value_name = "TIME")]
     until: Option<DateTime<Utc>>,
-    /// Newest first instead.
+    /// Print the newest event first.
     #[arg(long)]
     backward: bool,
-    /// How many at most.
+    /// The maximum number of events.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..))]
     limit: i64,
 }
@@ -50,7 +50,7 @@ pub(super) struct Read {
 pub(super) struct Tail {
     #[command(flatten)]
     which: Which,
-    /// The first position to print; what comes next, if not given.
+    /// The first position to print. By default, the next event.
     #[arg(long)]
     from: Option<Position>,
 }
@@ -58,16 +58,16 @@ pub(super) struct Tail {
 /// Which events are printed.
 #[derive(clap::Args)]
 struct Which {
-    /// Only this stream, such as order-0199….
+    /// Only events of this stream, such as order-0199….
     #[arg(long)]
     stream: Option<String>,
-    /// Only streams of this category: order, payment, stock or shipment.
+    /// Only events of this category: order, payment, stock or shipment.
     #[arg(long)]
     category: Option<String>,
-    /// Only events of this type, such as OrderPlaced; if repeated, of any of these types.
+    /// Only events of this type, such as OrderPlaced. Repeat the option for several types.
     #[arg(long = "type", value_name = "TYPE")]
     types: Vec<String>,
-    /// Only what belongs to this: an order, mostly.
+    /// Only events with this correlation id, such as an order's id.
     #[arg(long, value_name = "ID")]
     correlation: Option<Uuid>,
 }
@@ -95,7 +95,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
     match verb {
         Verb::Read(args) => {
             let direction = if args.backward { Direction::NewestFirst } else { Direction::OldestFirst };
-            let query = Query { filter, direction, from: args.from, since: args.since, until: args.until };
+            let query = Query { filter, direction, from: args.from, since: args.since, until: args.until, own: false };
             read(Search::begin(log, pool, query).await?, args.limit, json).await
         }
         Verb::Tail(args) => {

@@ -12,15 +12,15 @@ use store::{Log, Position};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The file; - for standard output. It is replaced when the export is complete.
+    /// The file to write; - for standard output. An existing file is replaced once the export is complete.
     file: String,
-    /// The first position. What begins after 1 can only be imported together with the parts before it.
+    /// The first position. A part that begins after 1 can be imported only together with the parts before it.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
     from: Position,
-    /// The last position; where the log ends now, if not given.
+    /// The last position. By default, the present end of the log.
     #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
     to: Option<Position>,
-    /// Compress with zstd; always so if FILE ends with .zst.
+    /// Compress with zstd. A FILE that ends with .zst is always compressed.
     #[arg(long)]
     zstd: bool,
 }

@@ -35,7 +35,7 @@ use std::process::ExitCode;
 struct Cli {
     #[command(flatten)]
     servers: config::Servers,
-    /// Print one JSON object a line instead of text.
+    /// Print one JSON object per line instead of text.
     #[arg(long, global = true, help_heading = "Global options")]
     json: bool,
     #[command(subcommand)]
@@ -44,10 +44,16 @@ struct Cli {
 
 /// How a verb ends.
 const EXIT_CODES: &str = "\
-Verbs find the servers by DATABASE_URL and NATS_URL, else the `daybook dev` that runs.
+A command uses the servers at DATABASE_URL and NATS_URL. If neither is set, it uses the `daybook dev` that runs.
+Data goes to stdout, messages go to stderr. RUST_LOG sets what is logged; NO_COLOR turns colours off.
 
-Exit codes: 0 done; 1 checked, and it is not as it should be; 2 wrong usage; 3 refused, or not found,
-or this build cannot rely on the server or read its log; 4 a server is missing or does not answer; 5 anything else.";
+Exit codes:
+  0  success
+  1  a check has found a problem
+  2  wrong usage
+  3  refused, or not found; or this build cannot rely on the server, or cannot read its log
+  4  a server is missing or does not answer; try again
+  5  any other error";
 
 fn after_help() -> String {
     format!("{EXIT_CODES}\n\n{}", runtime::nats::help().trim_end())
@@ -55,7 +61,7 @@ fn after_help() -> String {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Run orders through a private Postgres and NATS, and check that each ends as it must.
+    /// Run sample orders on a private Postgres and NATS, and check how each of them ends.
     #[cfg(feature = "dev")]
     Demo(::dev::demo::Args),
     /// Run a private Postgres and NATS with every service, until Ctrl-C.
@@ -63,56 +69,62 @@ enum Verb {
     Dev(::dev::private::Args),
     /// Run the services on DATABASE_URL and NATS_URL, until Ctrl-C or SIGTERM.
     Serve(serve::Args),
-    /// Create or update the schema in DATABASE_URL, and the roles that services act in.
+    /// Create or update the schema and the database roles in DATABASE_URL.
     Migrate(migrate::Args),
-    /// Say what is missing or misconfigured on the servers, and what to do about it.
+    /// Check the settings of Postgres and NATS, and say how to correct them.
     Doctor(doctor::Args),
-    /// Place an order, show it, or say what is to become of it.
+    /// Place, show or change an order.
     #[command(subcommand)]
     Order(order::Verb),
     /// List orders, newest first.
     Orders(orders::Args),
-    /// Show which orders wait, for what, since when, and what of them could not be done.
+    /// List the orders that wait: for what, since when, and which of their follow-ups failed.
     Waiting(waiting::Args),
-    /// Take stock in, correct it, or show it.
+    /// Receive, correct or show stock.
     #[command(subcommand)]
     Stock(stock::Verb),
-    /// Say what warehouse and carrier have done with a shipment, or show it.
+    /// Show a shipment, or record what the warehouse or the carrier did with it.
     #[command(subcommand)]
     Shipment(shipment::Verb),
-    /// See to what could not be done or taken in: have it tried again, or give it up.
+    /// List, retry or discard dead letters: follow-ups that failed, and events that a projection cannot apply.
     #[command(subcommand)]
     DeadLetters(dead_letters::Verb),
-    /// List shipments, oldest first: those that are still to be shipped, if not told otherwise.
+    /// List shipments, oldest first. By default, those that are not dispatched yet.
     Shipments(shipments::Args),
-    /// Show what was captured and given back, by day or month.
+    /// Show captured and refunded amounts by day or month.
     Revenue(revenue::Args),
     /// Read the log.
     #[command(subcommand)]
     Events(events::Verb),
-    /// Write the log to a file: an event a line, as CloudEvents.
+    /// Export the log to a file, one CloudEvent per line.
     Export(export::Args),
-    /// Take in what was recorded elsewhere.
+    /// Import an exported log, or the orders of another system.
     #[command(subcommand)]
     Import(import::Verb),
-    /// Rebuild a read model from the log beside the live one, compare them, and switch.
+    /// Rebuild a read model from the log beside the live one, compare both, and switch to the new one.
     Replay(replay::Args),
-    /// See how the projections do, pause one, or have it go on.
+    /// List, pause or resume the projections.
     #[command(subcommand)]
     Projections(projections::Verb),
-    /// Put JetStream right after the database was restored to an older state. Stop every service first.
+    /// Make JetStream follow the log again after the database was restored to an older state. Stop every service first.
     Reconcile(reconcile::Args),
-    /// Measure what the log does on this machine, beside a bound taken in the same run.
+    /// Measure the throughput of the log on this machine, next to an upper bound measured in the same run.
     #[cfg(feature = "dev")]
     Bench(::dev::bench::Args),
-    /// Check the log's own promises, those of the business, and that log, JetStream and read models agree.
+    /// Check the invariants of the log and of the business, and that log, JetStream and read models agree.
     Verify(verify::Args),
+}
+
+/// The command line, with all its help: `docs/cli.md` is made from it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the verb that the command line names.
 pub fn main() -> ExitCode {
     let matches = without_empty_variables(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    migrate::parts().into_iter().for_each(store::schema::rely_on);
     let serves = match cli.verb {
         Verb::Serve(_) => true,
         #[cfg(feature = "dev")]

@@ -28,170 +28,172 @@ use store::{Log, Position, Version};
 use uuid::Uuid;
 
 const SECONDS_AN_HOUR: u32 = 60 * 60;
+const MAX_APPROVAL_HOURS: i64 = (MAX_APPROVAL_SECONDS / SECONDS_AN_HOUR) as i64;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
-    /// Place an order, given as JSON (see docs/wire.md).
+    /// Place an order from a JSON file. docs/wire.md describes the fields.
     Place {
-        /// The file with the order; - for standard input.
+        /// The JSON file with the order; - for standard input.
         #[arg(long)]
         file: String,
-        /// The id of the new order; made up if not given.
+        /// The id of the new order. By default, a new UUID.
         #[arg(long)]
         id: Option<Uuid>,
     },
-    /// Show an order: as it stands, or as it was.
+    /// Show an order: the present state, or a former one.
     Show {
         /// The order's id.
         id: Uuid,
-        /// Wait for the read model to come to this position, that of a command's reply.
+        /// Wait until the read model has reached this position, such as that of a command's reply.
         #[arg(long, conflicts_with_all = ["version", "as_of"])]
         at_least: Option<Position>,
-        /// Show what its events came to, up to this version of its stream.
+        /// Show the order at this version of its stream.
         #[arg(long, conflicts_with = "as_of", value_parser = clap::value_parser!(i64).range(1..))]
         version: Option<Version>,
-        /// Show what its events came to by this time, such as 2026-11-22T08:39:56Z.
+        /// Show the order at this time, such as 2026-11-22T08:39:56Z.
         #[arg(long, value_name = "TIME")]
         as_of: Option<DateTime<Utc>>,
     },
-    /// Show what happened to an order, oldest first: when, what, and by whom.
+    /// List the events of an order, oldest first: when, what and by whom.
     History {
         /// The order's id.
         id: Uuid,
-        /// Only what comes after this position of the log.
+        /// Only events after this position of the log.
         #[arg(long, default_value_t = 0)]
         after: Position,
-        /// How many events at most.
+        /// The maximum number of events, 500 at most.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=500))]
         limit: u64,
     },
-    /// Show what is different between an order as it was and as it is, or as it was later: field by field.
+    /// Compare two states of an order, field by field.
     Diff {
         /// The order's id.
         id: Uuid,
-        /// A version of its stream, or a time such as 2026-11-22T08:39:56Z.
+        /// The earlier state: a version of the order's stream, or a time such as 2026-11-22T08:39:56Z.
         #[arg(long, value_name = "VERSION|TIME", value_parser = diff::moment)]
         from: At,
-        /// The same; its newest version, if not given.
+        /// The later state: a version or a time. By default, the newest version.
         #[arg(long, value_name = "VERSION|TIME", value_parser = diff::moment)]
         to: Option<At>,
     },
-    /// Cancel an order; refused once anything of it is dispatched.
+    /// Cancel an order. This is refused once a shipment of it is dispatched.
     Cancel {
         /// The order's id.
         id: OrderId,
-        /// customer_request, seller_request or fraud.
+        /// The reason: customer_request, seller_request or fraud.
         #[arg(long, default_value = "customer_request", value_parser = word::<CancelReason>)]
         reason: CancelReason,
     },
-    /// Cancel lines of a confirmed order that are not dispatched.
+    /// Cancel lines of an order. This is refused once a shipment of it is dispatched.
     CancelLines {
         /// The order's id.
         id: OrderId,
-        /// Their numbers, such as 1,3.
+        /// The line numbers, such as 1,3.
         #[arg(long, required = true, value_delimiter = ',')]
         lines: Vec<LineNo>,
-        /// customer_request, seller_request or fraud.
+        /// The reason: customer_request, seller_request or fraud.
         #[arg(long, default_value = "customer_request", value_parser = word::<CancelReason>)]
         reason: CancelReason,
     },
-    /// Send an order that is not dispatched to another address.
+    /// Change the address of an order. This is refused once a shipment of it is dispatched.
     ChangeAddress {
         /// The order's id.
         id: OrderId,
-        /// The new address; what it says is kept elsewhere.
+        /// The id of the new address. Daybook stores no addresses.
         address: AddressId,
     },
-    /// Let an order wait, before it is confirmed or before it is dispatched.
+    /// Put an order on hold: it is not confirmed, and its shipments are not dispatched.
     Hold {
         /// The order's id.
         id: OrderId,
-        /// fraud, address, payment, stock or manual.
+        /// The reason: fraud, address, payment, stock or manual.
         #[arg(long, value_parser = word::<HoldReason>)]
         reason: HoldReason,
     },
-    /// End a hold.
+    /// Release a hold.
     Release {
         /// The order's id.
         id: OrderId,
-        /// Why it was held.
+        /// The reason of the hold: fraud, address, payment, stock or manual.
         #[arg(long, value_parser = word::<HoldReason>)]
         reason: HoldReason,
     },
-    /// Have a person approve an order; without an answer in time it is cancelled.
+    /// Require an approval before the order is confirmed. Without one in time, the order is cancelled.
     RequestApproval {
         /// The order's id.
         id: OrderId,
-        /// How long an answer is waited for, in hours.
-        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_APPROVAL_SECONDS / SECONDS_AN_HOUR)))]
+        /// The time for the approval, in hours; 120 (five days) at most.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MAX_APPROVAL_HOURS))]
         within_hours: u32,
     },
-    /// Approve an order.
+    /// Grant an approval.
     Approve {
         /// The order's id.
         id: OrderId,
-        /// Which approval, by the number that its request got.
+        /// The number of the approval. `daybook waiting` shows it.
         #[arg(long, default_value_t = 1)]
         approval: u32,
     },
-    /// Deny an order its approval: it is cancelled.
+    /// Deny an approval. The order is cancelled.
     Deny {
         /// The order's id.
         id: OrderId,
-        /// Which approval, by the number that its request got.
+        /// The number of the approval. `daybook waiting` shows it.
         #[arg(long, default_value_t = 1)]
         approval: u32,
     },
-    /// Propose other lines for a confirmed order, given as JSON (see docs/wire.md).
+    /// Propose an edit of a confirmed order from a JSON file. docs/wire.md describes the fields.
     Edit {
         /// The order's id.
         id: OrderId,
-        /// The file with what is removed and added; - for standard input.
+        /// The JSON file with the edit; - for standard input.
         #[arg(long)]
         file: String,
     },
-    /// Make a proposed edit that is paid and reserved what is shipped.
+    /// Confirm an edit once its payments are authorised and its stock is reserved.
     ConfirmEdit {
         /// The order's id.
         id: OrderId,
-        /// The number that the edit got.
+        /// The number of the edit. `daybook waiting` shows it.
         edit: u32,
     },
-    /// Drop a proposed edit.
+    /// Discard an edit. The order stays as it is.
     DiscardEdit {
         /// The order's id.
         id: OrderId,
-        /// The number that the edit got.
+        /// The number of the edit. `daybook waiting` shows it.
         edit: u32,
     },
-    /// Ask to send delivered pieces back.
+    /// Request the return of delivered pieces.
     RequestReturn {
         /// The order's id.
         id: OrderId,
-        /// A line and how many pieces of it, such as 1:2; once for each line.
+        /// A line and the number of its pieces, such as 1:2. Repeat the option for several lines.
         #[arg(long = "line", value_name = "LINE:QUANTITY", required = true, value_parser = return_line)]
         lines: Vec<ReturnLine>,
-        /// unwanted, damaged, wrong_item or not_as_described.
+        /// The reason: unwanted, damaged, wrong_item or not_as_described.
         #[arg(long, value_parser = word::<ReturnReason>)]
         reason: ReturnReason,
     },
-    /// Let a return be sent.
+    /// Approve a return.
     ApproveReturn {
         /// The order's id.
         id: OrderId,
-        /// The number that the return got.
+        /// The number of the return. `daybook waiting` shows it.
         return_no: u32,
     },
-    /// Say that returned pieces have arrived: they are refunded, and what is usable goes back to stock.
+    /// Record the arrival of returned pieces. All of them are refunded, and usable ones go back to stock.
     ReceiveReturn {
         /// The order's id.
         id: OrderId,
-        /// The number that the return got.
+        /// The number of the return. `daybook waiting` shows it.
         return_no: u32,
-        /// The parcel that they came with, as you name it: it is taken in once. A new one if not given.
+        /// Your id of the parcel that the pieces came in. Each parcel is recorded once. By default, a new UUID.
         #[arg(long, value_name = "UUID")]
         parcel: Option<Uuid>,
-        /// A line, how many pieces of it, and how many of them are usable, such as 1:2:1; once for each line.
+        /// A line, the number of its pieces, and how many of them are usable, such as 1:2:1. Repeat the option for
+        /// several lines.
         #[arg(long = "line", value_name = "LINE:QUANTITY:USABLE", required = true, value_parser = received_line)]
         lines: Vec<ReceivedLine>,
     },

@@ -16,28 +16,29 @@ pub(super) struct Args {
     /// Only this customer's orders.
     #[arg(long, value_name = "ID")]
     customer: Option<Uuid>,
-    /// Only orders in this status.
+    /// Only orders with this status.
     #[arg(long, value_parser = one_of(DisplayStatus::ALL, DisplayStatus::as_str))]
     status: Option<DisplayStatus>,
-    /// Only orders that have this SKU in their lines now: not those whose lines of it were cancelled or edited away.
+    /// Only orders with a line of this SKU. Cancelled and edited lines do not count.
     #[arg(long, value_parser = |sku: &str| Sku::new(sku))]
     sku: Option<Sku>,
-    /// Only orders that were placed at this time or later: 2026-11-22, at midnight in UTC, or 2026-11-22T08:39:56Z.
+    /// Only orders placed at this time or later: a day such as 2026-11-22 (midnight UTC) or a time such as
+    /// 2026-11-22T08:39:56Z.
     #[arg(long, value_name = "TIME", value_parser = time)]
     placed_from: Option<DateTime<Utc>>,
-    /// Only orders that were placed before this time.
+    /// Only orders placed before this time: a day or a time, as above.
     #[arg(long, value_name = "TIME", value_parser = time)]
     placed_before: Option<DateTime<Utc>>,
     /// Only orders in this currency, such as EUR.
     #[arg(long)]
     currency: Option<Currency>,
-    /// Only orders whose total is this or more, in minor units of the currency.
+    /// Only orders with this total or more, in minor units of the currency (1099 is 10.99 EUR). Needs --currency.
     #[arg(long, value_name = "AMOUNT", requires = "currency")]
     total_at_least: Option<i64>,
-    /// Only orders whose total is this or less.
+    /// Only orders with this total or less, in minor units. Needs --currency.
     #[arg(long, value_name = "AMOUNT", requires = "currency")]
     total_at_most: Option<i64>,
-    /// How many at most.
+    /// The maximum number of orders.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
 }

@@ -12,19 +12,21 @@ use store::{checkpoint, clock};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
-    /// List how far each projection and the relay are, how fast, and what keeps them from being further.
+    /// List the state of each projection and of the relay: position, lag, rate and last error.
     List {
-        /// Say which are neither current nor catching up, and what is wrong with the clocks; exit with 1 if anything is.
+        /// Also list what is wrong with projections, relay and clocks, and exit with 1 if anything is.
         #[arg(long)]
         check: bool,
     },
-    /// Have a projection stand still, whichever process runs it.
+    /// Pause a projection in every process that runs it.
     Pause {
+        /// The projection, as `list` prints it.
         #[arg(value_parser = parse)]
         projection: Projection,
     },
-    /// Have it go on.
+    /// Resume a projection.
     Resume {
+        /// The projection, as `list` prints it.
         #[arg(value_parser = parse)]
         projection: Projection,
     },
@@ -50,7 +52,7 @@ async fn pause(database_url: &str, projection: Projection, paused: bool, json: b
     checkpoint::pause(&pool, name, paused).await?;
     output::line(&match (json, paused) {
         (true, _) => json!({ "projection": name, "paused": paused }).to_string(),
-        (false, true) => format!("{name} stands still within a second"),
+        (false, true) => format!("{name} pauses within a second"),
         (false, false) => format!("{name} goes on"),
     });
     Ok(())

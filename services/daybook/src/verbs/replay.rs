@@ -20,28 +20,29 @@ const TOLD: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The read model, as `daybook projections list` names it.
+    /// The read model: order_summary, stock_level, event_index, waiting, order_history, fulfilment or revenue.
     #[arg(value_parser = parse)]
     projection: ReadModel,
-    /// Only compare: build it, tell what differs, and leave the live rows.
+    /// Only build and compare. The live rows stay.
     #[arg(long, conflicts_with = "undo")]
     dry_run: bool,
-    /// Go back to the rows that were live before the last replay, brought up to date.
+    /// Switch back to the rows from before the last replay, after bringing them up to date.
     #[arg(long)]
     undo: bool,
-    /// Make a copy of it instead, the table daybook_copies.NAME, and leave the live rows.
+    /// Build a copy in the table daybook_copies.NAME instead. The live rows stay.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["dry_run", "undo"])]
     into: Option<CopyName>,
-    /// The copy is as the read model was at this time, such as 2026-11-01T00:00:00Z.
+    /// With --into: the state of the read model at this time, such as 2026-11-01T00:00:00Z.
     #[arg(long, value_name = "TIME", requires = "into", conflicts_with = "to")]
     as_of: Option<DateTime<Utc>>,
-    /// The copy is of this alone: an order (order-0199…, with all that belongs to it), another stream, or a category.
+    /// With --into: only these events. An order's stream, such as order-0199…, includes its payments, stock and
+    /// shipments; any other stream, or a category, stands for itself.
     #[arg(long, value_name = "STREAM|CATEGORY", requires = "into", value_parser = parse_only)]
     only: Option<Filter>,
-    /// The copy begins with the event at this position: of what began before it, there are no rows.
+    /// With --into: begin with the event at this position. Whatever began before it has no rows.
     #[arg(long, value_name = "POSITION", requires = "into", value_parser = clap::value_parser!(i64).range(1..))]
     from: Option<Position>,
-    /// The copy ends with the event at this position.
+    /// With --into: end with the event at this position.
     #[arg(long, value_name = "POSITION", requires = "into", value_parser = clap::value_parser!(i64).range(1..))]
     to: Option<Position>,
 }
@@ -90,7 +91,7 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
     print(&replayed, json)?;
     match &replayed.compared {
         Some(compared) if !replayed.switched && compared.differences() > 0 => {
-            Err(Failure::Differs(format!("{} rows are not what the log says", compared.differences())))
+            Err(Failure::Differs(format!("{} rows differ from the log", compared.differences())))
         }
         _ => Ok(()),
     }
@@ -100,7 +101,7 @@ async fn run_copy(args: &Args, name: &CopyName, log: &Log, pool: &PgPool, json: 
     if let (Some(from), Some(to)) = (args.from, args.to)
         && from > to
     {
-        return Err(Failure::Usage(format!("--from {from} is behind --to {to}: nothing is in between")));
+        return Err(Failure::Usage(format!("--from {from} is after --to {to}")));
     }
     let part = Part { filter: args.only.clone().unwrap_or_default(), from: args.from, to: args.to, as_of: args.as_of };
     let mut progress = Progress::new(args.projection, json);
@@ -116,9 +117,7 @@ async fn run_copy(args: &Args, name: &CopyName, log: &Log, pool: &PgPool, json: 
         "{projection}: {rows} rows of {events} events, up to position {position}, in {seconds:.1} s: SELECT * FROM {table}"
     ));
     if left_out > 0 {
-        output::line(&format!(
-            "{left_out} keys have events that could not be taken in: their rows are as before those"
-        ));
+        output::line(&format!("{left_out} keys have events that cannot be applied: their rows end before those"));
     }
     Ok(())
 }
@@ -184,8 +183,8 @@ pub(super) fn print(replayed: &Replayed, json: bool) -> Result<(), Failure> {
         print_comparison(compared);
     }
     output::line(match (replayed.switched, &replayed.compared) {
-        (true, Some(_)) => "the rebuilt rows are live; the ones before are kept: --undo goes back to them",
-        (true, None) => "the rows from before the last replay are live again; the others are kept",
+        (true, Some(_)) => "the rebuilt rows are live; --undo goes back to the rows from before",
+        (true, None) => "the rows from before the last replay are live again",
         (false, _) => "nothing was changed",
     });
     Ok(())
@@ -194,10 +193,10 @@ pub(super) fn print(replayed: &Replayed, json: bool) -> Result<(), Failure> {
 fn print_comparison(compared: &Comparison) {
     let Comparison { rows, missing, surplus, different, examples } = compared;
     if compared.differences() == 0 {
-        return output::line(&format!("{rows} rows, the same as the live ones"));
+        return output::line(&format!("{rows} rows, equal to the live ones"));
     }
     output::line(&format!(
-        "{rows} rows; of the live ones {different} were different, {missing} were missing and {surplus} were too many:"
+        "{rows} rows; of the live ones, {different} were different, {missing} were missing and {surplus} should not be there:"
     ));
     examples.iter().for_each(|difference| output::line(&format!("  {}", told(difference))));
     let more = compared.differences() - examples.len() as i64;
@@ -220,7 +219,7 @@ fn told(Difference { key, before, rebuilt }: &Difference) -> String {
             format!("{key}: {}", changed.collect::<Vec<_>>().join(", "))
         }
         (None, Some(row)) => format!("{key} was missing: {row}"),
-        (Some(row), _) => format!("{key} was too many: {row}"),
+        (Some(row), _) => format!("{key} should not be there: {row}"),
         (None, None) => key,
     }
 }

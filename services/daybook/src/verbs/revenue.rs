@@ -11,16 +11,16 @@ use runtime::queries::List;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Add up by day or by month, in UTC.
+    /// The period of a row, in UTC.
     #[arg(long, default_value = "day")]
     by: Period,
-    /// The first day, such as 2026-11-22.
+    /// The first day to count, such as 2026-11-22.
     #[arg(long, value_name = "DATE")]
     from: Option<NaiveDate>,
-    /// The last day.
+    /// The last day to count.
     #[arg(long, value_name = "DATE")]
     to: Option<NaiveDate>,
-    /// Only money of this currency, such as EUR.
+    /// Only this currency, such as EUR.
     #[arg(long)]
     currency: Option<Currency>,
 }

@@ -11,14 +11,14 @@ pub(super) enum Part {
     Queries,
     /// Publishes the log to JetStream.
     Relay,
-    /// Keeps the read models and the follow-ups current.
+    /// Keeps the read models, the follow-ups and the timers up to date.
     Projectors,
     /// Carries out follow-ups, and timers once they are due.
     Sender,
-    /// The simulated payment provider.
+    /// Simulates a payment provider.
     #[cfg(feature = "dev")]
     Provider,
-    /// Writes down what customers are told.
+    /// Writes notices to customers into a table.
     Notifier,
 }
 

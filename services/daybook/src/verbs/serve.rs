@@ -13,10 +13,10 @@ use std::time::Duration;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// What to run; everything if not given. Give it several times for several roles.
+    /// The role to run. Repeat the option for several roles. By default, all roles run.
     #[arg(long = "role", value_enum)]
     parts: Vec<Part>,
-    /// How many seconds the payment provider may take to answer, before it is asked what became of the call.
+    /// The payment provider's time to answer, in seconds. After that, Daybook asks the provider for the outcome.
     #[arg(long, value_name = "SECONDS", default_value_t = Timeouts::default().answer.as_secs(), value_parser = clap::value_parser!(u64).range(1..=600))]
     answer_within: u64,
 }

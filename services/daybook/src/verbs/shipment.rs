@@ -11,46 +11,46 @@ use uuid::Uuid;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
-    /// Show a shipment as it stands.
+    /// Show a shipment.
     Show {
         /// The shipment's id.
         id: Uuid,
-        /// Wait for the read model to come to this position, that of a command's reply.
+        /// Wait until the read model has reached this position, such as that of a command's reply.
         #[arg(long)]
         at_least: Option<Position>,
     },
-    /// Say that a shipment is packed.
+    /// Record that a shipment is packed.
     Ready {
-        /// The shipment: its stream, in `daybook events read`, is called shipment-ID.
+        /// The shipment's id. `daybook shipments` lists it.
         id: ShipmentId,
-        /// Which of its plans it was packed by: a change of its order makes a new one.
+        /// The revision of the plan that the parcel was packed by. `daybook shipment show` prints the newest.
         #[arg(long, default_value_t = 1)]
         revision: u32,
     },
-    /// Hand a shipment to the carrier.
+    /// Record that a shipment was handed to the carrier. Its payments are captured.
     Dispatch {
-        /// The shipment: its stream, in `daybook events read`, is called shipment-ID.
+        /// The shipment's id. `daybook shipments` lists it.
         id: ShipmentId,
-        /// Which of its plans it was packed by: a change of its order makes a new one.
+        /// The revision of the plan that the parcel was packed by. `daybook shipment show` prints the newest.
         #[arg(long, default_value_t = 1)]
         revision: u32,
-        /// The carrier's tracking number.
+        /// The carrier's tracking number, 1 to 64 printable ASCII characters without blanks.
         #[arg(long)]
         tracking: String,
     },
-    /// Say that a shipment has arrived.
+    /// Record that a shipment has arrived.
     Deliver {
-        /// The shipment: its stream, in `daybook events read`, is called shipment-ID.
+        /// The shipment's id. `daybook shipments` lists it.
         id: ShipmentId,
     },
-    /// Say that a shipment was lost on its way: it is refunded.
+    /// Record that a shipment was lost. It is refunded.
     Lost {
-        /// The shipment: its stream, in `daybook events read`, is called shipment-ID.
+        /// The shipment's id. `daybook shipments` lists it.
         id: ShipmentId,
     },
-    /// Say that a shipment could not be delivered and has come back: it is refunded.
+    /// Record that a shipment could not be delivered and came back. It is refunded, and its pieces go back to stock.
     Returned {
-        /// The shipment: its stream, in `daybook events read`, is called shipment-ID.
+        /// The shipment's id. `daybook shipments` lists it.
         id: ShipmentId,
     },
 }

@@ -12,10 +12,10 @@ pub(super) struct Args {
     /// Only this seller's shipments.
     #[arg(long)]
     seller: Option<Uuid>,
-    /// Only shipments in this status. If not given, those in any of the first three.
+    /// Only shipments with this status. By default, planned, ready and held.
     #[arg(long, value_parser = one_of(Status::ALL, Status::as_str))]
     status: Option<Status>,
-    /// How many at most.
+    /// The maximum number of shipments, 500 at most.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=500))]
     limit: u64,
 }

@@ -11,30 +11,30 @@ use store::Position;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
-    /// Take pieces of a SKU in.
+    /// Add received pieces to the stock of a SKU.
     Receive {
-        /// 1 to 64 printable characters without blanks.
+        /// The SKU: 1 to 64 printable ASCII characters without blanks.
         sku: String,
-        /// How many pieces.
+        /// The number of pieces.
         #[arg(value_parser = clap::value_parser!(u32).range(1..))]
         quantity: u32,
     },
-    /// Correct how many pieces of a SKU there are, after they were counted.
+    /// Correct the stock of a SKU, for example after a count.
     Adjust {
-        /// What was received.
+        /// The SKU.
         sku: String,
-        /// How many more there are, such as 3; or fewer, such as -2.
+        /// The difference: 3 for three pieces more, -2 for two fewer.
         #[arg(allow_negative_numbers = true)]
         by: i64,
-        /// count, damage, theft or other.
+        /// The reason: count, damage, theft or other.
         #[arg(long, value_parser = super::order::word::<AdjustReason>)]
         reason: AdjustReason,
     },
-    /// Show how many pieces of a SKU are on hand and reserved.
+    /// Show the pieces of a SKU that are on hand, and how many of them are reserved.
     Show {
-        /// What was received.
+        /// The SKU.
         sku: String,
-        /// Wait for the read model to come to this position, that of a command's reply.
+        /// Wait until the read model has reached this position, such as that of a command's reply.
         #[arg(long)]
         at_least: Option<Position>,
     },

@@ -14,17 +14,17 @@ use store::connect::{self, Role};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// How long to wait for JetStream and the read models to come to the end of the log, in seconds.
+    /// How long to wait until JetStream and the read models have reached the end of the log, in seconds.
     #[arg(long, default_value_t = 10)]
     wait: u64,
-    /// Look at so many orders only, drawn at random, whatever the log's length.
+    /// Check the rows of this many orders only, chosen at random.
     #[arg(long, value_name = "ORDERS", conflicts_with = "wait", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     sample: Option<u32>,
-    /// Ask the payment provider as well what became of each call that the log has asked for: of all payments, or of so many,
-    /// drawn at random. That is one request for each call.
+    /// Also compare with the payment provider's books, by one lookup for each call of a payment. A number limits this to
+    /// as many payments, chosen at random.
     #[arg(long, value_name = "PAYMENTS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     books: Option<Option<u32>>,
-    /// Rebuild the read models that differ, as `daybook replay` does, and check again.
+    /// Rebuild the read models that differ, as `daybook replay` does, and check them again.
     #[arg(long)]
     repair: bool,
 }
@@ -63,7 +63,7 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
         report = checked().await?;
         print(&report, json)?;
     }
-    if report.agrees() { Ok(()) } else { Err(Failure::Differs("what is stored is not what the log says".into())) }
+    if report.agrees() { Ok(()) } else { Err(Failure::Differs("the data does not agree with the log".into())) }
 }
 
 fn print(report: &Report, json: bool) -> Result<(), Failure> {

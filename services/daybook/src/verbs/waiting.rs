@@ -9,13 +9,13 @@ use serde_json::Value;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Only what waits for this.
+    /// Only orders that wait for this.
     #[arg(long = "for", value_name = "WHAT", value_parser = one_of(WaitedFor::ALL, WaitedFor::as_str))]
     what: Option<WaitedFor>,
-    /// Only what has waited for so many seconds.
+    /// Only orders that have waited for at least this long, in seconds.
     #[arg(long, value_name = "SECONDS")]
     longer_than: Option<u32>,
-    /// How many at most.
+    /// The maximum number of orders, 500 at most.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=500))]
     limit: u64,
 }

@@ -26,23 +26,23 @@ use std::time::Duration;
 enum Workload {
     /// Appends of one event at an expected version.
     Append,
-    /// Commands on random streams of ten events: load, decide, append. Nothing is kept between them.
+    /// Commands on random streams of ten events: load, decide, append. Nothing is cached.
     Command,
-    /// The same, of aggregates that are kept.
+    /// The same with cached aggregates.
     Warm,
     /// Commands on one stream.
     Hot,
     /// All events in order, decoded.
     Read,
-    /// The log to JetStream.
+    /// Publishing the log to JetStream.
     Relay,
-    /// The order summary, rebuilt from the whole log, compared and switched to.
+    /// A replay of the order summary: rebuild, compare, switch.
     Replay,
-    /// The order summary's projection, from the beginning of the log.
+    /// The projection of the order summary, from the beginning of the log.
     Project,
-    /// All projections at once; each event counts for each.
+    /// All projections at once. An event counts once for each projection.
     ProjectAll,
-    /// Orders at a steady rate with all that follows, and how long it is from the answer until the order summary has it.
+    /// Orders at a steady rate with their follow-ups: the time from a reply until the order summary shows the command.
     Freshness,
 }
 
@@ -58,30 +58,31 @@ impl Workload {
 
 #[derive(clap::Args, Clone)]
 pub struct Args {
+    /// The workload to measure.
     workload: Workload,
-    /// How many ask at once, in each process (append, command, warm, hot, freshness: nobody asks the others).
+    /// The number of concurrent clients in each process (append, command, warm, hot, freshness).
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     clients: u16,
-    /// How many processes share the log (append, command, warm, hot).
+    /// The number of processes that share the log (append, command, warm, hot).
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     processes: u16,
-    /// How many commands a second are asked for, those that follow included (freshness).
+    /// The number of commands per second, follow-ups included (freshness).
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
-    /// How long each run is measured (append, command, warm, hot, freshness; the others go through all events).
+    /// The duration of a run, in seconds (append, command, warm, hot, freshness). The others process all events once.
     #[arg(long, default_value = "5", value_parser = seconds)]
     seconds: Duration,
-    /// How long each run goes on before it is measured.
+    /// The time before a run is measured, in seconds.
     #[arg(long, default_value = "1", value_parser = seconds)]
     warmup: Duration,
-    /// How many runs; of what they come to, the median is told.
+    /// The number of runs. The result is their median.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
-    /// How many streams are written to (append, command, warm), or events read.
+    /// The number of streams to write to (append, command, warm), or of events to read.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     size: Option<u32>,
-    /// Measure on this Postgres instead of a private one: in a database of its own, dropped afterwards. The URL is a
-    /// superuser's.
+    /// Measure on this Postgres instead of a private one, in a new database that is dropped afterwards. The login must
+    /// be a superuser.
     #[arg(long, value_name = "URL")]
     server: Option<String>,
     /// One of several processes: measure once told to, on stdin.

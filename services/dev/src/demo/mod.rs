@@ -19,19 +19,19 @@ use std::pin::pin;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// How many orders.
+    /// The number of orders.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     orders: u32,
-    /// What the orders are, and what is to become of them, follows from the seed.
+    /// The seed of the random choices. The same seed gives the same orders with the same ends.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Place the orders of this folder instead: the public Olist data set, as CSV files.
+    /// Place the orders of the public Olist data set instead. The folder holds its CSV files.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["orders", "seed"])]
     orders_from: Option<PathBuf>,
-    /// How many commands the clients have under way at once.
+    /// The number of commands in flight at once.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     clients: u16,
-    /// Use the services that run at DATABASE_URL and NATS_URL, or the running `daybook dev`, instead of private ones.
+    /// Use the running services, found by DATABASE_URL and NATS_URL or `daybook dev`, instead of private ones.
     #[arg(long)]
     attach: bool,
 }

@@ -11,28 +11,29 @@ use std::path::{Path, PathBuf};
 /// The settings of NATS beside its URL. They are left out of the help of each verb, and listed in that of `daybook`.
 #[derive(Clone, Default, clap::Args)]
 pub struct Args {
-    /// A file of settings, in the form of a context of the `nats` command line (JSON). What is set otherwise counts more.
+    /// A file with these settings, in the form of a context of the `nats` command line (JSON). Any other setting takes
+    /// precedence.
     #[arg(long, env = "NATS_CONTEXT_FILE", value_name = "FILE", global = true, hide = true)]
     nats_context_file: Option<PathBuf>,
-    /// Another such file, for the relay's connection: then the relay is another user than the rest of the process.
+    /// Another such file for the relay's connection, so that the relay has its own login.
     #[arg(long, env = "NATS_RELAY_CONTEXT_FILE", value_name = "FILE", global = true, hide = true)]
     nats_relay_context_file: Option<PathBuf>,
-    /// The user. The password is in NATS_PASSWORD, or in a file.
+    /// The user. Its password is in NATS_PASSWORD or in a file.
     #[arg(long, env = "NATS_USER", value_name = "USER", global = true, hide = true)]
     nats_user: Option<String>,
-    /// The file that holds the password.
+    /// A file with the password.
     #[arg(long, env = "NATS_PASSWORD_FILE", value_name = "FILE", global = true, hide = true)]
     nats_password_file: Option<PathBuf>,
-    /// The file that holds the token; else it is in NATS_TOKEN.
+    /// A file with the token. Without it, the token is in NATS_TOKEN.
     #[arg(long, env = "NATS_TOKEN_FILE", value_name = "FILE", global = true, hide = true)]
     nats_token_file: Option<PathBuf>,
-    /// The file that holds the seed of an nkey (SU…).
+    /// A file with the seed of an nkey (SU…).
     #[arg(long, env = "NATS_NKEY_FILE", value_name = "FILE", global = true, hide = true)]
     nats_nkey_file: Option<PathBuf>,
-    /// The file of credentials: a JWT, and the seed of its nkey.
+    /// A credentials file: a JWT, and the seed of its nkey.
     #[arg(long, env = "NATS_CREDS", value_name = "FILE", global = true, hide = true)]
     nats_creds: Option<PathBuf>,
-    /// The certificates (PEM) of the authorities that the servers are trusted by, in place of the system's.
+    /// The certificates (PEM) of the authorities to trust, instead of the system's.
     #[arg(long, env = "NATS_CA", value_name = "FILE", global = true, hide = true)]
     nats_ca: Option<PathBuf>,
     /// The client's certificate (PEM).
@@ -41,10 +42,10 @@ pub struct Args {
     /// The client certificate's key (PEM).
     #[arg(long, env = "NATS_KEY", value_name = "FILE", global = true, hide = true)]
     nats_key: Option<PathBuf>,
-    /// What this process's own inboxes begin with; _INBOX if not given.
+    /// The prefix of this process's own inboxes. Default: _INBOX.
     #[arg(long, env = "NATS_INBOX_PREFIX", value_name = "SUBJECT", global = true, hide = true)]
     nats_inbox_prefix: Option<String>,
-    /// What the reply subjects begin with that services answer to, with commas; _INBOX, and so _INBOX_…, if not given.
+    /// The prefixes of the reply subjects that services answer to, with commas. Default: _INBOX, which includes _INBOX_….
     #[arg(
         long,
         env = "NATS_REPLY_PREFIXES",
@@ -54,7 +55,7 @@ pub struct Args {
         hide = true
     )]
     nats_reply_prefixes: Option<Vec<String>>,
-    /// On how many servers of a cluster JetStream keeps the stream: 1, 3 or 5. If not given, it is left as it is.
+    /// The number of servers of a cluster that keep the stream: 1, 3 or 5. By default, it stays as it is.
     #[arg(long, env = "NATS_REPLICAS", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5), global = true, hide = true)]
     nats_replicas: Option<u8>,
 }
@@ -252,9 +253,9 @@ impl Args {
 pub fn help() -> String {
     use clap::Args as _;
     let mut help = "\
-How to be known to NATS, and to know it, by the environment, or by flags of the same names (--nats-user). Passwords and
-tokens come from the environment or from files alone. NATS_URL may name several servers, with commas, and a login
-(nats://user:password@host), which counts least.\n\n"
+The login and the TLS settings for NATS come from the environment, or from flags of the same names (--nats-user).
+Passwords and tokens come only from the environment or from files. NATS_URL may name several servers, with commas. It
+may also contain a login (nats://user:password@host); any other setting takes precedence.\n\n"
         .to_owned();
     let secrets = [(PASSWORD, "The password of the user"), (TOKEN, "The token")];
     let command = Args::augment_args(clap::Command::new("daybook"));

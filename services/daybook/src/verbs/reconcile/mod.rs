@@ -16,8 +16,8 @@ use tokio::sync::watch;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Change nothing. List what was done outside because of events that the log has lost: money that the provider has
-    /// moved, and notices that customers may have got. Services may run.
+    /// Change nothing. List the outside effects of events that the log has lost: money that the provider moved, and
+    /// notices that customers may have received. Services may run.
     #[arg(long)]
     report: bool,
 }
