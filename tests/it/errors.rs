@@ -161,7 +161,7 @@ async fn an_answer_says_whether_a_failure_passes() {
 /// A verb that reads says by its exit code whether it is worth waiting for a server.
 #[tokio::test]
 async fn a_verb_says_whether_a_failed_read_passes() {
-    let mut system = System::start().await;
+    let system = System::start().await;
     system.receive("mug", 1).await;
     let url = &system.urls.database_url;
     let fails = "CREATE TABLE public.failing (code text);

@@ -54,7 +54,7 @@ impl ReplayError {
             // Another process is at it.
             Self::Busy(_) | Self::Advance(AdvanceError::Fenced(_)) => Failure::Passing,
             Self::Decode(_)
-            | Self::Advance(AdvanceError::OtherVersion { .. } | AdvanceError::NotInLog(_))
+            | Self::Advance(_)
             | Self::NothingKept(_)
             | Self::NameTaken(_) => Failure::Permanent,
         }

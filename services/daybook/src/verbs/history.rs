@@ -5,7 +5,7 @@ use cli::{Failure, output, target};
 use order_services::queries::{GetOrder, ListHistory};
 use order_views::order_history::Entry;
 use orders::money::{Amount, Currency};
-use serde_json::{Value, json};
+use serde_json::Value;
 use store::Position;
 use uuid::Uuid;
 
@@ -75,6 +75,7 @@ fn text(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use chrono::DateTime;
 
     #[test]

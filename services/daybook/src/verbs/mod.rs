@@ -193,7 +193,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orders::order::MAX_APPROVAL_SECONDS;
+    use ::orders::order::MAX_APPROVAL_SECONDS;
 
     /// The command line takes as many hours as the domain does, and no more.
     #[test]
