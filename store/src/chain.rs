@@ -4,8 +4,8 @@
 //! it covers every event up to its own, in order. So whoever holds a position with its link can ask whether the log still
 //! has that history; and a log that was altered anywhere does not fit its links any more.
 //!
-//! The bytes are those of PostgreSQL's binary format, so that SQL can prove a chain as well (`daybook.event_digest`,
-//! migration 0028). `docs/wire.md` has the definition.
+//! The bytes are those of PostgreSQL's binary format, so that SQL can prove a chain as well (`daybook.event_digest`).
+//! `docs/wire.md` has the definition.
 
 use crate::event::{Metadata, RecordedEvent};
 use crate::{Position, StreamId, Version};

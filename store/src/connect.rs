@@ -5,7 +5,6 @@ use crate::connector::{Connected, Connector, late};
 use crate::finding::{Finding, Level};
 use crate::session;
 use futures_util::future::join_all;
-use sqlx::Row;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions, PgSeverity};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -207,12 +206,16 @@ pub async fn findings(url: &str, role: Role) -> Result<Vec<Finding>, sqlx::Error
 /// Tries again while a server starts, or none takes writes.
 async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
     let given_up = tokio::time::Instant::now() + ACQUIRE_TIMEOUT;
+    let mut before = None;
     loop {
-        let error = match tokio::time::timeout_at(given_up, attempt()).await.map_err(|_| late())? {
-            Err(e) if may_pass(&e) && tokio::time::Instant::now() + RETRY < given_up => e,
-            result => return result,
+        let error = match tokio::time::timeout_at(given_up, attempt()).await {
+            Ok(Err(e)) if may_pass(&e) && tokio::time::Instant::now() + RETRY < given_up => e,
+            Ok(result) => return result,
+            // What the last attempt found says more than that this one is late.
+            Err(_) => return Err(before.unwrap_or_else(late)),
         };
         tracing::debug!(%error, "trying to connect again");
+        before = Some(error);
         tokio::time::sleep(RETRY).await;
     }
 }
@@ -240,28 +243,7 @@ pub async fn checked_pool(url: &str, role: Role, size: u32) -> Result<PgPool, sq
 /// # Errors
 /// As those of [`check`].
 pub async fn to_migrate(url: &str) -> Result<PgConnection, sqlx::Error> {
-    let mut connection = Connector::new(url, None, &[])?.connect().await?.connection;
-    // Where every process asks what was applied. With another search_path, it would be noted elsewhere.
-    if let Some(schema) = noted_elsewhere(&mut connection).await? {
-        let finding = Finding::wrong(
-            "schema",
-            format!("the migrations that were applied are noted in the schema {schema}, and not in public"),
-            format!("run ALTER TABLE {schema}._sqlx_migrations SET SCHEMA public, and then `daybook migrate`"),
-        );
-        return Err(Unusable::Unfit(finding).into());
-    }
-    sqlx::raw_sql("SET search_path = public").execute(&mut connection).await?;
-    Ok(connection)
-}
-
-/// The schema with the table of sqlx, if Daybook's is there and that table is not where it is looked for.
-async fn noted_elsewhere(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
-    let schemas = "SELECT quote_ident(nspname) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-                   WHERE relname = '_sqlx_migrations' AND to_regclass('public._sqlx_migrations') IS NULL
-                     AND to_regnamespace('daybook') IS NOT NULL
-                   ORDER BY nspname LIMIT 1";
-    let schema = sqlx::raw_sql(schemas).fetch_optional(connection).await?;
-    schema.map(|row| row.try_get(0)).transpose()
+    Ok(Connector::new(url, None, &[])?.connect().await?.connection)
 }
 
 /// Whether a connection that has come to this is not to be used again: it is gone, it is about to go, or it ends at a server

@@ -203,7 +203,7 @@ impl Connector {
     async fn admit(&self, connection: &mut PgConnection) -> Result<Session, sqlx::Error> {
         let session = Session::ask(connection, self.role, &self.settings).await?;
         let Some(role) = self.role else {
-            refuse(session.server())?;
+            refuse(session.to_migrate())?;
             return writable(session);
         };
         refuse(session.database(role))?;

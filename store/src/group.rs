@@ -46,7 +46,7 @@ impl AsRef<Append> for Prepared {
     }
 }
 
-/// The appends of one call. `migrations/0038_clocks_inside.sql` says what the arrays mean.
+/// The appends of one call. `migrations/log/0012_append_group.sql` says what the arrays mean.
 #[derive(Default)]
 pub(crate) struct Group {
     appends: Vec<Append>,

@@ -15,7 +15,6 @@ pub mod connect;
 mod connection;
 mod connector;
 mod copy;
-pub mod distribution;
 pub mod epoch;
 mod event;
 pub mod event_types;
@@ -31,6 +30,7 @@ pub mod lease;
 mod load;
 mod read;
 mod scan;
+pub mod schema;
 mod serving;
 mod session;
 mod speculation;
@@ -54,6 +54,3 @@ pub use scan::Scan;
 pub use speculation::Speculation;
 pub use stream::{Category, ExpectedVersion, Position, StreamId, Version};
 pub use subscribe::Subscription;
-
-/// The numbered migrations in `migrations/`: forward only.
-pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");

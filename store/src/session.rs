@@ -1,9 +1,9 @@
 //! What a session on Postgres is like: asked on each connect, and judged. Nothing of it is taken for granted, for a pooler
 //! drops start-up settings in silence, and behind an address there may be another server than yesterday.
 
-use crate::MIGRATOR;
 use crate::connect::Role;
 use crate::finding::Finding;
+use crate::schema::{self, Applied};
 use futures_util::TryStreamExt;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Either, Row};
@@ -28,8 +28,8 @@ pub const SETTINGS: [(&str, &str); 8] = [
 /// `transaction_timeout` came with it.
 const LEAST_VERSION: i32 = 170_000;
 
-/// What Postgres says when the function that is asked for the schema's version is not there: the function, its table, or its
-/// schema.
+/// What Postgres says when the function that is asked for the applied migrations is not there: the function, a table that it
+/// reads, or their schema.
 const NO_SCHEMA: [&str; 3] = ["42883", "42P01", "3F000"];
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
@@ -41,31 +41,21 @@ const FACTS: &str = "
            pg_is_in_recovery() AS in_recovery, current_setting('transaction_read_only') = 'on' AS read_only,
            current_setting('fsync') = 'on' AS fsync, current_setting('full_page_writes') = 'on' AS full_page_writes,
            (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
-           coalesce(pg_has_role(current_user, to_regrole('daybook_owner'), 'USAGE'), false) AS owns";
-
-/// A migration that was applied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Applied {
-    version: i64,
-    /// Of its text.
-    checksum: Vec<u8>,
-    /// Whether it has come to its end.
-    success: bool,
-}
+           coalesce(pg_has_role(current_user, to_regrole('daybook_owner'), 'USAGE'), false) AS owns,
+           EXISTS (SELECT FROM pg_class WHERE relname = 'events' AND relnamespace = to_regnamespace('daybook'))
+           AND NOT EXISTS (SELECT FROM pg_class WHERE relname = 'log_migrations'
+                                                  AND relnamespace = to_regnamespace('daybook')) AS too_old";
 
 /// Where the schema stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Schema {
-    /// There is none, or one of before it told its version.
+    /// There is none.
     Missing,
+    /// It has events, but no table of migrations of this build's.
+    TooOld,
     /// Who asks may not know: it does not act in its role (yet).
     Untold,
-    Of {
-        /// At least one.
-        applied: Vec<Applied>,
-        /// The last migration that a build has to know to work with it.
-        least_known: i64,
-    },
+    Has(Vec<Applied>),
 }
 
 /// What a session is like.
@@ -92,16 +82,6 @@ pub(crate) struct Session {
     schema: Schema,
 }
 
-impl Applied {
-    fn of(row: &PgRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            version: row.try_get("version")?,
-            checksum: row.try_get("checksum")?,
-            success: row.try_get("success")?,
-        })
-    }
-}
-
 impl Session {
     /// Asks in one round trip, whatever the answer is.
     pub(crate) async fn ask(
@@ -116,7 +96,7 @@ impl Session {
             "{FACTS}, pg_has_role(session_user, {role}, 'MEMBER') AS member,
                       coalesce(pg_has_role(current_user, {role}, 'USAGE'), false) AS acts;
              SELECT name AS setting, current_setting(name, true) AS value FROM unnest(ARRAY[{}]::text[]) AS name;
-             SELECT version, checksum, success, least_known FROM daybook.schema_version(), daybook.applied_migrations()",
+             SELECT part, least_known, version, success, checksum FROM daybook.applied_migrations()",
             names.join(", ")
         );
         let mut answers = sqlx::raw_sql(AssertSqlSafe(questions)).fetch_many(connection);
@@ -152,12 +132,10 @@ impl Session {
                 unset.push((*name, value));
             }
         }
-        let schema = match schema.first() {
-            None => unanswered,
-            Some(first) => Schema::Of {
-                least_known: first.try_get("least_known")?,
-                applied: schema.iter().map(Applied::of).collect::<Result<_, _>>()?,
-            },
+        let schema = match schema.iter().map(applied).collect::<Result<Vec<_>, _>>()? {
+            _ if facts.try_get("too_old")? => Schema::TooOld,
+            applied if applied.is_empty() => unanswered,
+            applied => Schema::Has(applied),
         };
         Ok(Self {
             acting: facts.try_get("acting")?,
@@ -195,8 +173,17 @@ impl Session {
     }
 
     /// What makes it no server for Daybook, whatever the session is set to.
-    pub(crate) fn server(&self) -> Vec<Finding> {
+    fn server(&self) -> Vec<Finding> {
         vec![self.version(), self.encoding()]
+    }
+
+    /// What makes it no database to migrate.
+    pub(crate) fn to_migrate(&self) -> Vec<Finding> {
+        let mut findings = self.server();
+        if self.schema == Schema::TooOld {
+            findings.push(self.schema());
+        }
+        findings
     }
 
     /// What makes it no server for a session in `role`, whatever that is set to.
@@ -246,15 +233,14 @@ impl Session {
 
     fn schema(&self) -> Finding {
         match &self.schema {
-            Schema::Untold => {
-                Finding::wrong("schema", format!("{} may not ask for the schema's version", self.acting), USE_LOGINS)
+            Schema::Has(applied) => schema::judge(applied),
+            Schema::Missing => {
+                Finding::wrong("schema", "the database has no schema of Daybook", "run `daybook migrate`")
             }
-            Schema::Missing => Finding::wrong(
-                "schema",
-                format!("the database has no schema of Daybook, or an older one than migration {}", newest_migration()),
-                MIGRATE,
-            ),
-            Schema::Of { applied, least_known } => compared(applied, *least_known),
+            Schema::TooOld => schema::too_old(),
+            Schema::Untold => {
+                Finding::wrong("schema", format!("{} may not ask for the schema's migrations", self.acting), USE_LOGINS)
+            }
         }
     }
 
@@ -316,49 +302,18 @@ impl Session {
     }
 }
 
-/// What was applied, against what this build has. A schema that has more may be one that it can work with.
-fn compared(applied: &[Applied], least_known: i64) -> Finding {
-    let wrong = |text: String, remedy: &str| Finding::wrong("schema", text, remedy);
-    let (known, last) = (newest_migration(), applied.iter().map(|applied| applied.version).max().unwrap_or(0));
-    let at = format!("the schema is at migration {last}");
-    if let Some(Applied { version, .. }) = applied.iter().find(|applied| !applied.success) {
-        return wrong(
-            format!("migration {version} was begun, and has not come to its end"),
-            "undo by hand what it has done, delete its row in public._sqlx_migrations, and run `daybook migrate`",
-        );
-    }
-    if least_known > known {
-        return wrong(format!("{at}, and this build knows no more than {known}"), "run a newer build");
-    }
-    let of = |version: i64| applied.iter().find(|applied| applied.version == version);
-    let missing: Vec<i64> = MIGRATOR.iter().map(|m| m.version).filter(|version| of(*version).is_none()).collect();
-    if missing.iter().any(|version| *version < last) {
-        let missing: Vec<String> = missing.iter().map(i64::to_string).collect();
-        return wrong(format!("{at}, and has not all before it: {} missing", missing.join(", ")), MIGRATE);
-    }
-    if !missing.is_empty() {
-        return wrong(format!("{at}, and this build needs {known}"), MIGRATE);
-    }
-    if let Some(other) = MIGRATOR.iter().find(|m| of(m.version).is_some_and(|of| *of.checksum != *m.checksum)) {
-        return wrong(
-            format!("migration {} was applied in another form than this build has it", other.version),
-            "run the build that has applied it, or export the log with that one and import it into a new database",
-        );
-    }
-    if last > known {
-        return Finding::ok("schema", format!("{at}, which a build that knows {known} can work with"));
-    }
-    Finding::ok("schema", at)
-}
-
-const MIGRATE: &str = "run `daybook migrate`";
-
 /// What to do where a pooler does not pass settings on.
 const USE_LOGINS: &str = "log in as one of the roles that `daybook migrate --logins` makes (see docs/operations.md)";
 
-/// The number of the last migration that this build has.
-fn newest_migration() -> i64 {
-    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
+/// A row of `daybook.applied_migrations()`.
+fn applied(row: &PgRow) -> Result<Applied, sqlx::Error> {
+    Ok(Applied {
+        part: row.try_get("part")?,
+        least_known: row.try_get("least_known")?,
+        version: row.try_get("version")?,
+        success: row.try_get("success")?,
+        checksum: row.try_get("checksum")?,
+    })
 }
 
 /// Whether the server takes no writes (now). One round trip of the simplest kind.

@@ -14,6 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use order_services::policy::Timeouts;
 use order_services::verbs::Receive;
 use order_views::CATEGORIES;
+use order_views::Orders;
 use order_views::Projection;
 use orders::id::Sku;
 use runtime::archive;
@@ -196,36 +197,6 @@ async fn a_timer_is_not_late_by_as_much_as_a_stamp_is_ahead() {
     assert!(code == Some(1) && said.contains("the last event is stamped 20"), "{said}");
 }
 
-/// Builds side by side: one that does not know what a timer is counted from sets it anew.
-#[tokio::test]
-async fn a_timer_that_an_older_build_sets_anew_is_counted_from_its_event() {
-    let mut system = System::start().await;
-    system.receive("mug", 5).await;
-    system.executor.execute(&reserve(new_order(), "mug", 1)).await.unwrap();
-    system.project().await;
-    let timers = "SELECT count(*) FROM daybook.timers WHERE counted_from IS NOT NULL";
-    assert_eq!(query_scalar::<_, i64>(timers).fetch_one(&system.parts.read).await.unwrap(), 1);
-    // As if by an event of the day before, and then as that build does it.
-    run(
-        &system.urls.database_url,
-        "CREATE TABLE public.set_anew AS TABLE daybook.timers;
-         UPDATE daybook.timers SET id = gen_random_uuid(), event_id = gen_random_uuid(), position = position - 1,
-             counted_from = counted_from - interval '1 day', fires_at = fires_at - interval '1 day';
-         INSERT INTO daybook.timers (kind, target, key, id, event_id, position, correlation_id, act, fires_at)
-         SELECT kind, target, key, id, event_id, position, correlation_id, act, fires_at FROM public.set_anew
-         ON CONFLICT ON CONSTRAINT timers_name DO UPDATE
-         SET id = excluded.id, event_id = excluded.event_id, position = excluded.position,
-             correlation_id = excluded.correlation_id, act = excluded.act, fires_at = excluded.fires_at",
-    )
-    .await;
-    system.assert_verified().await;
-    assert_eq!(query_scalar::<_, i64>(timers).fetch_one(&system.parts.read).await.unwrap(), 0);
-    // What else is changed of a timer does not touch it.
-    run(&system.urls.database_url, "UPDATE daybook.timers SET counted_from = now(), fires_at = now()").await;
-    run(&system.urls.database_url, "UPDATE daybook.timers SET fires_at = fires_at + interval '1 s'").await;
-    assert_eq!(query_scalar::<_, i64>(timers).fetch_one(&system.parts.read).await.unwrap(), 1);
-}
-
 /// What `daybook projections list --check` says.
 async fn check(system: &System) -> (Option<i32>, String) {
     let output = daybook_on(&system.urls).args(["projections", "list", "--check"]).output().await.unwrap();
@@ -305,7 +276,7 @@ async fn nothing_fires_and_nothing_is_sent_while_the_clocks_differ() {
     system.place(order_of(&[("mug", 1, 1)])).await;
     system.project().await;
     system.pass(24 * HOUR).await;
-    let mut sweeper = Sweeper::new(system.parts.project.clone(), Arc::default()).tolerating(Duration::ZERO);
+    let mut sweeper = Sweeper::<Orders>::new(system.parts.project.clone(), Arc::default()).tolerating(Duration::ZERO);
     for _ in 0..3 {
         assert!(sweeper.step().await.is_err_and(|e| clock::differ(&e)));
         assert!(system.sender.step().await.is_err_and(|e| clock::differ(&e)));

@@ -64,7 +64,7 @@ async fn every_read_model_can_be_seen_as_it_was() {
     system.place(order_of(&[("mug", 2, 1)])).await;
     system.settle().await;
     let mut are = Vec::new();
-    for (model, were) in ReadModel::ALL.iter().copied().into_iter().zip(were) {
+    for (model, were) in ReadModel::ALL.iter().copied().zip(were) {
         let name = model.name();
         let are_live = live(&read, name).await;
         assert_ne!(are_live, were, "{name} has moved on");

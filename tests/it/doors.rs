@@ -7,6 +7,7 @@ use crate::harness::{
     Serving, System, append, database, daybook, daybook_on, empty_database, folder, order_of, receipt, run, start_nats,
     start_postgres, stream, to,
 };
+use engine::schema::ENGINE;
 use futures_util::future::join_all;
 use runtime::process::Urls;
 use servers::{Binaries, Postgres, PostgresOptions, Program};
@@ -18,10 +19,11 @@ use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use store::connect::{self, Role, SETTINGS, with_hosts};
-use store::{Appender, ExpectedVersion, Loader, MIGRATOR};
+use store::{Appender, ExpectedVersion, Loader, schema};
 use tokio::io::copy_bidirectional;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 /// The name of the database of a URL, and the folder of its server's socket.
 fn parts(url: &str) -> (&str, &str) {
@@ -308,118 +310,191 @@ async fn a_process_that_starts_without_a_primary_answers_queries() {
     assert!(serving.end().await.success());
 }
 
-/// Each migration counts, and not only the last one.
-#[tokio::test]
-async fn a_build_compares_each_migration_with_its_own() {
-    let url = database().await;
-    let newest = MIGRATOR.iter().last().unwrap().version;
-    run(&url, "CREATE TABLE kept AS TABLE _sqlx_migrations").await;
-    for (changed, expected) in [
-        (
-            "DELETE FROM _sqlx_migrations WHERE version IN (20, 21)",
-            format!("the schema is at migration {newest}, and has not all before it: 20, 21 missing: run `daybook migrate`"),
-        ),
-        (
-            "UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 20",
-            "migration 20 was applied in another form than this build has it: run the build that has applied it, or export \
-             the log with that one and import it into a new database"
-                .to_owned(),
-        ),
-        (
-            "UPDATE _sqlx_migrations SET success = false WHERE version = 20",
-            "migration 20 was begun, and has not come to its end: undo by hand what it has done, delete its row in \
-             public._sqlx_migrations, and run `daybook migrate`"
-                .to_owned(),
-        ),
-        (
-            "INSERT INTO _sqlx_migrations VALUES (9999, 'newer', now(), false, '', 0)",
-            "migration 9999 was begun, and has not come to its end".to_owned(),
-        ),
-    ] {
-        run(&url, changed).await;
-        let (code, refused) = verb(&url, &["serve"]).await;
-        assert!(code == 3 && refused.contains(&expected), "{changed}: {code}, {refused}");
-        run(&url, "TRUNCATE _sqlx_migrations; INSERT INTO _sqlx_migrations TABLE kept").await;
-    }
-    let (_, messages) = verb(&url, &["serve"]).await;
-    assert!(messages.contains("NATS at 127.0.0.1:1 cannot be reached"), "{messages}");
-}
-
-/// sqlx notes in the first schema of the search path what was applied, and a process asks in `public`.
+/// The search path of a database has no bearing on where the schema and its migrations are.
 #[tokio::test]
 async fn the_search_path_of_a_database_is_none_of_the_schemas_concern() {
-    let serves = async |url: &str| verb(url, &["serve"]).await.1;
-    let other = "CREATE SCHEMA other; ALTER DATABASE DB SET search_path = other, public";
     let url = empty_database().await;
-    run(&url, &other.replace("DB", parts(&url).0)).await;
-    let migrated = verb(&url, &["migrate"]).await;
-    assert_eq!(migrated.0, 0, "{}", migrated.1);
-    let messages = serves(&url).await;
-    assert!(messages.contains("NATS at 127.0.0.1:1 cannot be reached"), "{messages}");
-    // As a build of before has done it.
-    let url = empty_database().await;
-    run(&url, &other.replace("DB", parts(&url).0)).await;
-    MIGRATOR.run_to(36, &mut PgConnection::connect(&url).await.unwrap()).await.unwrap();
-    let move_it = "ALTER TABLE other._sqlx_migrations SET SCHEMA public";
-    let (code, refused) = verb(&url, &["migrate"]).await;
-    assert!(code == 3 && refused.contains(&format!("run {move_it}, and then `daybook migrate`")), "{code}, {refused}");
-    run(&url, move_it).await;
-    assert_eq!(verb(&url, &["migrate"]).await.0, 0);
-    let messages = serves(&url).await;
-    assert!(messages.contains("NATS at 127.0.0.1:1 cannot be reached"), "{messages}");
+    let name = parts(&url).0;
+    run(&url, &format!("CREATE SCHEMA other; ALTER DATABASE {name} SET search_path = other, public")).await;
+    let (code, said) = verb(&url, &["migrate"]).await;
+    assert_eq!((code, &*said), (0, "the schema is up to date\n"));
+    assert_eq!(refusal_to_serve(&url).await, None);
+}
+
+/// Why `serve` refuses the database; `None` if it comes as far as to NATS, which is not there.
+async fn refusal_to_serve(url: &str) -> Option<String> {
+    let (code, messages) = verb(url, &["serve"]).await;
+    assert!(!messages.contains("ready"), "{messages}");
+    if messages.contains("NATS at 127.0.0.1:1 cannot be reached") {
+        return None;
+    }
+    assert_eq!(code, 3, "{messages}");
+    Some(messages)
 }
 
 /// A build that was not followed by `migrate` would say that it is ready, and stand still.
 #[tokio::test]
 async fn a_build_refuses_a_schema_that_it_cannot_work_with() {
-    let newest = MIGRATOR.iter().last().unwrap().version;
     let url = empty_database().await;
-    let serves = async || {
-        let (code, messages) = verb(&url, &["serve"]).await;
-        assert!(!messages.contains("ready"), "{messages}");
-        // It has come as far as to NATS, which is not there.
-        if messages.contains("NATS at 127.0.0.1:1 cannot be reached") { None } else { Some((code, messages)) }
-    };
-    let (code, refused) = serves().await.unwrap();
-    assert_eq!(code, 3, "{refused}");
-    assert!(refused.contains("run `daybook migrate`"), "{refused}");
-    let mut connection = PgConnection::connect(&url).await.unwrap();
-    MIGRATOR.run_to(31, &mut connection).await.unwrap();
-    let (_, refused) = serves().await.unwrap();
-    assert!(refused.contains("an older one than migration"), "{refused}");
-    MIGRATOR.run(&mut connection).await.unwrap();
-    assert_eq!(serves().await, None);
-    run(&url, "CREATE TABLE kept AS TABLE _sqlx_migrations").await;
-    for (changed, expected) in [
+    let refused = refusal_to_serve(&url).await.unwrap();
+    assert!(refused.ends_with("the database has no schema of Daybook: run `daybook migrate`\n"), "{refused}");
+    // The log alone.
+    schema::migrate(&url, &[]).await.unwrap();
+    let refused = refusal_to_serve(&url).await.unwrap();
+    let others = ENGINE.newest() - 1;
+    let lacks =
+        format!("the schema lacks engine/0001_engine.sql, and {others} more of engine: run `daybook migrate`\n");
+    assert!(refused.ends_with(&lacks), "{refused}");
+    schema::migrate(&url, &cli::migrate::parts()).await.unwrap();
+    assert_eq!(refusal_to_serve(&url).await, None);
+
+    let newest = ENGINE.newest();
+    for (change, undo, expected) in [
+        // A hole.
         (
-            "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
-            Some(format!(
-                "the schema is at migration {}, and this build needs {newest}: run `daybook migrate`",
-                newest - 1
-            )),
+            "UPDATE daybook.orders_migrations SET version = 9999 WHERE version = 4",
+            "UPDATE daybook.orders_migrations SET version = 4 WHERE version = 9999",
+            Some("the schema lacks orders/0004_stock_level.sql: run `daybook migrate`".to_owned()),
+        ),
+        (
+            "UPDATE daybook.engine_migrations SET success = false WHERE version = 3",
+            "UPDATE daybook.engine_migrations SET success = true",
+            Some(
+                "engine/0003_resolutions.sql failed when it was applied, and may have left a part of its work: undo that, \
+                 delete its row in daybook.engine_migrations, and run `daybook migrate`"
+                    .to_owned(),
+            ),
+        ),
+        (
+            "UPDATE daybook.log_migrations SET checksum = '\\x00' || checksum WHERE version = 12",
+            "UPDATE daybook.log_migrations SET checksum = substring(checksum FROM 2) WHERE version = 12",
+            Some(
+                "log/0012_append_group.sql is another one than the schema was made with: run the build that made the \
+                 schema, or one that was released after it"
+                    .to_owned(),
+            ),
         ),
         // A newer one, while both builds run.
         (
-            "INSERT INTO _sqlx_migrations TABLE kept ON CONFLICT DO NOTHING;
-             INSERT INTO _sqlx_migrations SELECT 9999, description, now(), true, checksum, 0 FROM _sqlx_migrations LIMIT 1",
+            "INSERT INTO daybook.engine_migrations SELECT 9999, description, now(), true, checksum, 0
+             FROM daybook.engine_migrations LIMIT 1",
+            "",
             None,
         ),
         (
-            "CREATE OR REPLACE FUNCTION daybook.schema_version(OUT applied bigint, OUT least_known bigint)
-              LANGUAGE sql SECURITY DEFINER AS 'SELECT 9999, 9998'",
+            "UPDATE daybook.schema_parts SET least_known = 9998 WHERE name = 'engine'",
+            "",
             Some(format!(
-                "the schema is at migration 9999, and this build knows no more than {newest}: run a newer build"
+                "the schema is at migration 9999 of engine, and this build knows no more than {newest}: run a newer build"
             )),
         ),
+        // What this build does not use is nothing to it.
+        (
+            "CREATE TABLE daybook.machines_migrations (LIKE daybook.engine_migrations);
+             INSERT INTO daybook.machines_migrations SELECT * FROM daybook.engine_migrations;
+             UPDATE daybook.schema_parts SET name = 'machines' WHERE least_known > 0;
+             INSERT INTO daybook.schema_parts VALUES ('engine')",
+            "",
+            None,
+        ),
     ] {
-        run(&url, changed).await;
-        let refused = serves().await;
-        assert_eq!(refused.is_some(), expected.is_some(), "{refused:?}");
-        if let (Some((code, refused)), Some(expected)) = (refused, expected) {
-            assert_eq!(code, 3);
-            assert!(refused.contains(&expected), "{refused}");
+        run(&url, &format!("SET ROLE daybook_owner; {change}")).await;
+        let refused = refusal_to_serve(&url).await;
+        assert_eq!(refused.is_some(), expected.is_some(), "{change}: {refused:?}");
+        if let (Some(refused), Some(expected)) = (refused, expected) {
+            assert_eq!(refused, format!("daybook: Postgres cannot be used: {expected}\n"));
         }
+        run(&url, undo).await;
     }
+}
+
+/// Whatever else was wrong, a sentence says which file it was, and the next try goes on from there.
+#[tokio::test]
+async fn a_migration_that_fails_is_named_and_leaves_nothing() {
+    let url = empty_database().await;
+    schema::migrate(&url, &[]).await.unwrap();
+    run(&url, "SET ROLE daybook_owner; CREATE TABLE daybook.follow_ups ()").await;
+    let (code, refused) = verb(&url, &["migrate"]).await;
+    let expected = "daybook: the schema cannot be brought up to date: engine/0004_follow_ups.sql has failed, and has left \
+                    nothing: ";
+    assert!(code == 4 && refused.starts_with(expected), "{code} {refused}");
+    assert!(refused.contains("relation \"follow_ups\" already exists"), "{refused}");
+    run(&url, "DROP TABLE daybook.follow_ups").await;
+    let (code, said) = verb(&url, &["migrate"]).await;
+    assert_eq!((code, &*said), (0, "the schema is up to date\n"));
+    assert_eq!(refusal_to_serve(&url).await, None);
+
+    run(&url, "UPDATE daybook.orders_migrations SET version = 9999 WHERE version = 11").await;
+    let (code, refused) = verb(&url, &["migrate"]).await;
+    assert_eq!(code, 3);
+    assert_eq!(
+        refused,
+        "daybook: the schema cannot be brought up to date: the schema has migration 9999 of orders, which this build does \
+         not know: run a newer build\n"
+    );
+}
+
+/// Two that begin at the same moment, on an empty database: one does it all, and the other finds it done.
+#[tokio::test]
+async fn migrating_twice_at_once_is_migrating_once() {
+    let url = empty_database().await;
+    let parts = cli::migrate::parts();
+    let (one, other) = tokio::join!(schema::migrate(&url, &parts), schema::migrate(&url, &parts));
+    one.unwrap();
+    other.unwrap();
+    assert_eq!(refusal_to_serve(&url).await, None);
+}
+
+/// It takes the right to make roles and schemas; and all that is made belongs to the owner of the schema.
+#[tokio::test]
+async fn a_login_that_is_no_superuser_can_migrate() {
+    for inherits in ["INHERIT", "NOINHERIT"] {
+        let url = empty_database().await;
+        let login = format!("migrates_{}", Uuid::now_v7().simple());
+        // The roles belong to the server, and are there.
+        let make = format!(
+            "CREATE ROLE {login} LOGIN CREATEROLE {inherits};
+             GRANT daybook_owner, daybook_append, daybook_project, daybook_read TO {login} WITH ADMIN OPTION;
+             ALTER DATABASE {} OWNER TO {login}",
+            parts(&url).0
+        );
+        run(&url, &make).await;
+        let url = url.replacen("://postgres@", &format!("://{login}@"), 1);
+        for _ in 0..2 {
+            let (code, said) = verb(&url, &["migrate"]).await;
+            assert_eq!((code, &*said), (0, "the schema is up to date\n"), "{inherits}");
+        }
+        assert_eq!(refusal_to_serve(&url).await, None);
+        let owners = "SELECT string_agg(DISTINCT tableowner, ' ') FROM pg_tables WHERE schemaname LIKE 'daybook%'";
+        assert_eq!(sole::<String>(&url, owners).await, "daybook_owner");
+    }
+}
+
+/// The schema that no released build has made: its migrations were numbered as one, in another table.
+#[tokio::test]
+async fn a_schema_from_before_the_rewrite_is_refused_with_the_way_out() {
+    let url = empty_database().await;
+    run(
+        &url,
+        "CREATE TABLE public._sqlx_migrations (version bigint); CREATE SCHEMA daybook AUTHORIZATION daybook_owner;
+         SET ROLE daybook_owner; CREATE TABLE daybook.events (position bigint)",
+    )
+    .await;
+    let way_out = "the schema is from before the migrations were rewritten, and cannot be brought up to date: export its \
+                   events with the build that made it (`daybook export`), and import them into a new database with this \
+                   one (`daybook migrate`, `daybook import log`)";
+    for name in [&["migrate"][..], &["migrate", "--logins"], &["serve"], &["verify"]] {
+        let (code, refused) = verb(&url, name).await;
+        assert_eq!((code, refused), (3, format!("daybook: Postgres cannot be used: {way_out}\n")), "{name:?}");
+    }
+    let output = daybook().args(["--json", "doctor"]).env("DATABASE_URL", &url).output().await.unwrap();
+    let found = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.code() == Some(1) && found.contains("is from before the migrations were rewritten"),
+        "{found}"
+    );
+    let tables: i64 = sole(&url, "SELECT count(*) FROM pg_tables WHERE schemaname IN ('public', 'daybook')").await;
+    assert_eq!(tables, 2, "it was left alone");
 }
 
 /// What it stopped in the middle of.

@@ -1,6 +1,6 @@
 //! What types of events a log holds, and what a build makes of one that it does not know: it does not start.
 
-use crate::harness::{database, daybook_on, empty_database, id, run, start_nats};
+use crate::harness::{database, daybook_on, id, run, start_nats};
 use chrono::Utc;
 use order_services::policy::Timeouts;
 use order_services::process::connect_to;
@@ -9,11 +9,11 @@ use order_views::Orders;
 use runtime::process::StartError;
 use runtime::process::Urls;
 use runtime::readable::{Shown, Unreadable, check, check_within};
-use sqlx::{Connection, PgConnection, PgPool, query_as};
+use sqlx::{PgPool, query_as};
 use std::time::Duration;
 use store::{
-    Append, AppendError, Appender, Category, ExpectedVersion, Fingerprint, MIGRATOR, Metadata, NewEvent, Origin,
-    StreamAppend, StreamId, connect,
+    Append, AppendError, Appender, Category, ExpectedVersion, Fingerprint, Metadata, NewEvent, Origin, StreamAppend,
+    StreamId, connect,
 };
 use uuid::Uuid;
 
@@ -174,24 +174,6 @@ async fn what_was_registered_while_the_log_was_held_is_not_lost_with_it() {
     assert_eq!(log.written().await, [(1, "Tested".to_owned(), 1), (1, "Tested".to_owned(), 2)]);
     let registered = log.registered().await;
     assert!(log.written().await.iter().all(|written| registered.contains(written)), "{registered:?}");
-}
-
-/// What was in the log before there was anything to register in.
-#[tokio::test]
-async fn the_migration_registers_what_the_log_holds() {
-    let url = empty_database().await;
-    let mut connection = PgConnection::connect(&url).await.unwrap();
-    MIGRATOR.run_to(8, &mut connection).await.unwrap();
-    let events = "INSERT INTO daybook.events (position, version, recorded_at, occurred_at, category, schema_version,
-                      origin, stream_id, event_id, correlation_id, command_id, fingerprint, event_type, actor, payload)
-                  SELECT n, n, now(), now(), 1 + n % 2, 1 + n % 3 / 2, 0, gen_random_uuid(), gen_random_uuid(),
-                      gen_random_uuid(), gen_random_uuid(), '', 'Tested', 'test', '{}'
-                  FROM generate_series(1, 100) AS n";
-    run(&url, events).await;
-    MIGRATOR.run(&mut connection).await.unwrap();
-    let log = Log { superuser: PgPool::connect(&url).await.unwrap(), appender: Appender::start(&url).unwrap(), url };
-    assert_eq!(log.registered().await.len(), 4);
-    assert_eq!(log.registered().await, log.written().await);
 }
 
 /// A type, a version and a category that this build does not know.

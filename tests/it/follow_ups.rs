@@ -5,6 +5,7 @@ use async_nats::Subscriber;
 use chrono::Utc;
 use dev::provider;
 use engine::follow_up::{self, Due, Settlement};
+use engine::timer;
 use order_services::policy::Timeouts;
 use order_services::process::connect_to;
 use order_views::Orders;
@@ -47,6 +48,64 @@ async fn follow_ups_that_are_done_again_have_their_effect_once() {
     assert_eq!(system.parts.log.head().await.unwrap(), events);
     assert_eq!(count(&system, "SELECT count(*) FROM daybook.notices").await, notices);
     system.assert_verified().await;
+}
+
+/// Several domains may share a log: each one's sender and sweeper see to their own rows.
+#[tokio::test]
+async fn what_another_domain_has_to_do_is_left_to_it() {
+    let mut system = System::start().await;
+    system.receive("mug", 1).await;
+    run_as_superuser(
+        &system,
+        "INSERT INTO daybook.follow_ups
+             (id, domain, event_id, position, correlation_id, reaction, target, act, attempts, due_at)
+         SELECT gen_random_uuid(), 'machines', event_id, position, correlation_id, 'start', stream_id, '{}', 1, due_at
+         FROM daybook.events, unnest(ARRAY[now() - interval '1 day', now() + interval '10 years']) AS due_at;
+         INSERT INTO daybook.timers
+             (domain, kind, target, key, id, event_id, position, correlation_id, act, fires_at, counted_from)
+         SELECT 'machines', 'stop', stream_id, key, gen_random_uuid(), event_id, position, correlation_id, '{}',
+                counted_from + interval '1 s', counted_from
+         FROM daybook.events,
+              (VALUES ('due', now() - interval '1 day'), ('ahead', now() + interval '1 day')) AS t (key, counted_from)",
+    )
+    .await;
+    let theirs = async |system: &System| -> Vec<String> {
+        let rows = "SELECT row_to_json(f)::text FROM daybook.follow_ups AS f WHERE domain = 'machines'
+                    UNION ALL SELECT row_to_json(t)::text FROM daybook.timers AS t WHERE domain = 'machines' ORDER BY 1";
+        query_scalar(rows).fetch_all(&system.superuser().await).await.unwrap()
+    };
+    let before = theirs(&system).await;
+    assert_eq!(before.len(), 4);
+    let order = system.place(order_of(&[("mug", 1, 1)])).await;
+    system.settle().await;
+    assert_eq!(system.status(order).await, "confirmed");
+    let pool = &system.parts.project;
+    assert_eq!(timer::fire::<Orders>(pool, 100).await.unwrap(), 0);
+    follow_up::hasten::<Orders>(pool, Duration::from_secs(1)).await.unwrap();
+    assert_eq!(theirs(&system).await, before);
+    // A timer's name is its own domain's: what clears or sets one leaves another domain's alone.
+    run_as_superuser(
+        &system,
+        "INSERT INTO daybook.timers SELECT 'machines', kind, target, key, gen_random_uuid(), event_id, position,
+                correlation_id, '{}', fires_at, counted_from FROM daybook.timers WHERE domain = 'orders'",
+    )
+    .await;
+    let (named_alike, ours) = (theirs(&system).await, "SELECT count(*) FROM daybook.timers WHERE domain = 'orders'");
+    assert!(named_alike.len() > 4 && count(&system, ours).await > 0);
+    system.ship(order).await;
+    assert_eq!(count(&system, ours).await, 0, "the shipment has cleared them");
+    assert_eq!(theirs(&system).await, named_alike);
+    system.assert_verified().await;
+    // A clock that has gone back: the log's last stamp is ahead of it.
+    run_as_superuser(
+        &system,
+        "ALTER TABLE daybook.events DISABLE TRIGGER events_append_only;
+         UPDATE daybook.events SET recorded_at = now() + interval '2 days'
+         WHERE position = (SELECT max(position) FROM daybook.events)",
+    )
+    .await;
+    timer::recount::<Orders>(&system.parts.project).await.unwrap();
+    assert_eq!(theirs(&system).await, named_alike);
 }
 
 #[tokio::test]

@@ -42,8 +42,8 @@ use std::task::Poll;
 use std::time::Duration;
 use store::connect::{self, Role};
 use store::{
-    Append, Appender, ExpectedVersion, Fingerprint, Loader, Log, MIGRATOR, Metadata, NewEvent, Origin, Position,
-    StreamAppend, StreamId, checkpoint,
+    Append, Appender, ExpectedVersion, Fingerprint, Loader, Log, Metadata, NewEvent, Origin, Position, StreamAppend,
+    StreamId, checkpoint,
 };
 use tokio::sync::{Notify, OnceCell, watch};
 use uuid::Uuid;
@@ -72,9 +72,7 @@ async fn shared() -> &'static Shared {
 
 /// Gives an empty database its schema.
 pub(crate) async fn migrate(url: &str) {
-    let mut connection = PgConnection::connect(url).await.unwrap();
-    MIGRATOR.run(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
+    store::schema::migrate(url, &cli::migrate::parts()).await.unwrap();
 }
 
 /// Runs SQL as the superuser.
@@ -211,7 +209,7 @@ pub(crate) struct System {
     pub(crate) feed: Feed<Orders>,
     pub(crate) projectors: Vec<Projector<Orders>>,
     pub(crate) sender: Sender<Effects>,
-    pub(crate) sweeper: Sweeper,
+    pub(crate) sweeper: Sweeper<Orders>,
     pub(crate) outside: Vec<Service>,
     /// Kept: the relay waits on its other end.
     _hint: watch::Sender<i64>,
@@ -244,7 +242,7 @@ impl System {
         let projector =
             |projection| Projector::new(parts.project.clone(), projection, feed.reader(), parts.owner, written.clone());
         let projectors = Projection::all().map(projector).collect();
-        let sweeper = Sweeper::new(parts.project.clone(), written.clone());
+        let sweeper = Sweeper::<Orders>::new(parts.project.clone(), written.clone());
         let sender = sender(parts.project.clone(), executor.clone(), sending.clone(), parts.owner, written, timeouts);
         let outside = vec![
             provider::start(provides, parts.project.clone(), timeouts.answer.mul_f64(1.5)).await.unwrap(),

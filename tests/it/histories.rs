@@ -607,30 +607,3 @@ async fn a_digest_is_the_same_in_sql() {
     let causes = events.iter().filter(|event| event.metadata.causation_id.is_some()).count();
     assert!(causes > 0 && causes < events.len(), "with and without a cause");
 }
-
-/// A log that was begun before there were links gets them by migration, and is gone on with.
-#[tokio::test]
-async fn a_log_of_before_gets_its_links() {
-    let system = System::start().await;
-    receive(&system, 3).await;
-    let superuser = system.superuser().await;
-    let migration = include_str!("../../migrations/0028_hash_chain.sql");
-    let (from, to) = (migration.find("DO $$").unwrap(), migration.find("DROP FUNCTION").unwrap());
-    let links = "SELECT array_agg(link ORDER BY position) FROM daybook.events";
-    let before: Vec<Option<Vec<u8>>> = query_scalar(links).fetch_one(&superuser).await.unwrap();
-    run(
-        &system.urls.database_url,
-        &format!(
-            "ALTER TABLE daybook.events DISABLE TRIGGER events_append_only;
-             UPDATE daybook.events SET link = NULL; {}",
-            &migration[from..to]
-        ),
-    )
-    .await;
-    let after: Vec<Option<Vec<u8>>> = query_scalar(links).fetch_one(&superuser).await.unwrap();
-    assert_eq!(before, after);
-    system.receive("mug", 1).await;
-    let report = order_services::verify::verify(&system.parts.read, None, Duration::ZERO).await.unwrap();
-    let chain = report.checks.iter().find(|check| check.name == "chain").unwrap();
-    assert_eq!((chain.agrees(), chain.checked), (true, 4), "{report}");
-}

@@ -47,6 +47,7 @@ mod rebuilding;
 mod relaying;
 mod replaying;
 mod retrying;
+mod schema;
 mod sizes;
 mod subscribing;
 mod taking_over;

@@ -8,6 +8,7 @@ use engine::codec;
 use engine::dead_letter::{self, DeadLetter, Decision, Detail, Filter};
 use engine::parked::{KeyedBy, letter_id};
 use engine::rebuild::Rebuild;
+use engine::status;
 use order_services::verify::{Report, verify};
 use order_views::Orders;
 use order_views::{Projection, ReadModel, order_summary};
@@ -219,7 +220,7 @@ async fn a_read_model_that_can_leave_nothing_out_stops_and_goes_on_when_it_is_me
     system.project().await;
     assert_eq!(letters(&system, &of_index).await, []);
     let at = async |system: &System| {
-        let status = checkpoint::status(&system.parts.read).await.unwrap();
+        let status = status::projections(&system.parts.read).await.unwrap();
         let of_index = status.iter().find(|status| status.projection == index.name()).unwrap().clone();
         let others = status.into_iter().filter(|status| status.projection != index.name());
         (of_index.position, of_index.last_error, others.map(|other| other.position).min().unwrap())

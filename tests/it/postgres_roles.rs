@@ -302,9 +302,6 @@ async fn invariant_9_nothing_is_granted_but_what_is_needed() {
         ("daybook_read", "has_marks"),
         ("daybook_append", "hold_log"),
         ("daybook_append", "register_event_types"),
-        ("daybook_append", "schema_version"),
-        ("daybook_project", "schema_version"),
-        ("daybook_read", "schema_version"),
         ("daybook_project", "server"),
         ("daybook_read", "server"),
     ];

@@ -3,6 +3,7 @@
 use crate::harness::{System, append, id, order_of, stream};
 use engine::ReadModel as _;
 use engine::apply::Applier;
+use engine::status;
 use order_views::encode;
 use order_views::stream as stream_of;
 use order_views::{Projection, ReadModel};
@@ -281,7 +282,7 @@ async fn who_meets_an_event_that_it_does_not_know_keeps_the_lease_from_nobody() 
         while let Ok(Outcome::Worked(_)) = projector.step().await {}
         let live = checkpoint::live(&system.parts.read).await.unwrap();
         assert!(live.contains(&(projection.name().to_owned(), 2)), "{live:?}");
-        let status = checkpoint::status(&system.parts.read).await.unwrap();
+        let status = status::projections(&system.parts.read).await.unwrap();
         let status = status.into_iter().find(|status| status.projection == projection.name()).unwrap();
         assert_eq!(
             (status.last_error.as_deref(), status.heartbeat_seconds_ago),

@@ -99,7 +99,7 @@ async fn nothing_starts_on_a_nats_that_does_not_carry_every_event() {
     set_max_payload(&nats, message::MAX_MESSAGE - 1).await;
     match connect_to(&urls).await.err() {
         Some(StartError::MaxPayload { is, needed }) => {
-            assert_eq!((is, needed), (message::MAX_MESSAGE - 1, message::MAX_MESSAGE))
+            assert_eq!((is, needed), (message::MAX_MESSAGE - 1, message::MAX_MESSAGE));
         }
         other => panic!("{other:?}"),
     }

@@ -6,6 +6,7 @@
 use crate::harness::{System, order_of};
 use order_services::ExecuteError;
 use order_services::process::connect_to;
+use order_views::Orders;
 use orders::Command;
 use orders::id::{OrderId, Sku};
 use orders::order::StockLine;
@@ -145,7 +146,7 @@ async fn orders_and_authorisations_expire_when_their_time_is_over() {
 async fn each_timer_fires_once_with_two_sweepers_at_once() {
     let (mut system, order) = confirmed().await;
     let other = connect_to(&system.urls).await.unwrap();
-    let mut other = Sweeper::new(other.project.clone(), Arc::new(Notify::new()));
+    let mut other = Sweeper::<Orders>::new(other.project.clone(), Arc::new(Notify::new()));
     system.pass(6 * DAY).await;
     // One of them is in the middle of its work, with a timer in its hands.
     let as_sweeper = connect::options(&system.urls.database_url, Role::Project).unwrap();
@@ -179,7 +180,7 @@ async fn many_sweepers_share_what_is_due() {
     system.project().await;
     let pool: PgPool = system.parts.project.clone();
     let sweepers = (0..4).map(|_| {
-        let mut sweeper = Sweeper::new(pool.clone(), Arc::new(Notify::new()));
+        let mut sweeper = Sweeper::<Orders>::new(pool.clone(), Arc::new(Notify::new()));
         async move {
             let mut fired = 0;
             while let Outcome::Worked(n) = sweeper.step().await.unwrap() {

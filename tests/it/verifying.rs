@@ -412,8 +412,8 @@ async fn a_follow_up_that_is_missing_or_too_many_is_found() {
     let stray = Uuid::now_v7();
     at_rest
         .sql(format!(
-            "INSERT INTO daybook.follow_ups (id, event_id, position, correlation_id, reaction, target, act)
-             SELECT '{stray}', event_id, position, correlation_id, reaction, target, act
+            "INSERT INTO daybook.follow_ups (id, domain, event_id, position, correlation_id, reaction, target, act)
+             SELECT '{stray}', domain, event_id, position, correlation_id, reaction, target, act
              FROM public.kept WHERE reaction = 'capture_payment' LIMIT 1"
         ))
         .await;
@@ -444,7 +444,7 @@ async fn a_timer_that_is_otherwise_missing_or_too_many_is_found() {
     }
     // One that has fired is a follow-up with a cause of its own; and no other event's.
     at_rest.sql("UPDATE daybook.timers SET fires_at = '-infinity' WHERE kind = 'expire_authorisation'").await;
-    assert_eq!(engine::timer::fire(&at_rest.system.parts.project, 9).await.unwrap(), 1);
+    assert_eq!(engine::timer::fire::<order_views::Orders>(&at_rest.system.parts.project, 9).await.unwrap(), 1);
     at_rest.system.assert_verified().await;
     at_rest.sql("UPDATE daybook.follow_ups SET position = position + 1 WHERE reaction = 'expire_authorisation'").await;
     at_rest.assert_only("a timer's follow-up", &[("follow_ups", "position is")]).await;

@@ -437,8 +437,9 @@ async fn replies_to_an_operator() {
     run(&url, payload).await;
     apis.system.project().await;
     let follow_up = "INSERT INTO daybook.follow_ups
-                         (id, event_id, position, correlation_id, reaction, target, act, state, attempts, reason, settled_at)
-                     SELECT '00000000-0000-0000-0000-000000000001', event_id, 1, correlation_id, 'take_payment', stream_id,
+                         (id, domain, event_id, position, correlation_id, reaction, target, act, state, attempts, reason,
+                          settled_at)
+                     SELECT '00000000-0000-0000-0000-000000000001', 'orders', event_id, 1, correlation_id, 'take_payment', stream_id,
                             '{\"command\": {\"token\": \"tok_secret\"}}', 'parked', 60, 'nobody answers', clock_timestamp()
                      FROM daybook.events WHERE position = 1";
     run(&url, follow_up).await;

@@ -42,6 +42,9 @@ pub enum Settlement<E> {
     Parked { reason: String },
 }
 
+/// A follow-up, and what came of it.
+pub type Settled<E> = (Due<E>, Settlement<E>);
+
 /// The id of a follow-up of `cause`: an event, or a follow-up that was refused.
 pub fn follow_up_id(cause: Uuid, reaction: &str, target: Uuid) -> Uuid {
     derive_id(cause, &[b"follow-up", reaction.as_bytes(), target.as_bytes()])
@@ -108,8 +111,9 @@ impl<D: Domain> Rows<D> {
             return Ok(());
         }
         sqlx::query!(
-            "INSERT INTO daybook.follow_ups (id, event_id, position, correlation_id, reaction, target, act)
-             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[], $5::text[], $6::uuid[], $7::jsonb[])
+            "INSERT INTO daybook.follow_ups (domain, id, event_id, position, correlation_id, reaction, target, act)
+             SELECT $8, f.*
+             FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[], $5::text[], $6::uuid[], $7::jsonb[]) AS f
              ON CONFLICT ON CONSTRAINT follow_ups_id DO NOTHING",
             &self.id,
             &self.event_id,
@@ -117,7 +121,8 @@ impl<D: Domain> Rows<D> {
             &self.correlation_id,
             &self.reaction,
             &self.target,
-            &self.effect as &[Json<D::Effect>]
+            &self.effect as &[Json<D::Effect>],
+            D::NAME
         )
         .execute(transaction)
         .await?;
@@ -150,7 +155,7 @@ pub async fn due<D: Domain>(
            LEFT JOIN LATERAL (
                SELECT id, event_id, position, correlation_id, reaction, attempts, greatest(f.due_at, 'epoch') AS due_at, act
                FROM daybook.follow_ups AS f
-               WHERE state = 'due' AND f.due_at <= statement_timestamp()
+               WHERE state = 'due' AND f.domain = $6 AND f.due_at <= statement_timestamp()
                  AND f.due_at >= coalesce($2::timestamptz, '-infinity') AND id NOT IN (SELECT unnest($1::uuid[]))
                ORDER BY f.due_at LIMIT $3) AS due ON true
            ORDER BY due.due_at"#,
@@ -158,7 +163,8 @@ pub async fn due<D: Domain>(
         since,
         limit,
         &seen_positions,
-        &seen_links as &[&[u8]]
+        &seen_links as &[&[u8]],
+        D::NAME
     )
     .fetch_all(pool)
     .await?;
@@ -193,12 +199,13 @@ pub async fn due<D: Domain>(
 ///
 /// # Errors
 /// When Postgres fails.
-pub async fn hasten(pool: &PgPool, longest: Duration) -> Result<(), sqlx::Error> {
+pub async fn hasten<D: Domain>(pool: &PgPool, longest: Duration) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE daybook.follow_ups SET due_at = clock_timestamp()
-         WHERE state = 'due' AND due_at > statement_timestamp()
+         WHERE state = 'due' AND domain = $2 AND due_at > statement_timestamp()
            AND due_at > statement_timestamp() + make_interval(secs => CASE attempts WHEN 0 THEN 0 ELSE $1::float8 END)",
-        longest.as_secs_f64()
+        longest.as_secs_f64(),
+        D::NAME
     )
     .execute(pool)
     .await?;
@@ -223,7 +230,7 @@ pub async fn settle<D: Domain>(
     pool: &PgPool,
     lease: &Lease,
     seen: &Seen,
-    settled: Vec<(Due<D::Effect>, Settlement<D::Effect>)>,
+    settled: Vec<Settled<D::Effect>>,
 ) -> Result<bool, sqlx::Error> {
     let (mut ids, mut states, mut reasons, mut delays) = (vec![], vec![], vec![], vec![]);
     let mut next = Vec::new();

@@ -10,6 +10,7 @@ pub mod apply;
 pub mod codec;
 pub mod dead_letter;
 mod delivered;
+pub mod distribution;
 mod domain;
 pub mod event_index;
 pub mod follow_up;
@@ -18,6 +19,8 @@ pub mod parked;
 mod projection;
 pub mod rebuild;
 pub mod row;
+pub mod schema;
+pub mod status;
 pub mod timer;
 
 pub use delivered::{Batch, Delivered, Recorded};

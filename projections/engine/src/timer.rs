@@ -22,13 +22,16 @@ pub fn fires_at(counted_from: DateTime<Utc>, after_seconds: u32) -> DateTime<Utc
     counted_from + TimeDelta::seconds(after_seconds.into())
 }
 
+/// The event that has set a timer, after how many seconds it is due, and what is then to be done.
+type Set<'a, D> = (&'a Recorded<D>, u32, <D as Domain>::Effect);
+
 /// Writes what `events` set, and removes what they clear. Imported history does neither.
 pub(crate) async fn record<D: Domain>(
     transaction: &mut PgConnection,
     events: &[Delivered<D>],
 ) -> Result<(), sqlx::Error> {
     // What is both set and cleared by them is never written.
-    let mut changes: HashMap<Timer, Option<(&Recorded<D>, u32, D::Effect)>> = HashMap::new();
+    let mut changes: HashMap<Timer, Option<Set<'_, D>>> = HashMap::new();
     for recorded in events.iter().filter_map(Delivered::event).filter(|e| e.record.metadata.origin != Origin::Import) {
         for change in D::timers(&recorded.event) {
             match change {
@@ -48,7 +51,7 @@ pub(crate) async fn record<D: Domain>(
             None => cleared.push(timer),
         }
     }
-    cleared.delete(transaction).await?;
+    cleared.delete(D::NAME, transaction).await?;
     set.insert(transaction).await
 }
 
@@ -67,16 +70,17 @@ impl Names {
         self.key.push(timer.key);
     }
 
-    async fn delete(self, transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
+    async fn delete(self, domain: &str, transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
         if self.kind.is_empty() {
             return Ok(());
         }
         sqlx::query!(
             "DELETE FROM daybook.timers AS t USING unnest($1::text[], $2::uuid[], $3::text[]) AS c (kind, target, key)
-             WHERE (t.kind, t.target, t.key) = (c.kind, c.target, c.key)",
+             WHERE t.domain = $4 AND (t.kind, t.target, t.key) = (c.kind, c.target, c.key)",
             &self.kind,
             &self.target,
-            &self.key
+            &self.key,
+            domain
         )
         .execute(transaction)
         .await?;
@@ -129,9 +133,10 @@ impl<D: Domain> Rows<D> {
         }
         sqlx::query!(
             "INSERT INTO daybook.timers
-                 (kind, target, key, id, event_id, position, correlation_id, act, counted_from, fires_at)
-             SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::bigint[], $7::uuid[],
-                                  $8::jsonb[], $9::timestamptz[], $10::timestamptz[])
+                 (domain, kind, target, key, id, event_id, position, correlation_id, act, counted_from, fires_at)
+             SELECT $11, t.*
+             FROM unnest($1::text[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[], $6::bigint[], $7::uuid[],
+                         $8::jsonb[], $9::timestamptz[], $10::timestamptz[]) AS t
              ON CONFLICT ON CONSTRAINT timers_name DO UPDATE
              SET id = excluded.id, event_id = excluded.event_id, position = excluded.position,
                  correlation_id = excluded.correlation_id, act = excluded.act,
@@ -145,7 +150,8 @@ impl<D: Domain> Rows<D> {
             &self.correlation_id,
             &self.effect as &[Json<D::Effect>],
             &self.counted_from,
-            &self.fires_at
+            &self.fires_at,
+            D::NAME
         )
         .execute(transaction)
         .await?;
@@ -159,17 +165,14 @@ impl<D: Domain> Rows<D> {
 ///
 /// # Errors
 /// When Postgres fails.
-pub async fn recount(pool: &PgPool) -> Result<(), sqlx::Error> {
+pub async fn recount<D: Domain>(pool: &PgPool) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        // Builds of before have left counted_from out: then it is the event's time.
-        "UPDATE daybook.timers AS t
-         SET fires_at = t.fires_at - make_interval(secs => extract(epoch FROM f.counted_from - statement_timestamp())::float8),
+        "UPDATE daybook.timers
+         SET fires_at = fires_at - make_interval(secs => extract(epoch FROM counted_from - statement_timestamp())::float8),
              counted_from = statement_timestamp()
-         FROM (SELECT kind, target, key, coalesce(counted_from, (
-                          SELECT e.recorded_at FROM daybook.events AS e WHERE e.position = timers.position)) AS counted_from
-               FROM daybook.timers) AS f
-         WHERE (f.kind, f.target, f.key) = (t.kind, t.target, t.key) AND f.counted_from > statement_timestamp()
-           AND (SELECT recorded_at FROM daybook.events ORDER BY position DESC LIMIT 1) > statement_timestamp()"
+         WHERE domain = $1 AND counted_from > statement_timestamp()
+           AND (SELECT recorded_at FROM daybook.events ORDER BY position DESC LIMIT 1) > statement_timestamp()",
+        D::NAME
     )
     .execute(pool)
     .await?;
@@ -181,21 +184,22 @@ pub async fn recount(pool: &PgPool) -> Result<(), sqlx::Error> {
 ///
 /// # Errors
 /// When Postgres fails: then nothing is changed.
-pub async fn fire(pool: &PgPool, limit: i64) -> Result<u64, sqlx::Error> {
+pub async fn fire<D: Domain>(pool: &PgPool, limit: i64) -> Result<u64, sqlx::Error> {
     // `statement_timestamp`, for it is the same in the whole statement, so that the index finds what is due.
     let fired = sqlx::query!(
         "WITH due AS MATERIALIZED (
-             SELECT kind, target, key FROM daybook.timers
-             WHERE fires_at <= statement_timestamp() ORDER BY fires_at LIMIT $1
+             SELECT domain, kind, target, key FROM daybook.timers
+             WHERE domain = $2 AND fires_at <= statement_timestamp() ORDER BY fires_at LIMIT $1
              FOR UPDATE SKIP LOCKED),
          fired AS (
              DELETE FROM daybook.timers AS t USING due
-             WHERE (t.kind, t.target, t.key) = (due.kind, due.target, due.key)
+             WHERE (t.domain, t.kind, t.target, t.key) = (due.domain, due.kind, due.target, due.key)
              RETURNING t.*)
-         INSERT INTO daybook.follow_ups (id, event_id, position, correlation_id, reaction, target, act)
-         SELECT id, event_id, position, correlation_id, kind, target, act FROM fired
+         INSERT INTO daybook.follow_ups (id, domain, event_id, position, correlation_id, reaction, target, act)
+         SELECT id, domain, event_id, position, correlation_id, kind, target, act FROM fired
          ON CONFLICT ON CONSTRAINT follow_ups_id DO NOTHING",
-        limit
+        limit,
+        D::NAME
     );
     Ok(fired.execute(pool).await?.rows_affected())
 }

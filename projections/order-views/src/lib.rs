@@ -6,6 +6,7 @@ pub mod order_history;
 pub mod order_summary;
 pub mod redact;
 pub mod revenue;
+pub mod schema;
 pub mod stock_level;
 pub mod waiting;
 

@@ -2,8 +2,7 @@
 
 use crate::config::Servers;
 use crate::{Failure, logins, output, target};
-use sqlx::Connection;
-use store::{MIGRATOR, connect};
+use store::schema::{self, MigrateError, Part};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -26,8 +25,21 @@ pub async fn run(args: &Args, servers: &Servers) -> Result<(), Failure> {
 
 /// Applies the migrations that the database does not have yet, if it is one that they can be applied to.
 pub async fn migrate(url: &str) -> Result<(), Failure> {
-    let mut connection = connect::to_migrate(url).await?;
-    let migrated = MIGRATOR.run(&mut connection).await;
-    _ = connection.close().await;
-    migrated.map_err(|e| Failure::Unavailable(format!("the schema cannot be brought up to date: {e}")))
+    Ok(schema::migrate(url, &parts()).await?)
+}
+
+/// The parts of the schema that are built on the log, in the order in which they are made: each may refer to those before it.
+pub fn parts() -> [&'static Part; 2] {
+    [&engine::schema::ENGINE, &order_views::schema::ORDERS]
+}
+
+impl From<MigrateError> for Failure {
+    fn from(error: MigrateError) -> Self {
+        let text = format!("the schema cannot be brought up to date: {error}");
+        match error {
+            MigrateError::Database(error) => error.into(),
+            MigrateError::Failed { .. } | MigrateError::Other { .. } => Self::Unavailable(text),
+            MigrateError::Unknown(_) | MigrateError::Changed(_) | MigrateError::Unfinished(_) => Self::Refused(text),
+        }
+    }
 }

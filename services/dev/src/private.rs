@@ -66,6 +66,7 @@ async fn start(dir: &Path) -> Result<(Servers, Process, Urls), Failure> {
 }
 
 /// Why private servers could not be started.
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 pub(crate) fn not_started(error: ServersError) -> Failure {
     Failure::Unavailable(error.to_string())
 }

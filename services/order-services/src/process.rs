@@ -65,7 +65,7 @@ impl Role {
 /// Connects to servers at URLs that say all that has to be known of them.
 ///
 /// # Errors
-/// As those of [`connect`].
+/// As those of [`connect()`].
 pub async fn connect_to(urls: &Urls) -> Result<Context, StartError> {
     connect(&urls.database_url, &[Database::Read], Nats::at(&urls.nats_url)?, clock::TOLERANCE).await
 }
@@ -90,7 +90,7 @@ pub async fn connect(
 /// Starts the services of `roles`. Nobody answers for the payment provider: that is another service.
 ///
 /// # Errors
-/// As those of [`connect`].
+/// As those of [`connect()`].
 pub async fn start(
     database_url: &str,
     nats: Nats,

@@ -1,12 +1,12 @@
 //! How each projection does, and the relay: how far it is, how fast, and whether somebody has to look at it. All times are of
 //! Postgres' clock, so it makes no difference who asks.
 
-use engine::{Domain, Projection};
+use engine::status::{self, Status};
+use engine::{Domain, Projection, distribution};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use std::time::Duration;
-use store::checkpoint::{self, Status};
-use store::{Position, distribution, lease};
+use store::{Position, lease};
 
 /// How long the rate is measured, for a person or a program that asks.
 pub const SAMPLE: Duration = Duration::from_secs(1);
@@ -189,9 +189,9 @@ impl Health {
 /// # Errors
 /// When Postgres cannot be asked.
 pub async fn projections<D: Domain>(pool: &PgPool, sample: Duration) -> Result<Vec<Health>, sqlx::Error> {
-    let before = checkpoint::status(pool).await?;
+    let before = status::projections(pool).await?;
     tokio::time::sleep(sample).await;
-    let now = checkpoint::status(pool).await?;
+    let now = status::projections(pool).await?;
     let health = now.into_iter().map(|status| {
         let before = before.iter().find(|before| before.projection == status.projection);
         let moved = before.map_or(0, |before| status.position - before.position).max(0);

@@ -303,7 +303,7 @@ impl Process {
     /// Carries out the follow-ups of a domain, and makes follow-ups of its timers that are due.
     pub fn send<E: Effects>(&self, context: &Context, effects: E, limits: Limits) {
         let (pool, written) = (context.project.clone(), self.written.clone());
-        self.run(Sweeper::new(pool.clone(), written.clone()).tolerating(limits.clock_tolerance));
+        self.run(Sweeper::<E::Domain>::new(pool.clone(), written.clone()).tolerating(limits.clock_tolerance));
         self.run(Sender::new(pool, effects, context.appender.history(), context.owner, written, limits));
     }
 

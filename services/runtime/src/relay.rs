@@ -18,6 +18,7 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::{Client, HeaderMap};
+use engine::distribution;
 use engine::follow_up::storable;
 use history::Compared;
 pub use history::Reconciled;
@@ -26,7 +27,7 @@ use replicas::Replicas;
 use sqlx::PgPool;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use store::{Log, LogIdentity, Mark, Page, Position, ReadError, RecordedEvent, distribution};
+use store::{Log, LogIdentity, Mark, Page, Position, ReadError, RecordedEvent};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

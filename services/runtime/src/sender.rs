@@ -153,7 +153,7 @@ impl<E: Effects> Sender<E> {
         // What it sends is to be recorded, and no clock that is wrong says what is due.
         if self.checked.is_none_or(|checked| checked.elapsed() >= LOOK_FOR_ALL) {
             clock::check(&self.pool, self.limits.clock_tolerance).await?;
-            follow_up::hasten(&self.pool, self.limits.longest_wait).await?;
+            follow_up::hasten::<E::Domain>(&self.pool, self.limits.longest_wait).await?;
             self.checked = Some(Instant::now());
         }
         let due = self.due(&ids, None, limit).await?;

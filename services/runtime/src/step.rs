@@ -111,11 +111,13 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use tokio::time::Instant;
 
+    type Stepped = (Instant, Result<Outcome, String>);
+
     /// Comes to one outcome after another, over and over again.
     struct Scripted {
         outcomes: Vec<Result<Outcome, String>>,
         /// When it stepped, and to what that came.
-        steps: Arc<Mutex<Vec<(Instant, Result<Outcome, String>)>>>,
+        steps: Arc<Mutex<Vec<Stepped>>>,
         shutdown: CancellationToken,
     }
 

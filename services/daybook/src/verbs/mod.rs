@@ -124,6 +124,7 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     let matches = without_empty_variables(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    migrate::parts().into_iter().for_each(store::schema::rely_on);
     let serves = match cli.verb {
         Verb::Serve(_) => true,
         #[cfg(feature = "dev")]

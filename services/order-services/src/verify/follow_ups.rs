@@ -31,6 +31,7 @@ pub(super) struct FollowUps {
 /// What of a follow-up says where it comes from, and what it is to do.
 #[derive(PartialEq)]
 struct Expected {
+    domain: String,
     event_id: Uuid,
     position: i64,
     correlation_id: Uuid,
@@ -74,7 +75,7 @@ impl FollowUps {
         }
         let ids: Vec<Uuid> = expected.iter().chain(&fired).map(|(id, _)| *id).collect();
         let stored = sqlx::query!(
-            "SELECT id, event_id, position, correlation_id, reaction, target, act
+            "SELECT id, domain, event_id, position, correlation_id, reaction, target, act
              FROM daybook.follow_ups WHERE id = ANY($1)",
             &ids
         );
@@ -84,10 +85,8 @@ impl FollowUps {
             .into_iter()
             .map(|r| {
                 let (event_id, position, correlation_id) = (r.event_id, r.position, r.correlation_id);
-                (
-                    r.id,
-                    Expected { event_id, position, correlation_id, reaction: r.reaction, target: r.target, act: r.act },
-                )
+                let (domain, reaction, target, act) = (r.domain, r.reaction, r.target, r.act);
+                (r.id, Expected { domain, event_id, position, correlation_id, reaction, target, act })
             })
             .collect();
         for (id, expected) in expected {
@@ -116,6 +115,7 @@ impl FollowUps {
 
     fn compare(&mut self, id: Uuid, stored: &Expected, expected: &Expected) {
         let columns = [
+            ("domain", stored.domain.clone(), expected.domain.clone()),
             ("event_id", stored.event_id.to_string(), expected.event_id.to_string()),
             ("position", stored.position.to_string(), expected.position.to_string()),
             ("correlation_id", stored.correlation_id.to_string(), expected.correlation_id.to_string()),
@@ -140,7 +140,7 @@ impl FollowUps {
         live.report(head, &mut self.check);
         let mut after_refusals = after_refusals(snapshot).await?;
         let mut rows = sqlx::query!(
-            r#"SELECT id, event_id, position, correlation_id, reaction, target, act, state,
+            r#"SELECT id, domain, event_id, position, correlation_id, reaction, target, act, state,
                       state = 'discarded' AND NOT EXISTS (
                           SELECT FROM daybook.resolutions r WHERE r.dead_letter = f.id AND r.outcome = 'discarded'
                       ) AS "lost!"
@@ -149,6 +149,10 @@ impl FollowUps {
         .fetch(snapshot);
         while let Some(row) = rows.try_next().await? {
             let id = row.id;
+            if row.domain != Orders::NAME && !self.caused.contains(&id) && !after_refusals.contains_key(&id) {
+                // Another domain's.
+                continue;
+            }
             if row.lost {
                 self.check.differs(|| format!("{id} ({}) is discarded, but nobody has said so", row.reaction));
             }
@@ -158,8 +162,8 @@ impl FollowUps {
             self.check.checked += 1;
             if let Some(refusal) = after_refusals.remove(&id) {
                 let (event_id, position, correlation_id) = (row.event_id, row.position, row.correlation_id);
-                let (reaction, target, act) = (row.reaction, row.target, row.act);
-                let stored = Expected { event_id, position, correlation_id, reaction, target, act };
+                let (domain, reaction, target, act) = (row.domain, row.reaction, row.target, row.act);
+                let stored = Expected { domain, event_id, position, correlation_id, reaction, target, act };
                 self.compare(id, &stored, &refusal.expected(&stored.act));
             } else {
                 self.check.differs(|| {
@@ -206,6 +210,7 @@ impl Refusal {
         let told = told.filter(|(reason, _)| storable(reason) == self.reason).map(|(_, next)| next);
         let FollowUp { reaction, target, effect } = told.unwrap_or_else(|| self.next.clone());
         Expected {
+            domain: Orders::NAME.to_owned(),
             event_id: self.event_id,
             position: self.position,
             correlation_id: self.correlation_id,
@@ -266,7 +271,10 @@ fn reactions(Recorded { record, event }: &Recorded) -> Result<Vec<(Uuid, Expecte
             serde_json::to_value(f.effect).map_err(|e| format!("an act of position {position} is no JSON: {e}"))?;
         let (reaction, target) = (f.reaction.to_owned(), f.target);
         let id = follow_up_id(event_id, &reaction, target);
-        Ok((id, Expected { event_id, position, correlation_id, reaction, target, act }))
+        Ok((
+            id,
+            Expected { domain: Orders::NAME.to_owned(), event_id, position, correlation_id, reaction, target, act },
+        ))
     };
     Orders::react(event).into_iter().map(expected).collect()
 }
@@ -279,7 +287,10 @@ fn timed_acts(Recorded { record, event }: &Recorded) -> Vec<(Uuid, Expected)> {
         TimerChange::Set { timer, effect, .. } => {
             let act = serde_json::to_value(effect).unwrap_or_default();
             let (id, reaction, target) = (timer_id(event_id, &timer), timer.kind.to_owned(), timer.target);
-            Some((id, Expected { event_id, position, correlation_id, reaction, target, act }))
+            Some((
+                id,
+                Expected { domain: Orders::NAME.to_owned(), event_id, position, correlation_id, reaction, target, act },
+            ))
         }
         TimerChange::Clear(_) => None,
     };

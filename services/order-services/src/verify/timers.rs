@@ -43,6 +43,7 @@ impl Timers {
                 TimerChange::Set { timer, after_seconds, effect } => {
                     let id = timer_id(record.event_id, &timer);
                     let columns = json!({
+                        "domain": Orders::NAME,
                         "id": id,
                         "event_id": record.event_id,
                         "position": record.position,
@@ -66,19 +67,23 @@ impl Timers {
         };
         live.report(head, &mut self.check);
         let stored = sqlx::query!(
-            "SELECT kind, target, key, id, event_id, position, correlation_id, act, counted_from, fires_at
-             FROM daybook.timers ORDER BY kind, target, key"
+            "SELECT domain, kind, target, key, id, event_id, position, correlation_id, act, counted_from, fires_at
+             FROM daybook.timers ORDER BY domain, kind, target, key"
         );
         for row in stored.fetch_all(&mut *snapshot).await? {
-            self.check.checked += 1;
             let name = format!("{} of {} {}", row.kind, row.target, row.key);
-            let Some(Set { recorded_at, after_seconds, columns: set, .. }) =
-                self.set.remove(&(row.kind, row.target, row.key))
-            else {
+            let key = (row.kind, row.target, row.key);
+            if row.domain != Orders::NAME && self.set.get(&key).is_none_or(|set| set.id != row.id) {
+                // Another domain's.
+                continue;
+            }
+            self.check.checked += 1;
+            let Some(Set { recorded_at, after_seconds, columns: set, .. }) = self.set.remove(&key) else {
                 self.check.differs(|| format!("{name} is there, but no event has set it, or one has cleared it"));
                 continue;
             };
             let stored = json!({
+                "domain": row.domain,
                 "id": row.id,
                 "event_id": row.event_id,
                 "position": row.position,
@@ -86,11 +91,10 @@ impl Timers {
                 "act": row.act,
             });
             // From when its event was recorded, or from an earlier time, if that was ahead of the clock.
-            let counted_from = row.counted_from.unwrap_or(recorded_at);
-            if counted_from > recorded_at || row.fires_at != fires_at(counted_from, after_seconds) {
+            if row.counted_from > recorded_at || row.fires_at != fires_at(row.counted_from, after_seconds) {
                 self.check.differs(|| format!("{name}: fires_at is not what position {} has set", set["position"]));
             }
-            for column in ["id", "event_id", "position", "correlation_id", "act"] {
+            for column in ["domain", "id", "event_id", "position", "correlation_id", "act"] {
                 if stored[column] != set[column] {
                     let position = &set["position"];
                     self.check.differs(|| format!("{name}: {column} is not what position {position} has set"));
