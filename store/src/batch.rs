@@ -1,4 +1,4 @@
-//! What is written together, who waits for what comes of it, and what builds on what.
+//! The appends that are written in one call: who waits for each outcome, and which depend on others.
 
 use crate::group::{Group, Prepared};
 use crate::{Append, AppendError, Appended, Speculation};
@@ -7,19 +7,20 @@ use tokio::sync::oneshot;
 
 pub(crate) type Outcome = Result<Appended, AppendError>;
 
+/// An append, and the caller that waits for its outcome.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) append: Prepared,
-    /// As many as the append has streams; or none.
+    /// As many as the append has streams, or none.
     pub(crate) speculations: Vec<Speculation>,
     pub(crate) reply: oneshot::Sender<Outcome>,
 }
 
-/// Appends that are written together, and who waits for what comes of each.
+/// Appends that are written in one call, with the caller of each.
 #[derive(Default)]
 pub(crate) struct Batch {
     group: Group,
-    /// Of each append.
+    /// One list for each append.
     speculations: Vec<Vec<Speculation>>,
     replies: Vec<oneshot::Sender<Outcome>>,
 }
@@ -47,15 +48,16 @@ impl Batch {
         self.group.add(append, &speculations);
         self.speculations.push(speculations);
         self.replies.push(reply);
+        debug_assert_eq!(self.group.appends().len(), self.replies.len(), "a reply for each append");
     }
 
     pub(crate) fn has_room_for(&self, next: &Waiting) -> bool {
-        self.group.has_room_for(next.append.as_ref()) && !self.bears(next)
+        self.group.has_room_for(next.append.as_ref()) && !self.is_only_read_by(next)
     }
 
-    /// Whether it writes to a stream that the next one was decided on, and that one only to others: in one call, nothing
-    /// would tie that to this.
-    fn bears(&self, next: &Waiting) -> bool {
+    /// Whether `next` writes, and only reads a stream that this batch writes to. The two must not share a call: within one,
+    /// nothing would make `next` depend on the outcome of this batch.
+    fn is_only_read_by(&self, next: &Waiting) -> bool {
         let is_continued = |speculation: &Speculation| {
             let mut batch = self.group.appends().iter().zip(&self.speculations);
             batch.any(|(append, speculations)| {
@@ -73,8 +75,8 @@ impl Batch {
         batch.map(|((append, speculations), reply)| Waiting { append: Prepared::new(append), speculations, reply })
     }
 
-    /// Takes those out that were decided on what was not written, or is no longer in the log. They are to be answered after
-    /// the others: their own events were something to build on, too, but not for those before them.
+    /// Splits off the appends that were decided on what was not written or is no longer in the log. They have to be answered
+    /// after the rest: later appends may depend on theirs, and earlier ones cannot.
     pub(crate) fn without_aborted(self) -> (Self, Vec<Waiting>) {
         if !self.speculations.iter().flatten().any(Speculation::is_aborted) {
             return (self, vec![]);
@@ -95,48 +97,53 @@ impl Batch {
         (batch, aborted)
     }
 
-    /// What each is answered, after what came of it.
+    /// The answer to each append, by its outcome.
     pub(crate) fn settled(self, outcomes: Vec<Outcome>) -> Answers {
+        debug_assert_eq!(self.len(), outcomes.len(), "an outcome for each append");
         let appends = self.group.appends().iter().zip(&self.speculations).zip(outcomes);
         let outcomes = appends.map(|((append, speculations), outcome)| settled(append, speculations, outcome));
         Answers(self.replies.into_iter().zip(outcomes).collect())
     }
 
-    /// All that wait are refused.
+    /// The same error for all.
     pub(crate) fn refused(self, error: &AppendError) -> Answers {
         let outcomes = vec![Err(error.clone()); self.len()];
         self.settled(outcomes)
     }
 }
 
-/// Of an append's speculations, those that it adds to.
+/// Those of an append's speculations that it adds events to.
 fn continued<'a>(append: &'a Append, speculations: &'a [Speculation]) -> impl Iterator<Item = &'a Speculation> {
+    debug_assert!(
+        speculations.is_empty() || speculations.len() == append.streams.len(),
+        "one for each stream, or none"
+    );
     append.streams.iter().zip(speculations).filter(|(to, _)| !to.events.is_empty()).map(|(_, speculation)| speculation)
 }
 
-/// What an append is answered, in view of what came of those before it. If it was not written, no later one that was
-/// decided on what it was to write is.
+/// The answer to an append, after the outcomes of those before it. If it was not written, its speculations are aborted:
+/// no later append that was decided on it is written either.
 fn settled(append: &Append, speculations: &[Speculation], outcome: Outcome) -> Outcome {
-    // Of events that were decided on what was refused, append_group writes none. But what is merely expected may be so,
-    // by another's events.
+    // append_group writes no events that were decided on refused ones. But an append without events may find its expectations
+    // met by another process's events.
     let outcome =
         if speculations.iter().any(Speculation::is_aborted) { Err(AppendError::DependencyAborted) } else { outcome };
     if let Err(error) = &outcome {
         continued(append, speculations).for_each(Speculation::abort);
         if let AppendError::VersionConflict { stream, .. } = error {
-            let behind = append.streams.iter().zip(speculations).filter(|(to, _)| to.stream == *stream);
-            behind.for_each(|(_, speculation)| speculation.lose_race());
+            let lost = append.streams.iter().zip(speculations).filter(|(to, _)| to.stream == *stream);
+            lost.for_each(|(_, speculation)| speculation.lose_race());
         }
     }
     outcome
 }
 
-/// What came of the appends of a batch, to be told to who waits for it.
+/// Outcomes, each with the caller that it is for.
 #[derive(Default)]
 pub(crate) struct Answers(Vec<(oneshot::Sender<Outcome>, Outcome)>);
 
 impl Answers {
-    /// Answers those that were not tried, for they were decided on what was not written.
+    /// Adds the appends that were not tried because what they were decided on was not written.
     pub(crate) fn and_aborted(mut self, aborted: Vec<Waiting>) -> Self {
         let answered = |Waiting { append, speculations, reply }: Waiting| {
             (reply, settled(append.as_ref(), &speculations, Err(AppendError::DependencyAborted)))

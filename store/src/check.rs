@@ -1,10 +1,11 @@
-//! What is refused before it waits for its turn: all that would fail the group that it is in.
+//! What is refused before it enters the queue: whatever would fail the whole group that it is in.
 
 use crate::event::NewEvent;
+use crate::stream::count;
 use crate::{Append, AppendError, ExpectedVersion, Version};
 use chrono::Datelike;
 
-/// The largest payload of an event, in bytes: NATS carries it with its headers in a message of less than 1 MiB.
+/// The largest payload of an event, in bytes. A message broker that takes messages of 1 MiB can carry it with its headers.
 pub const MAX_PAYLOAD: usize = 128 * 1024;
 /// The most events that one append may hold.
 const MAX_EVENTS: usize = 1000;
@@ -12,7 +13,7 @@ const MAX_EVENTS: usize = 1000;
 const MAX_DEPTH: usize = 64;
 /// The longest event type or actor, in bytes.
 const MAX_NAME: usize = 128;
-/// What the payloads of one append, or of a group, may come to, in bytes.
+/// How many bytes the payloads of one append, or of a group, may have together.
 pub(crate) const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Refuses what would fail the whole group that it is in.
@@ -27,7 +28,7 @@ pub(crate) fn check(append: &Append) -> Result<(), AppendError> {
             return refuse(format!("{} is in the append twice", a.stream));
         }
     }
-    let versions = 0..=Version::MAX - MAX_EVENTS as Version;
+    let versions = 0..=Version::MAX - count(MAX_EVENTS);
     let is_one = |expected| !matches!(expected, ExpectedVersion::Exact(version) if !versions.contains(&version));
     if !append.streams.iter().all(|s| is_one(s.expected)) {
         return refuse("an expected version is 0 or more, and has one after it".to_owned());

@@ -1,20 +1,52 @@
-//! How far a projection has come. A checkpoint moves in the transaction that writes the rows, and for its owner alone.
+//! How far a consumer of the log has come. Here it is called a projection: whatever makes rows of events.
+//!
+//! A checkpoint moves in the transaction that writes the rows, and only for its owner: whoever has the
+//! [`lease`], in the history of the log that the events are of. So no event is left out and none is applied
+//! twice, whatever is killed, stopped or restored.
+//!
+//! A projection may have two generations of its rows: the live one, and one beside it that is being built or was live before.
+//!
+//! ```no_run
+//! # use daybook_store::{Log, Mark, RecordedEvent, checkpoint::{self, AdvanceError}, lease};
+//! # use sqlx::{PgConnection, PgPool};
+//! # use uuid::Uuid;
+//! # async fn write_rows(on: &mut PgConnection, events: &[RecordedEvent]) -> Result<(), sqlx::Error> { Ok(()) }
+//! # async fn example(pool: PgPool, log: Log, owner: Uuid) -> Result<(), Box<dyn std::error::Error>> {
+//! const NAME: &str = "carts";
+//! const VERSION: i16 = 1; // of the code that writes the rows
+//!
+//! let Some(lease) = lease::acquire(&pool, NAME, owner).await? else { return Ok(()) };
+//! let mut at = checkpoint::acquire(&pool, NAME, VERSION, &lease).await?;
+//! let mut scan = log.scan(at.position, log.head().await?);
+//! while let Some(page) = scan.next().await? {
+//!     let Some(last) = page.events.last() else { continue };
+//!     let mut transaction = pool.begin().await?;
+//!     write_rows(&mut transaction, &page.events).await?;
+//!     at = checkpoint::advance(&mut transaction, NAME, at, last.position, page.end, lease.fence).await?;
+//!     transaction.commit().await?;
+//!     lease::acquire(&pool, NAME, owner).await?; // renews it
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::Position;
-use crate::chain::Mark;
+use crate::hash_chain::Mark;
 use crate::lease::{self, Lease};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
-/// A projection's place in the log, in one generation of its rows.
+/// A projection's place in the log, for one generation of its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checkpoint {
+    /// 1 or 2.
     pub generation: i32,
     /// Whether it is the generation that is served.
     pub live: bool,
+    /// The rows are made of all events up to it.
     pub position: Position,
-    /// How often somebody else than its owner has written rows.
+    /// How often anyone but its owner has written rows: see [`edited`].
     pub edits: i64,
-    /// The proof of the events that its owner has taken in. None, if it has taken in none since it read the checkpoint: then
+    /// The mark of the events that its owner has applied. None, if it has applied none since it read the checkpoint: then
     /// it remembers nothing of them.
     pub proof: Option<Mark>,
 }
@@ -33,44 +65,53 @@ macro_rules! stored {
     };
 }
 
-/// What was in the transaction must not be committed.
+/// Why a checkpoint does not move. The transaction must not be committed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AdvanceError {
-    /// Somebody else moved the checkpoint, or owns it now.
+    /// Another process moved the checkpoint, or owns it now.
     #[error("the checkpoint of {0} is no longer where it was, or no longer ours")]
     Fenced(&'static str),
-    /// The live rows are of other code: this build must not write them.
+    /// The live rows are of another version of the code. This build must not write them.
     #[error(
         "the rows of {projection} are of version {live}, this build has version {ours}: run `daybook replay {projection}`"
     )]
-    OtherVersion { projection: &'static str, live: i16, ours: i16 },
-    /// The events, or those that were taken in before, are not the log's: it has gone on from an older state, or somebody has
-    /// forged them.
+    OtherVersion {
+        /// The projection's name.
+        projection: &'static str,
+        /// The version of the live rows.
+        live: i16,
+        /// The version of this build.
+        ours: i16,
+    },
+    /// The events, or those that were applied before, are not the log's: it has gone on from an older state, or they are
+    /// forged.
     #[error("the log does not have the events up to position {0}")]
     NotInLog(Position),
+    /// Postgres failed, or did not answer.
     #[error("the checkpoint cannot be moved: {0}")]
     Database(#[from] sqlx::Error),
 }
 
-/// The live generation's checkpoint, taken under the lease's fence: from now on, no older owner can move it.
+/// Takes the live generation's checkpoint over under the lease's fence: from now on, no older owner can move it.
 ///
 /// # Errors
-/// When its rows are of another version, a newer owner has taken it, or Postgres cannot be asked.
-pub async fn take(
+/// When its rows are of another version, a newer owner has acquired it, or Postgres cannot be asked.
+pub async fn acquire(
     pool: &PgPool,
     projection: &'static str,
     version: i16,
     lease: &Lease,
 ) -> Result<Checkpoint, AdvanceError> {
-    let taken = stored!(
+    let acquired = stored!(
         "UPDATE daybook.checkpoints SET fence = $2 WHERE projection = $1 AND live AND fence <= $2 AND version = $3
          RETURNING generation, live, position, edits",
         projection,
         lease.fence,
         version
     );
-    if let Some(taken) = taken.fetch_optional(pool).await? {
-        return Ok(taken);
+    if let Some(acquired) = acquired.fetch_optional(pool).await? {
+        return Ok(acquired);
     }
     match live_rows(pool, projection).await? {
         Some(Live { version: live, .. }) if live != version => {
@@ -83,12 +124,12 @@ pub async fn take(
     }
 }
 
-/// Moves the checkpoint to position `to`, within the transaction that writes the rows of the events in between. `proof` is a
-/// mark at or after `to` in the history of these events.
+/// Moves the checkpoint from `from` to position `to`, in the transaction that writes the rows of the events in between.
+/// `proof` is a mark at or after `to` in the history of these events.
 ///
 /// # Errors
-/// When it is not at `from` or no longer under this fence: another owner has moved on. When the log does not have `proof`,
-/// or that of the events before.
+/// [`AdvanceError::Fenced`] if it is not at `from`, or no longer under this fence: another owner goes on.
+/// [`AdvanceError::NotInLog`] if the log does not have `proof`, or the proof of the events before.
 pub async fn advance(
     transaction: &mut PgConnection,
     projection: &'static str,
@@ -133,11 +174,11 @@ pub async fn advance(
     }
 }
 
-/// The live generation's checkpoint, held where it is until the transaction ends.
+/// Locks the live generation's checkpoint where it is, until the transaction ends.
 ///
 /// # Errors
 /// When Postgres fails.
-pub async fn hold_live(transaction: &mut PgConnection, projection: &'static str) -> Result<Checkpoint, sqlx::Error> {
+pub async fn lock_live(transaction: &mut PgConnection, projection: &'static str) -> Result<Checkpoint, sqlx::Error> {
     stored!(
         "SELECT generation, live, position, edits FROM daybook.checkpoints WHERE projection = $1 AND live FOR UPDATE",
         projection
@@ -146,7 +187,7 @@ pub async fn hold_live(transaction: &mut PgConnection, projection: &'static str)
     .await
 }
 
-/// Takes over the generation in the making, if there is one of this version: whoever was making it no longer can.
+/// Takes over the generation that is being built, if there is one of this version. Who was building it no longer can.
 ///
 /// # Errors
 /// When Postgres fails.
@@ -172,7 +213,7 @@ pub async fn resume(
 ///
 /// # Errors
 /// When Postgres fails.
-pub async fn take_kept(
+pub async fn resume_previous(
     transaction: &mut PgConnection,
     projection: &'static str,
     version: i16,
@@ -190,8 +231,8 @@ pub async fn take_kept(
     .await
 }
 
-/// Begins the generation beside the live one, at position 0. What was there is void: its rows are to be removed in the
-/// same transaction.
+/// Begins the generation beside the live one, at position 0. The caller removes the rows that it had, in the same
+/// transaction.
 ///
 /// # Errors
 /// When Postgres fails.
@@ -201,7 +242,7 @@ pub async fn begin(
     version: i16,
     fence: i64,
 ) -> Result<Checkpoint, sqlx::Error> {
-    let live = hold_live(transaction, projection).await?;
+    let live = lock_live(transaction, projection).await?;
     stored!(
         "INSERT INTO daybook.checkpoints AS c (projection, generation, live, version, fence)
          VALUES ($1, 3 - $2, false, $3, $4)
@@ -217,7 +258,7 @@ pub async fn begin(
     .await
 }
 
-/// Forgets a generation in the making; its rows are to be removed in the same transaction.
+/// Removes the checkpoint of a generation that is being built. The caller removes its rows in the same transaction.
 ///
 /// # Errors
 /// When Postgres fails.
@@ -236,11 +277,10 @@ pub async fn discard(
     Ok(())
 }
 
-/// Makes the generation that is `built` the live one, and keeps the one before. Whoever writes that finds that it is not
-/// live any more.
+/// Makes the generation `built` the live one, and keeps the one before. The owner of that one is fenced off.
 ///
 /// # Errors
-/// When it is not there, or not at that position: somebody else is building it.
+/// [`AdvanceError::Fenced`] if it is not at that position: another process builds it.
 pub async fn switch(
     transaction: &mut PgConnection,
     projection: &'static str,
@@ -252,7 +292,7 @@ pub async fn switch(
         projection
     );
     let before = before.fetch_optional(&mut *transaction).await?.ok_or(AdvanceError::Fenced(projection))?;
-    // Its owner goes on under the fence that it has; or stands still, if it was paused.
+    // The owner of the live rows goes on under the fence that it has, or stands still if it was paused.
     let switched = sqlx::query!(
         "UPDATE daybook.checkpoints
          SET live = true, kept = false, fence = $4, paused = $5, moved_at = clock_timestamp()
@@ -290,7 +330,7 @@ pub(crate) async fn begin_after(
     }
 }
 
-/// Where the live generation of each projection is.
+/// The position of the live generation of each projection, in order of their names.
 ///
 /// # Errors
 /// When Postgres cannot be asked.
@@ -299,12 +339,12 @@ pub async fn live(pool: &PgPool) -> Result<Vec<(String, Position)>, sqlx::Error>
     Ok(rows.fetch_all(pool).await?.into_iter().map(|row| (row.projection, row.position)).collect())
 }
 
-/// Of a projection's live rows, what keeps an owner from writing them.
+/// What may keep an owner from writing a projection's live rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Live {
-    /// Of the code that folded them.
+    /// The version of the code that made them.
     pub version: i16,
-    /// Somebody wants it to stand still.
+    /// An operator wants it to stand still.
     pub paused: bool,
 }
 
@@ -318,7 +358,7 @@ pub async fn live_rows(on: impl PgExecutor<'_>, projection: &str) -> Result<Opti
         .await
 }
 
-/// Has a projection stand still, or go on; `false` if there is none of that name.
+/// Pauses a projection, or lets it go on. `false` if there is none of that name.
 ///
 /// # Errors
 /// When Postgres fails.
@@ -328,7 +368,7 @@ pub async fn pause(pool: &PgPool, projection: &str, paused: bool) -> Result<bool
     Ok(changed.execute(pool).await?.rows_affected() > 0)
 }
 
-/// Keeps why a projection does not go on, until it does.
+/// Stores the reason why a projection does not go on, until it does.
 ///
 /// # Errors
 /// When Postgres fails.
@@ -343,7 +383,8 @@ pub async fn failed(pool: &PgPool, projection: &str, error: &str) -> Result<(), 
     Ok(())
 }
 
-/// Says, in the transaction that has written rows, that the owner must forget what it remembers of them.
+/// Notes that the rows were written by another than the owner, in the same transaction. The owner forgets what it has cached
+/// of them.
 ///
 /// # Errors
 /// When Postgres fails.
@@ -354,7 +395,7 @@ pub async fn edited(transaction: &mut PgConnection, projection: &str) -> Result<
     Ok(())
 }
 
-/// Makes the generation that is not live void: nobody goes on with it, or back to it.
+/// Makes the generation that is not live void: nothing goes on with it, or back to it.
 ///
 /// # Errors
 /// When Postgres fails.

@@ -1,21 +1,21 @@
-//! Clocks: this process' against Postgres', and Postgres' against what is stamped already.
+//! Clocks: this process's against Postgres', and Postgres' against the last stamp in the log.
 //!
-//! Postgres' clock stamps, and times leases, timers and retries. So nothing is recorded while it and the process' clock
-//! differ: one of them is wrong, and nobody knows which. What was stamped before by a clock that was ahead is carried on, for
-//! stamps never fall.
+//! Postgres' clock stamps events, and times leases. So nothing is recorded while it and the process's clock differ: one of
+//! them is wrong, and it is unknown which. Stamps never fall: after a clock that was ahead, they stay where it was until the
+//! clock has caught up.
 
 use crate::finding::{Finding, Level};
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 use std::time::Duration;
 
-/// How far the clocks of Postgres and of a process may be apart, unless it is told otherwise.
+/// How far the clocks of Postgres and of a process may be apart by default.
 pub const TOLERANCE: Duration = Duration::from_secs(5);
 
 /// The SQLSTATE of `check_clock`.
 const CLOCKS_DIFFER: &str = "YH002";
 
-/// Whether the clocks agree.
+/// Checks that the clocks agree within `tolerance`.
 ///
 /// # Errors
 /// When they do not (see [`differ`]), or Postgres cannot be asked.
@@ -26,14 +26,16 @@ pub async fn check(pool: &PgPool, tolerance: Duration) -> Result<(), sqlx::Error
     Ok(())
 }
 
-/// Whether it is for the clocks that a statement was refused.
+/// Whether a statement was refused because the clocks differ.
 pub fn differ(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == CLOCKS_DIFFER)
 }
 
 /// What is wrong with the clocks.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Fault {
+    /// Nothing is recorded until they agree.
     #[error(
         "Postgres' clock is {} that of this machine: nothing is recorded and no timer fires until they agree. Set the \
          clocks of both, by NTP for example", apart(*ahead)
@@ -42,11 +44,17 @@ pub enum Fault {
         /// By how much Postgres' clock is ahead; negative if it is behind.
         ahead: TimeDelta,
     },
+    /// What is recorded is stamped with the time of the last event, until the clock has caught up.
     #[error(
         "the last event is stamped {recorded_at}, which is {} Postgres' clock: what is recorded carries that time on until \
          the clock has come there. If the clock is wrong, set it, by NTP for example", apart(*ahead)
     )]
-    StampAhead { recorded_at: DateTime<Utc>, ahead: TimeDelta },
+    StampAhead {
+        /// The time of the last event.
+        recorded_at: DateTime<Utc>,
+        /// By how much it is ahead of Postgres' clock.
+        ahead: TimeDelta,
+    },
 }
 
 impl From<Fault> for Finding {
@@ -65,7 +73,7 @@ fn apart(ahead: TimeDelta) -> String {
     format!("{:.1} s {}", seconds.abs(), if seconds > 0.0 { "ahead of" } else { "behind" })
 }
 
-/// What is wrong with the clocks, as seen from here.
+/// What is wrong with the clocks of Postgres, this process and the log; empty if nothing is.
 ///
 /// # Errors
 /// When Postgres cannot be asked.

@@ -1,5 +1,8 @@
-//! Connections to Postgres, each with the one role that it needs, and each asked before it is used whether this is a server
-//! to rely on.
+//! Connections to Postgres. Each acts in the one role that it needs, and is checked before it is used: the server's version,
+//! the schema, the role, the settings that durability and time-outs rely on, and whether the server takes writes.
+//!
+//! A URL may name several hosts, as in libpq (`postgresql://user@first:5432,second/database`). The one that takes writes is
+//! used, also after a failover.
 
 use crate::connector::{Connected, Connector, late};
 use crate::finding::{Finding, Level};
@@ -13,7 +16,7 @@ use tokio::sync::watch;
 pub use crate::hosts::with_hosts;
 pub use crate::session::SETTINGS;
 
-/// What a connection may do. The login of the URL must be a member of these roles; `migrate` makes it one.
+/// What a connection may do. The login of the URL must be a member of the role; `migrate` makes its own login one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     /// Execute `append_group`, `append_one`, `hold_log` and `register_event_types`, and nothing else.
@@ -27,7 +30,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// As Postgres knows it.
+    /// Its name in Postgres.
     pub fn name(self) -> &'static str {
         match self {
             Self::Append => "daybook_append",
@@ -41,10 +44,10 @@ impl Role {
 /// Why a server is not used, though it answers.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
-    /// Another server may be the writable one by now, or this one later.
+    /// It takes no writes now. Another server may, or this one later.
     #[error("{0}")]
     ReadOnly(Finding),
-    /// Somebody has to mend it.
+    /// An operator has to change something.
     #[error("{0}")]
     Unfit(Finding),
 }
@@ -58,7 +61,7 @@ impl Unusable {
         }
     }
 
-    /// What was found, if that is what the error says; else the error.
+    /// The finding, if that is what the error says.
     ///
     /// # Errors
     /// The error that it was called with.
@@ -78,11 +81,11 @@ impl From<Unusable> for sqlx::Error {
 
 /// How long to wait for a connection before saying that Postgres is unavailable.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same with several hosts: a pool that waits for one that is gone without a word is to try the next one soon.
+/// The same with several hosts: a pool that waits for one that is gone without a word should try the next one soon.
 const ACQUIRE_TIMEOUT_OF_SEVERAL: Duration = Duration::from_secs(3);
-/// How long a connection that lies idle may take to answer. A server that is gone without a word costs no more.
+/// How long an idle connection may take to answer. It bounds the wait for a server that is gone without a word.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a read-only server is good enough for who only reads, before it is looked for a better one again.
+/// How long a connection that only reads stays with a read-only server before a writable one is looked for again.
 const SECOND_BEST: Duration = Duration::from_secs(1);
 /// How long to wait before a server that starts is asked again.
 const RETRY: Duration = Duration::from_millis(50);
@@ -98,9 +101,8 @@ pub fn options(url: &str, role: Role) -> Result<PgConnectOptions, sqlx::Error> {
 
 /// A pool of up to `size` connections in `role`. It connects when it is first used.
 ///
-/// A connection is asked whether its server takes writes each time that it is taken out of the pool (in place of the ping that
-/// sqlx would send), and closed if it does not. sqlx keeps connections whatever error they have met: to a former primary,
-/// for ever.
+/// Each time that a connection leaves the pool, it is asked whether its server takes writes (in place of sqlx's ping), and is
+/// closed if not. sqlx keeps connections whatever error they have met; to a former primary it would keep them for ever.
 ///
 /// # Errors
 /// When `url` is no Postgres URL.
@@ -134,8 +136,8 @@ pub fn pool(url: &str, role: Role, size: u32) -> Result<PgPool, sqlx::Error> {
     Ok(pool)
 }
 
-/// Has the pool connect to the host that is the writable one. A pool has one host at a time: if that does not answer, it has
-/// nothing to ask. The pool itself is not touched: that it is busy says nothing of its host.
+/// Has the pool connect to the host that is the writable one. A pool knows one host at a time, so if that does not answer, the
+/// pool cannot find another by itself. No connection is taken from the pool: that it is busy says nothing about its host.
 async fn follow(pool: PgPool, connector: Arc<Connector>, mut changes: watch::Receiver<(usize, Instant)>) {
     let told = async {
         while changes.changed().await.is_ok() {
@@ -147,13 +149,12 @@ async fn follow(pool: PgPool, connector: Arc<Connector>, mut changes: watch::Rec
     _ = pool.close_event().do_until(async { tokio::join!(connector.watch(), told) }).await;
 }
 
-/// Asks the server whether sessions in these roles can rely on it, before there is a pool that can only say that it has waited
-/// in vain. Waits for a server that starts, or for one that takes writes, as long as a pool would. If none of several hosts
-/// takes writes, and who reads has one of them, that is no hindrance: there will be a primary again. Returns what somebody
-/// should know, though it is no hindrance.
+/// Checks that sessions in these roles can rely on the server. A pool could only say that it has timed out. Waits for a server
+/// that starts, or for one that takes writes, as long as a pool would: 5 seconds. If none of several hosts takes writes, and
+/// one can be read in a role that only reads, that is a warning: there will be a primary again. Returns warnings.
 ///
 /// # Errors
-/// [`Unusable`], as the cause of an error of sqlx's, or that no server answers.
+/// [`Unusable`], as the cause of sqlx's error; and when no server answers.
 pub async fn check(url: &str, roles: &[Role]) -> Result<Vec<Finding>, sqlx::Error> {
     let asked = join_all(roles.iter().map(async |&role| {
         let connector = Connector::new(url, Some(role), &[])?;
@@ -182,7 +183,7 @@ pub async fn check(url: &str, roles: &[Role]) -> Result<Vec<Finding>, sqlx::Erro
     Ok(warnings)
 }
 
-/// Refuses a pooler that services cannot work behind, as far as it can be told. Once a process is enough.
+/// Refuses a pooler that connections cannot work behind, as far as that can be found out. Once a process is enough.
 ///
 /// # Errors
 /// As those of [`check`].
@@ -191,7 +192,7 @@ pub async fn check_pooler(url: &str) -> Result<(), sqlx::Error> {
     patiently(async || connector.refuse_unfit_pooler().await).await
 }
 
-/// All that there is to say of the server for a session in `role`: all that [`check`] and each connect refuse, and more.
+/// All findings about the server for a session in `role`: what [`check`] and each connect refuse, and more.
 ///
 /// # Errors
 /// When no server answers.
@@ -229,7 +230,7 @@ fn may_pass(error: &sqlx::Error) -> bool {
     }
 }
 
-/// As [`pool`], of a server that was asked before.
+/// As [`pool`], after [`check`].
 ///
 /// # Errors
 /// As those of [`check`].
@@ -238,7 +239,7 @@ pub async fn checked_pool(url: &str, role: Role, size: u32) -> Result<PgPool, sq
     pool(url, role, size)
 }
 
-/// A connection as the login of `url`, to migrate with: to a server that takes writes, and that a schema of Daybook can be on.
+/// A connection as the login of `url`, to migrate with: to a server that takes writes and that the schema can be on.
 ///
 /// # Errors
 /// As those of [`check`].
@@ -246,8 +247,8 @@ pub async fn to_migrate(url: &str) -> Result<PgConnection, sqlx::Error> {
     Ok(Connector::new(url, None, &[])?.connect().await?.connection)
 }
 
-/// Whether a connection that has come to this is not to be used again: it is gone, it is about to go, or it ends at a server
-/// that is not the primary (any more).
+/// Whether a connection that met this error must not be used again: it is gone or about to go, or its server is not the
+/// primary.
 pub fn is_lost(error: &sqlx::Error) -> bool {
     let Some(database) = error.as_database_error() else { return true };
     let severity = database.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::severity);

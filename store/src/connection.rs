@@ -1,4 +1,4 @@
-//! A connection of one task's own: made when it is needed, kept from call to call, given up when it is broken.
+//! A connection that one task owns: made when it is needed, kept from call to call, and replaced when it is broken.
 
 use crate::connect::is_lost;
 use crate::connector::{Connected, Connector, DOUBT, late};
@@ -7,36 +7,37 @@ use sqlx::postgres::PgConnection;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// How long a call may take, with the making of its connection: somewhat longer than Postgres' own limit. If another host takes
+/// How long a call may take, including a new connection: somewhat longer than Postgres' own limit. If another host takes
 /// writes, a call is given up much earlier.
 const CALL_TIMEOUT: Duration = Duration::from_secs(12);
-/// How long a connection that only reads is used before it is asked again whether its server takes writes. Who writes is told.
+/// How long a connection that only reads is used before it is asked again whether its server takes writes. A connection that
+/// writes finds out by itself.
 const BELIEVED: Duration = Duration::from_secs(1);
 
 pub(crate) struct Connection {
     connector: Connector,
     kept: Option<Connected>,
-    /// When it was asked last; `None` if it need not be.
+    /// When it was last asked whether its server takes writes; `None` if it need not be.
     asked: Option<Instant>,
 }
 
 impl Connection {
-    /// For who writes: the first call to a server that takes no writes tells so.
+    /// For writing: on a server that takes no writes, the first call fails.
     pub(crate) fn that_writes(connector: Connector) -> Self {
         Self { connector, kept: None, asked: None }
     }
 
-    /// For who reads: without being asked, a former primary would be read for ever.
+    /// For reading: a former primary would be read for ever if it were not asked.
     pub(crate) fn that_reads(connector: Connector) -> Self {
         Self { connector, kept: None, asked: Some(Instant::now()) }
     }
 
-    /// Whether the next call takes the connection of an earlier one: it may have broken long ago.
+    /// Whether the next call uses the connection of an earlier one. It may have broken long ago.
     pub(crate) fn is_kept(&self) -> bool {
         self.kept.is_some()
     }
 
-    /// The next call makes a new one. Closing this one could wait for what does not answer.
+    /// Drops the connection, so that the next call makes a new one. It is not closed, which could wait for a dead server.
     pub(crate) fn give_up(&mut self) {
         self.kept = None;
     }
@@ -80,7 +81,8 @@ impl Connection {
     }
 }
 
-/// The connection is gone, or ends at the wrong server; not: nobody answers.
+/// Whether the connection is gone or ends at the wrong server. A time-out does not count: another connection would fare no
+/// better.
 pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(e) => e.kind() != std::io::ErrorKind::TimedOut,

@@ -1,4 +1,4 @@
-//! The way to a database: which of its hosts is the writable one, and whether a session on it is one to rely on.
+//! Finds the writable host of a database, and checks that a session there can be relied on.
 
 use crate::connect::{Role, Unusable};
 use crate::finding::Finding;
@@ -14,21 +14,21 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 
-/// How long one of several hosts may take to give a session that can be used.
+/// How long one of several hosts may take to give a usable session.
 const HOST_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How long only the host that was found last is asked, before all of them are. A host that is gone without a word costs no
-/// more, and replicas are not bothered while the primary answers.
+/// How long only the host that was found last is asked before all of them are. It bounds the wait for a host that is gone
+/// without a word, and spares the replicas while the primary answers.
 const HEAD_START: Duration = Duration::from_millis(250);
-/// How long a second connection may take that is made to find out about a pooler. A small pool may have none to give.
+/// How long the second connection may take that finds out about a pooler. A small pool may have none left.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
-// Else a host whose pooler is busy would be given up before it is found out about, at each try.
+// Otherwise a host with a busy pooler would be given up before the pooler is found out about, at each try.
 const _: () = assert!(PROBE_TIMEOUT.as_millis() * 2 <= HOST_TIMEOUT.as_millis());
 /// How long a call may go without an answer, and the host that was found without being asked, before it is doubted.
 pub(crate) const DOUBT: Duration = Duration::from_secs(1);
 /// How often the host that was found is asked whether it takes writes.
 const WATCH: Duration = Duration::from_millis(500);
 
-/// What Postgres and poolers refuse start-up settings with: a name, a value, a right, or that there are any.
+/// The SQLSTATEs of refused start-up settings: a name, a value, a right, or any settings at all.
 const SETTINGS_REFUSED: [&str; 4] = ["42704", "22023", "42501", "08P01"];
 
 /// A host, without and with Daybook's settings as start-up options.
@@ -37,7 +37,7 @@ struct Host {
     set: PgConnectOptions,
 }
 
-/// A session, on which host it is, and what it is like.
+/// A session, with its host and the facts about it.
 pub(crate) struct Connected {
     pub(crate) host: usize,
     pub(crate) connection: PgConnection,
@@ -50,10 +50,10 @@ impl Connected {
     }
 }
 
-/// What is between the process and Postgres, as far as it can be told.
+/// What stands between the process and Postgres, as far as it can be found out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pooling {
-    /// Nothing, or a pooler that gives each session a server connection of its own; or it could not be found out.
+    /// Nothing, or a pooler that gives each session its own server connection, or it could not be found out.
     Session,
     /// Each transaction may have another server connection. `prepared`: the pooler prepares statements there again.
     Transaction { prepared: bool },
@@ -68,7 +68,7 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// To the hosts of `url`; as its login, if there is no role. `also` is set beside what all sessions are set to.
+    /// A connector to the hosts of `url`. Without a role, sessions act as the login. `also` adds settings to those of all sessions.
     pub(crate) fn new(
         url: &str,
         role: Option<Role>,
@@ -96,25 +96,25 @@ impl Connector {
         &self.hosts[host].set
     }
 
-    /// Which host was found last.
+    /// The host that was found last.
     pub(crate) fn serving(&self) -> &Serving {
         &self.serving
     }
 
-    /// All hosts, beginning with that one.
+    /// All hosts, beginning with the one that was found last.
     fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
         let (first, hosts) = (self.serving.host(), self.hosts.len());
         (0..hosts).map(move |n| (first + n) % hosts)
     }
 
-    /// Connects to the host that takes writes. Who only reads is content with another one if there is none.
+    /// Connects to the host that takes writes. A connector that only reads accepts another host if there is none.
     pub(crate) async fn connect(&self) -> Result<Connected, sqlx::Error> {
         let mut hosts = self.in_turn();
         let first = hosts.next().unwrap_or(0);
         if !self.has_several_hosts() {
             return self.connect_to(first).await;
         }
-        // All are asked at the same time. Whichever of them are gone without a word, it takes no longer than one.
+        // All are asked at the same time, so that several dead hosts take no longer than one.
         let mut asked = FuturesUnordered::from_iter([self.connect_within_limit(first).boxed()]);
         let early = timeout(HEAD_START, asked.next()).await.ok().flatten();
         if !early.as_ref().is_some_and(|(_, asked)| asked.as_ref().is_ok_and(Connected::is_writable)) {
@@ -188,7 +188,7 @@ impl Connector {
         Ok(Connected { host, connection, session })
     }
 
-    /// Takes a connection that a pool has made, or has it replaced by one to the writable host.
+    /// Checks a connection that a pool has made, or replaces it by one to the writable host.
     pub(crate) async fn admit_or_replace(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         let admitted = self.admit(connection).await;
         let is_primary = admitted.as_ref().is_ok_and(Session::is_writable);
@@ -199,7 +199,8 @@ impl Connector {
         admitted.map(drop)
     }
 
-    /// Asks what the session is like, sets what a pooler has not passed on, and refuses it if it is none to rely on.
+    /// Asks for the facts about the session, sets what a pooler has not passed on, and refuses a session that cannot be relied
+    /// on.
     async fn admit(&self, connection: &mut PgConnection) -> Result<Session, sqlx::Error> {
         let session = Session::ask(connection, self.role, &self.settings).await?;
         let Some(role) = self.role else {
@@ -210,7 +211,7 @@ impl Connector {
         let session = if session.is_set(role) {
             session
         } else {
-            // To set it would be no use, or harm others.
+            // Behind such a pooler, setting it would not help, and would harm other sessions.
             self.refuse_unfit_pooler().await?;
             sqlx::raw_sql(AssertSqlSafe(self.set(role))).execute(&mut *connection).await?;
             Session::ask(connection, self.role, &self.settings).await?
@@ -228,7 +229,7 @@ impl Connector {
         statements
     }
 
-    /// Why the start-up settings were refused. Without them, the server can be asked.
+    /// Why the start-up settings were refused: a session without them asks the server.
     async fn why_refused(&self, host: usize, error: sqlx::Error) -> sqlx::Error {
         let code = error.as_database_error().and_then(|e| e.code()).unwrap_or_default();
         let Some(role) = self.role.filter(|_| SETTINGS_REFUSED.contains(&&*code)) else { return error };
@@ -261,7 +262,7 @@ impl Connector {
         Err(Unusable::Unfit(Finding::wrong("pooler", text, "set pool_mode = session")).into())
     }
 
-    /// On the host that answers first; not set in any way.
+    /// A session on the host that answers first, without any settings.
     async fn any_session(&self) -> Result<(&PgConnectOptions, PgConnection), sqlx::Error> {
         let connect = async |host: usize| {
             let host = &self.hosts[host].plain;
@@ -279,8 +280,8 @@ impl Connector {
         Err(failed)
     }
 
-    /// Whether two sessions that are both open have the same server connection. If so, it is certain; if not, it may be that a
-    /// busy pooler had another one at hand.
+    /// Whether two open sessions have the same server connection. If so, the answer is certain. If not, a busy pooler may have had
+    /// another connection at hand.
     async fn pooling(&self) -> Result<Pooling, sqlx::Error> {
         let (host, mut session) = self.any_session().await?;
         let before = backend(&mut session, "SELECT pg_backend_pid()").await?;
@@ -288,7 +289,7 @@ impl Connector {
         let mut kept = prepared(&mut session).await.is_ok();
         let probed = async {
             let mut other = host.connect().await?;
-            // It keeps its server connection now, whatever the pooler's mode is.
+            // In a transaction it keeps its server connection, whatever the pooler's mode is.
             let held = backend(&mut other, "BEGIN; SELECT pg_backend_pid()").await?;
             if held != before {
                 return Ok(Pooling::Session);
@@ -306,13 +307,13 @@ pub(crate) fn late() -> sqlx::Error {
     sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 
-/// The process of Postgres that serves the session.
+/// The Postgres process that serves the session.
 async fn backend(session: &mut PgConnection, sql: &'static str) -> Result<i32, sqlx::Error> {
     let rows = sqlx::raw_sql(sql).fetch_all(session).await?;
     rows.last().ok_or(sqlx::Error::RowNotFound)?.try_get(0)
 }
 
-/// An error for the first that is wrong.
+/// The first wrong finding, as an error.
 fn refuse(findings: Vec<Finding>) -> Result<(), sqlx::Error> {
     match findings.into_iter().find(Finding::is_wrong) {
         Some(finding) => Err(Unusable::Unfit(finding).into()),
@@ -325,7 +326,7 @@ fn writable(session: Session) -> Result<Session, sqlx::Error> {
     if finding.is_wrong() { Err(Unusable::ReadOnly(finding).into()) } else { Ok(session) }
 }
 
-/// Of what several hosts have come to, what somebody can do most about.
+/// Of the errors of several hosts, the one that an operator can do most about.
 fn more_telling(before: Option<sqlx::Error>, error: sqlx::Error) -> sqlx::Error {
     let weight = |error: &sqlx::Error| match Unusable::of(error) {
         Some(Unusable::Unfit(_)) => 2,

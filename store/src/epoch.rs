@@ -1,22 +1,25 @@
-//! The epochs of a log, and what had been distributed of the histories that it does not have any more.
+//! The epochs of a log. A new one begins when the log goes on from an older state, and events that it has lost had been
+//! distributed: published to a broker, for example. What was distributed and lost is kept, for a person to look at.
 
 use crate::Position;
 use sqlx::{PgConnection, PgPool};
 
-/// What begins an epoch.
+/// An epoch that is to begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEpoch {
+    /// Its number: one more than the log's.
     pub epoch: i64,
     /// The last position that the log and what had been distributed have in common.
     pub forked_after: Position,
-    /// The last position that had been distributed; `None` if nobody knows.
+    /// The last position that had been distributed; `None` if that is unknown.
     pub distributed_to: Option<Position>,
-    /// How many of the messages in between are kept.
+    /// How many of the messages in between are kept: see [`save_lost`].
     pub kept: i64,
+    /// For people.
     pub why: String,
 }
 
-/// Begins an epoch: what was distributed of the earlier ones, and is not in the log, is void. `false`, if it has begun
+/// Begins an epoch: what was distributed in earlier ones and is not in the log is void. `false` if the epoch has begun
 /// already.
 ///
 /// # Errors
@@ -33,7 +36,7 @@ pub async fn begin(transaction: &mut PgConnection, new: &NewEpoch) -> Result<boo
     Ok(begun.fetch_one(transaction).await?.is_some())
 }
 
-/// Says that the log goes on in its epoch on the server that it is on: all that had been distributed is in it.
+/// Confirms that the log goes on in its epoch on its present server, because all that had been distributed is in it.
 ///
 /// # Errors
 /// When Postgres fails.
@@ -53,21 +56,24 @@ pub async fn confirmed(pool: &PgPool) -> Result<Option<crate::Server>, sqlx::Err
     confirmed.fetch_optional(pool).await
 }
 
-/// A message that was distributed and is not in the log: as it was.
+/// A message that was distributed and is not in the log, as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
+    /// Of the lost event.
     pub position: Position,
+    /// What the message was published under.
     pub subject: String,
     /// A JSON object: the values of each header.
     pub headers: String,
+    /// The message's body.
     pub payload: Vec<u8>,
 }
 
-/// Keeps messages, in the transaction that begins the epoch without them.
+/// Saves messages in the transaction that begins the epoch without them.
 ///
 /// # Errors
 /// When Postgres fails.
-pub async fn keep(transaction: &mut PgConnection, epoch: i64, lost: &[Lost]) -> Result<(), sqlx::Error> {
+pub async fn save_lost(transaction: &mut PgConnection, epoch: i64, lost: &[Lost]) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO daybook.lost_events (epoch, position, subject, headers, payload)
          SELECT $1, l.position, l.subject, l.headers::json, l.payload
@@ -87,11 +93,17 @@ pub async fn keep(transaction: &mut PgConnection, epoch: i64, lost: &[Lost]) -> 
 /// An epoch that began because something distributed was not in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Epoch {
+    /// Its number, from 2 on.
     pub epoch: i64,
+    /// By Postgres' clock.
     pub began_at: chrono::DateTime<chrono::Utc>,
+    /// The last position that the log and what had been distributed have in common.
     pub forked_after: Position,
+    /// The last position that had been distributed; `None` if that is unknown.
     pub distributed_to: Option<Position>,
+    /// How many of the messages in between are kept.
     pub kept: i64,
+    /// For people.
     pub why: String,
 }
 
@@ -109,7 +121,7 @@ pub async fn all(pool: &PgPool) -> Result<Vec<Epoch>, sqlx::Error> {
     .await
 }
 
-/// Up to `limit` of the messages that an epoch began without, from the one after `after`.
+/// Up to `limit` of the messages that an epoch began without, after position `after`.
 ///
 /// # Errors
 /// When Postgres cannot be asked.

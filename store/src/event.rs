@@ -1,6 +1,6 @@
 //! Events before and after they are recorded, and the ids that are derived for them.
 
-use crate::chain::Link;
+use crate::hash_chain::Link;
 use crate::{Position, StreamId, Version};
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -12,33 +12,50 @@ use std::ops::Deref;
 use std::str::FromStr;
 use uuid::Uuid;
 
-/// An event to be appended. Its id is derived from its command's and its place among the command's events.
+/// An event to be appended. Its id is derived from the command's id and its place among the command's events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
+    /// 1 to 128 bytes.
     pub event_type: Cow<'static, str>,
+    /// Of the payload, from 1.
     pub schema_version: i16,
+    /// JSON, of [`MAX_PAYLOAD`](crate::MAX_PAYLOAD) bytes at most.
     pub payload: Payload,
 }
 
-/// An event in the log. Its texts are slices of what it was read from: a clone copies none of them.
+/// An event in the log. Its texts are slices of what was received, so a clone copies none of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedEvent {
+    /// Its place in the log.
     pub position: Position,
+    /// The stream that it was appended to.
     pub stream: StreamId,
+    /// Its place in the stream.
     pub version: Version,
+    /// Unique in the log: see [`event_id`].
     pub event_id: Uuid,
+    /// As it was appended.
     pub event_type: ByteString,
+    /// Of the payload.
     pub schema_version: i16,
-    /// By Postgres' clock; never falls as the position rises.
+    /// By Postgres' clock. It never falls as the position rises.
     pub recorded_at: DateTime<Utc>,
+    /// Of the command that it was appended for.
     pub metadata: Metadata,
+    /// As it was appended, byte for byte.
     pub payload: Payload,
-    /// The chain's value after the group of appends that it is of: on the last event of the group, and on no other.
+    /// The value of the [hash chain](crate::hash_chain) after a group of appends: only on the last event of the group.
     pub link: Option<Link>,
 }
 
-/// What happened: JSON text, stored and sent on as it is, byte for byte. It may hold what is nobody's business, so
-/// `Debug` tells its length alone.
+/// The content of an event: JSON text, stored and sent on byte for byte. It may contain secrets, so `Debug` shows only its
+/// length.
+///
+/// ```
+/// # use daybook_store::Payload;
+/// let payload = Payload::from(r#"{"a":  1}"#);
+/// assert_eq!((&*payload, format!("{payload:?}")), (r#"{"a":  1}"#, "9 bytes".to_owned()));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload(ByteString);
 
@@ -68,31 +85,59 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// What is known of an event beside what happened. All events of an append share it.
+/// What is known of a command, beside its events. All events of an append share it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metadata {
-    /// What it all belongs to: the order, mostly.
+    /// What a whole process of commands and events has in common: the id of an order, for example.
     pub correlation_id: Uuid,
     /// The event that led to the command; none if a client sent it.
     pub causation_id: Option<Uuid>,
+    /// Unique for the command, the same when it is sent again.
     pub command_id: Uuid,
-    /// Of the command: its type, target, actor and body.
+    /// Of all that makes the command: its type, target, actor and body.
     pub fingerprint: Fingerprint,
-    /// Who sent the command.
+    /// Who sent the command: 1 to 128 bytes.
     pub actor: ByteString,
+    /// Where the events come from.
     pub origin: Origin,
-    /// When it happened, by whoever said so: data, not an order.
+    /// When it happened, as the sender says. It has no influence on the order of events.
     pub occurred_at: DateTime<Utc>,
     /// W3C Trace Context, if the command carried one.
     pub traceparent: Option<ByteString>,
 }
 
-/// Tells a repeated command from another command under the same id: the first 16 bytes of a SHA-256.
+impl Metadata {
+    /// The metadata of a command that a client has sent just now. Set the fields in which it differs.
+    pub fn new(command_id: Uuid, fingerprint: Fingerprint, actor: impl Into<ByteString>) -> Self {
+        Self {
+            correlation_id: command_id,
+            causation_id: None,
+            command_id,
+            fingerprint,
+            actor: actor.into(),
+            origin: Origin::Live,
+            occurred_at: Utc::now(),
+            traceparent: None,
+        }
+    }
+}
+
+/// Tells a command that is sent again from another command under the same id. Written as 32 hex digits.
+///
+/// ```
+/// # use daybook_store::Fingerprint;
+/// let fingerprint = Fingerprint::of(br#"{"add": "mug"}"#);
+/// assert_ne!(fingerprint, Fingerprint::of(br#"{"add": "hat"}"#));
+/// assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint(pub [u8; 16]);
+pub struct Fingerprint(
+    /// The first 16 bytes of a SHA-256.
+    pub [u8; 16],
+);
 
 impl Fingerprint {
-    /// The fingerprint of a command's canonical bytes.
+    /// The fingerprint of a command as bytes: equal commands must have equal bytes.
     pub fn of(command: &[u8]) -> Self {
         Self(first_16(Sha256::digest(command).as_ref()))
     }
@@ -115,7 +160,7 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// A fingerprint is written as 32 hex digits.
+/// What was to be a fingerprint is not 32 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not 32 hex digits")]
 pub struct BadFingerprint;
@@ -131,7 +176,7 @@ impl fmt::Debug for Fingerprint {
 pub enum Origin {
     /// It happened here.
     Live,
-    /// It is recorded history of another system; nothing follows from it.
+    /// It is the recorded history of another system. No reaction should follow from it.
     Import,
 }
 
@@ -147,7 +192,7 @@ impl Origin {
         [Self::Live, Self::Import].into_iter().find(|origin| origin.code() == code)
     }
 
-    /// The origin that [`Origin::as_str`] calls so.
+    /// The origin with this name: see [`Self::as_str`].
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Live, Self::Import].into_iter().find(|origin| origin.as_str() == name)
     }
@@ -169,7 +214,7 @@ impl Origin {
 pub fn derive_id(parent: Uuid, parts: &[&[u8]]) -> Uuid {
     let mut hash = Sha256::new_with_prefix(parent.as_bytes());
     for part in parts {
-        hash.update((part.len() as u32).to_be_bytes());
+        hash.update(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
         hash.update(part);
     }
     let mut bytes = first_16(hash.finalize().as_ref());
@@ -179,7 +224,7 @@ pub fn derive_id(parent: Uuid, parts: &[&[u8]]) -> Uuid {
 
 /// The id of a command's event number `index`, from 0.
 pub fn event_id(command_id: Uuid, index: usize) -> Uuid {
-    derive_id(command_id, &[b"event", &(index as u32).to_be_bytes()])
+    derive_id(command_id, &[b"event", &u32::try_from(index).unwrap_or(u32::MAX).to_be_bytes()])
 }
 
 fn first_16(hash: &[u8]) -> [u8; 16] {

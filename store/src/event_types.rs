@@ -1,5 +1,5 @@
-//! Which event types the log may hold, in which schema versions: registered before they are written, so that a build can
-//! ask before it starts whether it reads them all.
+//! The event types that a log may have, in their schema versions. Each is registered before it is written for the first time,
+//! so that a build can check before it starts whether it can read them all.
 
 use crate::{Append, Position};
 use sqlx::{PgConnection, PgPool};
@@ -12,22 +12,24 @@ use std::time::Duration;
 pub struct EventType {
     /// The category's id.
     pub category: i16,
+    /// Its name.
     pub event_type: String,
+    /// Of the payload.
     pub schema_version: i16,
 }
 
-/// Whether the log holds an event of a type.
+/// Whether the log has an event of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// Its first one is at this position.
+    /// Yes, the first one at this position.
     From(Position),
-    /// It was registered and never written.
+    /// No: the type was registered and never written.
     Never,
-    /// That could not be found out in time.
+    /// It could not be found out in time.
     Unknown,
 }
 
-/// All that were registered: those that the log holds, and perhaps others.
+/// All registered types: those that the log has, and perhaps others.
 ///
 /// # Errors
 /// When Postgres cannot be asked.
@@ -40,13 +42,13 @@ pub async fn registered(pool: &PgPool) -> Result<Vec<EventType>, sqlx::Error> {
     registered.fetch_all(pool).await
 }
 
-/// Looks for the first event of that type and version, for as long as `limit`: there is no index to look in.
+/// Looks for the first event of a type, for as long as `limit`. There is no index by type, so it may read the whole log.
 ///
 /// # Errors
 /// When Postgres cannot be asked.
-pub async fn held(pool: &PgPool, event_type: &EventType, limit: Duration) -> Result<Presence, sqlx::Error> {
+pub async fn presence(pool: &PgPool, event_type: &EventType, limit: Duration) -> Result<Presence, sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    // The pool's limits are for short work.
+    // The pool's limits are for short statements.
     let limits = sqlx::query!(
         "SELECT set_config(name, value, true)
          FROM (VALUES ('transaction_timeout', '0'), ('lock_timeout', '0'), ('statement_timeout', $1)) AS l(name, value)",
@@ -67,7 +69,7 @@ pub async fn held(pool: &PgPool, event_type: &EventType, limit: Duration) -> Res
     }
 }
 
-/// Registers all types that the log holds, as its owner: they came into it all at once.
+/// Registers all types that the log has, as its owner, after an import.
 ///
 /// # Errors
 /// When Postgres fails.
@@ -82,15 +84,15 @@ pub(crate) async fn register_all(transaction: &mut PgConnection) -> Result<(), s
     .map(drop)
 }
 
-/// What Postgres calls the end of a statement's time.
+/// The SQLSTATE for a statement that has run into its time-out.
 const QUERY_CANCELED: &str = "57014";
 
-/// What an appender has registered.
+/// The types that an appender has registered.
 #[derive(Debug, Default)]
 pub(crate) struct Registered(HashSet<(i16, Cow<'static, str>, i16)>);
 
 impl Registered {
-    /// Registers, durably, what `appends` are about to write and was not registered yet.
+    /// Registers, durably, the types that `appends` are about to write and that are new.
     pub(crate) async fn register(
         &mut self,
         connection: &mut PgConnection,
@@ -115,9 +117,9 @@ impl Registered {
         Ok(())
     }
 
-    /// Asked for every event that is written, and nearly always without an answer: so nothing is allocated for it.
+    /// This runs for every event that is written and nearly always finds nothing, so it allocates only if it does.
     fn unregistered<'a>(&self, appends: &'a [Append]) -> Vec<(i16, Cow<'a, str>, i16)> {
-        // The same set, to be asked for names that live shorter than its own.
+        // The same set with a shorter lifetime, so that it can be asked for borrowed names.
         let registered: &HashSet<(i16, Cow<'a, str>, i16)> = &self.0;
         let mut new = Vec::new();
         for write in appends.iter().flat_map(|append| &append.streams) {

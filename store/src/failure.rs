@@ -1,22 +1,29 @@
-//! What a failure of Postgres means: the one table of its error codes.
+//! What a failure of Postgres means: the only table of its error codes.
 //!
 //! The classes are those of PostgreSQL 18's documentation, appendix A.
 
 use crate::connect::Unusable;
 
-/// What somebody can do about a failure.
+/// What can be done about a failure.
+///
+/// ```
+/// # use daybook_store::Failure;
+/// assert_eq!(Failure::of_sqlstate("40P01"), Failure::Passing, "a deadlock");
+/// assert_eq!(Failure::of_sqlstate("22P02"), Failure::Data, "text that is no JSON");
+/// assert_eq!(Failure::of_sqlstate("42501"), Failure::Permanent, "a right that is missing");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Failure {
-    /// Nothing: it passes by itself. The same may succeed when it is tried again.
+    /// Try again: it passes by itself.
     Passing,
-    /// Send something else: this can never be stored, or asked for.
+    /// Send other data: this can never be stored, or asked for.
     Data,
-    /// Change something: rights, schema, settings, the disk, or this program. Until then it fails.
+    /// Change something (rights, schema, settings, the disk, this program): until then it fails.
     Permanent,
 }
 
 impl Failure {
-    /// What an error of sqlx means.
+    /// The meaning of an error of sqlx.
     pub fn of(error: &sqlx::Error) -> Self {
         use sqlx::Error as E;
         match error {
@@ -30,8 +37,8 @@ impl Failure {
         }
     }
 
-    /// What an error code means: by itself, else by its class. One that this table does not have is permanent: who repeats what
-    /// never succeeds keeps everybody from seeing it.
+    /// The meaning of an SQLSTATE: its own, else that of its class. Unknown ones are permanent, because to repeat what never
+    /// succeeds would hide it.
     pub fn of_sqlstate(code: &str) -> Self {
         match code {
             // The server is read-only: it is a standby, or the former primary. There will be another one.

@@ -1,19 +1,23 @@
-//! Which events of the log somebody wants.
+//! Which events of the log are wanted.
 
 use crate::{Category, RecordedEvent, StreamId};
 use uuid::Uuid;
 
-/// Which events are meant: those that every field lets through. The default is all of them.
+/// Which events are wanted: those that match every field. The default matches all events.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
+    /// Of this stream.
     pub stream: Option<StreamId>,
+    /// Of any stream of this category.
     pub category: Option<Category>,
-    /// Any of these types; any at all, if none is named.
+    /// Of one of these types; of any type, if there is none in the list.
     pub event_types: Vec<String>,
+    /// With this correlation id.
     pub correlation_id: Option<Uuid>,
 }
 
 impl Filter {
+    /// Whether the event matches every field.
     pub fn matches(&self, event: &RecordedEvent) -> bool {
         self.stream.is_none_or(|stream| event.stream == stream)
             && self.category.is_none_or(|category| event.stream.category == category)

@@ -1,9 +1,10 @@
 //! A group of appends as the arrays that the database function `append_group` takes, and its answer as outcomes.
 
-use crate::chain::{self, Digest, Link, Mark};
+use crate::branch::Seen;
 use crate::check::MAX_BYTES;
 use crate::event::event_id;
-use crate::history::Seen;
+use crate::hash_chain::{self, Digest, Link, Mark};
+use crate::stream::count;
 use crate::{Append, AppendError, Appended, ExpectedVersion, NewEvent, Position, Speculation, StreamId, Version};
 use chrono::{DateTime, SubsecRound, Utc};
 use sqlx::PgConnection;
@@ -13,10 +14,10 @@ use uuid::Uuid;
 
 /// How many appends one group has at most.
 const MAX_GROUP: usize = 256;
-/// How the function is told "at least one event".
+/// Tells the function to expect at least one event.
 const MUST_EXIST: Version = -1;
 
-/// An append with what is derived from it: that is done by who submits it, not by the task that all wait for.
+/// An append with what is derived from it. The caller derives it, not the task that all callers wait for.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     append: Append,
@@ -35,7 +36,8 @@ impl Prepared {
         let digest = |((stream, event), id): ((StreamId, &NewEvent), &Uuid)| {
             Digest::of(stream, *id, &event.event_type, event.schema_version, &append.metadata, &event.payload)
         };
-        let digests = events().zip(&event_ids).map(digest).collect();
+        let digests: Vec<Digest> = events().zip(&event_ids).map(digest).collect();
+        debug_assert!(event_ids.len() == events().count() && digests.len() == event_ids.len(), "one for each event");
         Self { append, event_ids, digests }
     }
 }
@@ -46,15 +48,15 @@ impl AsRef<Append> for Prepared {
     }
 }
 
-/// The appends of one call. `migrations/log/0012_append_group.sql` says what the arrays mean.
+/// The appends of one call. The migration of `append_group` says what the arrays mean.
 #[derive(Default)]
 pub(crate) struct Group {
     appends: Vec<Append>,
-    /// Of payload.
+    /// The bytes of all payloads.
     bytes: usize,
     streams: Vec<StreamId>,
     numbers: HashMap<StreamId, i32>,
-    /// The last event of each speculation so far, for `event_previous`. (A speculation is of one stream.)
+    /// The last event of each speculation so far, for `event_previous`. (A speculation is about one stream.)
     last_event: HashMap<usize, i32>,
     event_append: Vec<i32>,
     event_stream: Vec<i32>,
@@ -62,7 +64,7 @@ pub(crate) struct Group {
     event_previous: Vec<Option<i32>>,
     event_ids: Vec<Uuid>,
     schema_versions: Vec<i16>,
-    /// What the group's link covers of each event.
+    /// What the group's link covers of each event: see [`hash_chain::entry`].
     entries: Vec<u8>,
     expect_append: Vec<i32>,
     expect_stream: Vec<i32>,
@@ -92,7 +94,7 @@ impl Group {
         self.appends
     }
 
-    /// Whether the append may be added; one may always be, to an empty group.
+    /// Whether the append may be added. To an empty group, any one may.
     pub(crate) fn has_room_for(&self, append: &Append) -> bool {
         self.appends.is_empty() || fits(self.appends.len() + 1, self.bytes + bytes(append))
     }
@@ -100,44 +102,57 @@ impl Group {
     /// Adds an append with the speculations of its streams, or with none.
     pub(crate) fn add(&mut self, append: Prepared, speculations: &[Speculation]) {
         let Prepared { append, event_ids, digests } = append;
-        let number = self.appends.len() as i32 + 1;
+        let number = next_number(self.appends.len());
+        debug_assert!(
+            speculations.is_empty() || speculations.len() == append.streams.len(),
+            "one for each stream, or none"
+        );
         let mut digests = digests.iter();
         for (n, write) in append.streams.iter().enumerate() {
             let stream = self.stream_number(write.stream);
             let claimed = write.expected.version();
             match (write.expected, claimed) {
-                // The versions of the events carry it.
+                // The versions of its events say it.
                 (_, Some(_)) if !write.events.is_empty() => {}
                 (_, Some(version)) => self.expect(number, stream, version),
                 (ExpectedVersion::Exists, None) => self.expect(number, stream, MUST_EXIST),
                 (_, None) => {}
             }
-            // Without a speculation, it does not share the fate of an append before it.
+            // Without a speculation, it does not depend on an append before it.
             let speculation = speculations.get(n).map(Speculation::key);
             let mut previous = speculation.and_then(|speculation| self.last_event.get(&speculation).copied());
             for (version, event) in (1..).zip(&write.events) {
                 self.event_append.push(number);
                 self.event_stream.push(stream);
                 self.event_version.push(claimed.map(|claimed| claimed + version));
-                self.event_previous.push(previous.replace(self.event_append.len() as i32));
+                self.event_previous.push(previous.replace(next_number(self.event_append.len() - 1)));
                 self.schema_versions.push(event.schema_version);
-                // The version that is not claimed is put in by the function.
+                // A version that is not claimed is filled in by the function.
                 let version = claimed.map_or(0, |claimed| claimed + version);
-                self.entries.extend(digests.next().into_iter().flat_map(|digest| chain::entry(version, digest)));
+                self.entries.extend(digests.next().into_iter().flat_map(|digest| hash_chain::entry(version, digest)));
             }
             if let (Some(speculation), Some(last)) = (speculation, previous) {
                 self.last_event.insert(speculation, last);
             }
         }
         self.event_ids.extend(event_ids);
+        debug_assert!(digests.next().is_none(), "a digest for each event");
+        debug_assert!(
+            [self.event_stream.len(), self.event_version.len(), self.event_previous.len(), self.event_ids.len()]
+                == [self.event_append.len(); 4]
+                && self.schema_versions.len() == self.event_append.len()
+                && self.entries.len() == 40 * self.event_append.len(),
+            "all arrays of events are as long as each other"
+        );
         self.bytes += bytes(&append);
         self.appends.push(append);
     }
 
     fn stream_number(&mut self, stream: StreamId) -> i32 {
         *self.numbers.entry(stream).or_insert_with(|| {
+            let number = next_number(self.streams.len());
             self.streams.push(stream);
-            self.streams.len() as i32
+            number
         })
     }
 
@@ -147,9 +162,9 @@ impl Group {
         self.expect_version.push(version);
     }
 
-    /// One statement, one transaction; refused if the log lacks a mark of `seen`, or if Postgres' clock and this process'
-    /// differ by more than `tolerance`. All claimed versions are known to fit if the log ends at `vouched_at`; `check` asks it
-    /// to look the event ids up first.
+    /// Calls the function: one statement, one transaction. It refuses the group if the log lacks a mark of `seen`, or if the
+    /// clocks of Postgres and of this process differ by more than `tolerance`. If the log ends at `vouched_at`, all claimed
+    /// versions fit, and it looks none up. With `check`, it looks the event ids up first.
     pub(crate) async fn call(
         &self,
         connection: &mut PgConnection,
@@ -200,8 +215,8 @@ impl Group {
         .await
     }
 
-    /// The same for a group of one event, if it is one, whose version is vouched for at the mark `seen`. `None` if it is
-    /// none, the log does not have the mark, or the clocks differ.
+    /// The same for a group of one event whose version is known to fit if the log ends at the mark `seen`. `None` if it is no
+    /// such group, the log does not have the mark, or the clocks differ.
     pub(crate) async fn call_one(
         &self,
         connection: &mut PgConnection,
@@ -258,34 +273,35 @@ impl Group {
         }))
     }
 
-    /// The streams that the group writes to, with the version that it takes each to be at; `None` if it does not say
-    /// of all, or contradicts itself.
+    /// The streams that the group writes to, with the version that it claims each to be at. `None` if it does not claim one
+    /// for each, or contradicts itself.
     pub(crate) fn claims(&self) -> Option<Vec<(StreamId, Version)>> {
         let mut claims = Vec::new();
         for (event, previous) in self.event_previous.iter().enumerate() {
             let version = self.event_version[event]?;
             match previous {
-                None => claims.push((self.streams[self.event_stream[event] as usize - 1], version - 1)),
-                Some(previous) if self.event_version[*previous as usize - 1] == Some(version - 1) => {}
+                None => claims.push((self.streams[index(self.event_stream[event])?], version - 1)),
+                Some(previous) if self.event_version[index(*previous)?] == Some(version - 1) => {}
                 Some(_) => return None,
             }
         }
         Some(claims)
     }
 
-    /// Where the answer says that the log ends; `None` if it is none of this build's.
+    /// The end of the log, as the answer says it. `None` if this build does not understand the answer.
     pub(crate) fn end(rows: &[Row]) -> Option<Mark> {
         let row = rows.first()?;
         Some(Mark { position: row.end_position?, link: row.end_link? })
     }
 
-    /// What the answer says of each append, in their order.
+    /// The outcome of each append, in their order.
     pub(crate) fn outcomes(&self, rows: Vec<Row>) -> Vec<Result<Appended, AppendError>> {
         let Some(end) = Self::end(&rows) else { return vec![Err(unknown_answer()); self.appends.len()] };
         match &rows[..] {
             [Row { append: None, first_position: Some(first), group_recorded_at: Some(at), .. }] => {
                 self.all_written(*first, *at, end)
             }
+            _ if rows.len() != self.appends.len() => vec![Err(unknown_answer()); self.appends.len()],
             _ => self.appends.iter().zip(rows).map(|(append, row)| self.outcome(append, row, end)).collect(),
         }
     }
@@ -299,15 +315,15 @@ impl Group {
     ) -> Vec<Result<Appended, AppendError>> {
         let mut position = first - 1;
         let written = |append: &Append| {
-            position += append.streams.iter().map(|s| s.events.len() as Position).sum::<Position>();
-            let version = |s: &crate::StreamAppend| s.expected.version().unwrap_or(0) + s.events.len() as Version;
+            position += append.streams.iter().map(|s| count(s.events.len())).sum::<Position>();
+            let version = |s: &crate::StreamAppend| s.expected.version().unwrap_or(0) + count(s.events.len());
             Ok(Appended { position, recorded_at, versions: append.streams.iter().map(version).collect(), end })
         };
         self.appends.iter().map(written).collect()
     }
 
     fn outcome(&self, append: &Append, row: Row, end: Mark) -> Result<Appended, AppendError> {
-        let stream = row.stream.and_then(|n| self.streams.get(n as usize - 1)).copied();
+        let stream = row.stream.and_then(index).and_then(|n| self.streams.get(n)).copied();
         match (row.outcome.as_deref(), row.first_position, row.group_recorded_at) {
             (Some("written"), first, Some(recorded_at)) => {
                 let versions = row.event_versions.unwrap_or_default();
@@ -334,12 +350,22 @@ impl Group {
     }
 }
 
-/// Of an append's payloads.
+/// The function counts appends, streams and events from 1, and a group has far fewer than 2³¹ of them.
+fn next_number(length: usize) -> i32 {
+    i32::try_from(length + 1).unwrap_or(i32::MAX)
+}
+
+/// The place of what has that number; `None` if it is no number.
+fn index(number: i32) -> Option<usize> {
+    usize::try_from(number).ok()?.checked_sub(1)
+}
+
 /// Whether a group may have so many appends, with so many bytes of payload.
 pub(crate) fn fits(appends: usize, bytes: usize) -> bool {
     appends <= MAX_GROUP && bytes <= MAX_BYTES
 }
 
+/// The bytes of an append's payloads.
 fn bytes(append: &Append) -> usize {
     append.streams.iter().flat_map(|s| &s.events).map(|e| e.payload.len()).sum()
 }
@@ -364,5 +390,5 @@ fn written(
         }
     };
     let versions = append.streams.iter().map(version).collect();
-    Appended { position: first.unwrap_or(1) - 1 + events as Position, recorded_at, versions, end }
+    Appended { position: first.unwrap_or(1) - 1 + count(events), recorded_at, versions, end }
 }

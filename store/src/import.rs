@@ -1,7 +1,7 @@
 //! Fills an empty log with events as they were recorded elsewhere: all of them, or none.
 //!
-//! An append cannot do that, for it numbers and stamps. So this is an operator's act, as the owner, in one transaction
-//! that holds the log's lock from beginning to end: no append gets in between.
+//! An append cannot do that, because it gives positions and times. So an operator imports as the owner, in one transaction
+//! that locks the log from beginning to end: no append gets in between.
 
 use crate::check::check;
 use crate::checkpoint::{self, AdvanceError};
@@ -15,7 +15,20 @@ use sqlx::{Postgres, Transaction};
 use std::time::Instant;
 use uuid::Uuid;
 
-/// An import under way. Dropped before it is committed, it leaves nothing.
+/// An import under way. If it is dropped before it is committed, nothing of it stays.
+///
+/// ```no_run
+/// # use daybook_store::{Import, Log};
+/// # async fn example(from: Log, to_url: &str) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut import = Import::begin(to_url).await?;
+/// let mut export = from.scan(0, from.head().await?);
+/// while let Some(page) = export.next().await? {
+///     import.insert(page.events).await?;
+/// }
+/// println!("imported up to position {}", import.commit(&[]).await?);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Import {
     transaction: Transaction<'static, Postgres>,
     /// How far it has come, with the group that is not complete yet.
@@ -36,30 +49,47 @@ pub struct Import {
 #[derive(Clone, Copy, Default)]
 struct Size {
     appends: usize,
-    /// Of payload.
+    /// The bytes of all payloads.
     bytes: usize,
 }
 
+/// Why nothing was imported.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ImportError {
+    /// An import is only into a log without events.
     #[error("the log is not empty: it has {0} events")]
     NotEmpty(Position),
-    /// What was handed over as the event of `position` cannot stand there.
+    /// The event that was to be at `position` cannot be there.
     #[error("what is to be at position {position} cannot be: {why}")]
-    Refused { position: Position, why: String },
-    /// The log's stamps never fall: so all that is recorded later, and every timer, would carry its time.
+    Refused {
+        /// Where the event was to be.
+        position: Position,
+        /// In words.
+        why: String,
+    },
+    /// Times never fall with positions: all that is recorded later would have the time of this event.
     #[error(
         "the event at position {position} was recorded at {recorded_at}, and here it is {now}: it is from the future"
     )]
-    FromTheFuture { position: Position, recorded_at: DateTime<Utc>, now: DateTime<Utc> },
+    FromTheFuture {
+        /// Of the event.
+        position: Position,
+        /// Of the event.
+        recorded_at: DateTime<Utc>,
+        /// By Postgres' clock.
+        now: DateTime<Utc>,
+    },
+    /// Postgres failed, or did not answer.
     #[error("the log cannot be written: {0}")]
     Database(#[from] sqlx::Error),
+    /// A checkpoint that was to begin after the import is no longer at the beginning.
     #[error(transparent)]
     Checkpoint(#[from] AdvanceError),
 }
 
 impl Import {
-    /// Takes the log's lock; appends wait from now on, and are refused after 5 s.
+    /// Locks the log. Appends wait from now on, and are refused after 5 seconds.
     ///
     /// # Errors
     /// When the log is not empty, when the URL's login may not act as `daybook_owner`, or Postgres fails.
@@ -95,12 +125,11 @@ impl Import {
         }
     }
 
-    /// Adds the next events, every column as it is; some 1,000 at once are fast. Their links are proved. Where there are none,
-    /// for the events are of before there were links, what was recorded at one time is a group, up to the size of the largest
-    /// that an appender writes.
+    /// Adds the next events with all their fields; about 1,000 at once are fast. Their links are proved. In an export without
+    /// links, events that were recorded at the same time are a group, up to the size of the largest that an appender writes.
     ///
     /// # Errors
-    /// When one of them cannot be where it is to be, or Postgres fails. Then nothing more can be added.
+    /// When an event cannot be at its position, or Postgres fails. Then nothing more can be added.
     pub async fn insert(&mut self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
         let mut complete = 0;
         for event in events {
@@ -108,7 +137,7 @@ impl Import {
             if !self.has_links && !self.continues(&event) {
                 self.close();
             }
-            let completes = self.chain.take(&event);
+            let completes = self.chain.advance(&event);
             self.has_links |= event.link.is_some();
             self.open.push(event);
             if completes.map_err(|e| ImportError::Refused { position: e.position(), why: e.to_string() })? {
@@ -182,18 +211,18 @@ impl Import {
         )
         .execute(&mut *self.transaction)
         .await?;
-        if inserted.rows_affected() < events.len() as u64 {
+        if inserted.rows_affected() != u64::try_from(events.len()).unwrap_or(u64::MAX) {
             return Err(self.taken(first, events).await?);
         }
         self.check_versions(first, events).await
     }
 
-    /// Makes it the log, and returns its last position. `acts` are the projections whose rows are acts to come: they
-    /// begin after what was imported, so that nothing is done a second time.
+    /// Commits the import, and returns the log's last position. The checkpoints of the projections `begin_after` are moved
+    /// there: those whose rows lead to side effects, which must not happen a second time.
     ///
     /// # Errors
-    /// When one of `acts` is no longer at the beginning, or Postgres fails.
-    pub async fn commit(mut self, acts: &[&'static str]) -> Result<Position, ImportError> {
+    /// When one of `begin_after` is no longer at the beginning, or Postgres fails.
+    pub async fn commit(mut self, begin_after: &[&'static str]) -> Result<Position, ImportError> {
         // An export that ends within a group: what there is of it is one here.
         self.close();
         let open = std::mem::take(&mut self.open);
@@ -201,7 +230,7 @@ impl Import {
         let position = self.chain.position();
         sqlx::query!("UPDATE daybook.log SET imported_to = $1", position).execute(&mut *self.transaction).await?;
         event_types::register_all(&mut self.transaction).await?;
-        for projection in acts {
+        for projection in begin_after {
             checkpoint::begin_after(&mut self.transaction, projection, position).await?;
         }
         self.transaction.commit().await?;
@@ -262,7 +291,10 @@ impl Import {
             first
         );
         let Some(position) = wrong.fetch_optional(&mut *self.transaction).await? else { return Ok(()) };
-        let event = &events[(position - first) as usize];
+        let place = usize::try_from(position - first).ok();
+        let Some(event) = place.and_then(|place| events.get(place)) else {
+            return Err(ImportError::Refused { position, why: "its version does not follow".to_owned() });
+        };
         let (stream, version) = (event.stream, event.version);
         let why = format!("version {version} of {stream} does not come after version {}", version - 1);
         Err(ImportError::Refused { position, why })

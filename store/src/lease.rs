@@ -1,26 +1,44 @@
 //! Leases: at most one owner of a name at a time, by Postgres' clock.
+//!
+//! An owner renews its lease every second or so. A process that is stopped may still believe that it owns one, so what it
+//! writes is guarded by the fence: it rises with every owner.
+//!
+//! ```no_run
+//! # use daybook_store::lease;
+//! # use sqlx::PgPool;
+//! # use uuid::Uuid;
+//! # async fn example(pool: PgPool) -> Result<(), sqlx::Error> {
+//! let owner = Uuid::now_v7(); // one for each process
+//! while let Some(lease) = lease::acquire(&pool, "nightly", owner).await? {
+//!     // Work for less than `lease::DURATION`, and write WHERE fence <= lease.fence.
+//! #   lease::release(&pool, &lease).await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 use sqlx::PgPool;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// How long a lease holds without being renewed: what a take-over waits for after a kill -9.
+/// How long a lease lasts without being renewed, and so how long a take-over waits after a kill -9.
 pub const DURATION: Duration = Duration::from_secs(3);
 
-/// A lease that was held when it was acquired or renewed. Guarded transactions check its fence.
+/// A lease as it was when it was acquired or renewed. It may have expired since: guarded transactions check its fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
+    /// What is owned.
     pub name: &'static str,
+    /// Who owns it: an id of the process's own choice.
     pub owner: Uuid,
     /// Higher for every new owner.
     pub fence: i64,
 }
 
-/// Takes the lease if it is free, expired or already `owner`'s, and renews it.
+/// Acquires the lease if it is free, expired or already `owner`'s, and renews it. `None` if another owner has it.
 ///
-/// A stored end that is further away than [`DURATION`] is of a clock that has gone back since, or of another server's. Whoever
-/// asks brings it down to that: so another owner has the same time as ever to renew it, and one that is dead keeps nobody
-/// waiting longer than that.
+/// A stored end that is further away than [`DURATION`] comes of a clock that has gone back since, or of another server. Each
+/// call brings it down to that: a living owner has the usual time to renew it, and a dead one keeps nobody waiting longer.
 ///
 /// # Errors
 /// When Postgres cannot be asked.
@@ -43,9 +61,9 @@ pub async fn acquire(pool: &PgPool, name: &'static str, owner: Uuid) -> Result<O
     Ok(ours.map(|row| Lease { name, owner, fence: row.fence }))
 }
 
-/// Raises the fence of a lease that is still held above that of its projection's checkpoint. That can only be higher if its
-/// owner acquired the lease in a history that the database has lost since, and took the checkpoint in this one: who has the
-/// lease now could never take it.
+/// Raises the fence of a lease above that of its projection's checkpoint. The checkpoint's can only be higher if its owner
+/// acquired the lease in a history that the database has lost since, and the checkpoint in this one. Without this, the
+/// present owner of the lease could never acquire the checkpoint.
 ///
 /// # Errors
 /// When Postgres cannot be asked.
@@ -64,7 +82,7 @@ pub(crate) async fn outrank(pool: &PgPool, lease: &Lease) -> Result<(), sqlx::Er
     Ok(())
 }
 
-/// Gives the lease back, so that another owner need not wait for its expiry.
+/// Releases the lease, so that another owner need not wait until it expires.
 ///
 /// # Errors
 /// When Postgres cannot be asked.

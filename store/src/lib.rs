@@ -1,20 +1,24 @@
-//! An append-only event log on Postgres, and what reading it needs: checkpoints and leases.
-//!
-//! Positions are dense and in commit order, so whoever has seen position P has seen everything up to P. Payloads are
-//! text to this crate; it knows nothing of orders.
+#![doc = include_str!("../README.md")]
+#![warn(
+    missing_docs,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss
+)]
 
-mod alarm;
 mod append;
 mod appender;
 mod batch;
-pub mod chain;
+mod binary_copy;
+mod branch;
+mod cause;
 mod check;
 pub mod checkpoint;
 pub mod clock;
 pub mod connect;
 mod connection;
 mod connector;
-mod copy;
 pub mod epoch;
 mod event;
 pub mod event_types;
@@ -22,12 +26,12 @@ mod failure;
 mod filter;
 mod finding;
 mod group;
-mod history;
+pub mod hash_chain;
 mod hosts;
 mod import;
-mod known;
 pub mod lease;
-mod load;
+mod loader;
+mod migrate;
 mod read;
 mod scan;
 pub mod schema;
@@ -36,19 +40,21 @@ mod session;
 mod speculation;
 mod stream;
 mod subscribe;
+mod version_cache;
 
-pub use alarm::Alarm;
 pub use append::{Append, AppendError, Appended, StreamAppend};
-pub use appender::{Appender, Hold, Submitted};
-pub use chain::{Chain, Digest, Link, Mark};
+pub use appender::{Appender, LogLock, Submitted};
+pub use branch::{Branch, Found, History, Seen};
+pub use cause::Cause;
 pub use check::MAX_PAYLOAD;
-pub use event::{Fingerprint, Metadata, NewEvent, Origin, Payload, RecordedEvent, derive_id, event_id};
+pub use event::{BadFingerprint, Fingerprint, Metadata, NewEvent, Origin, Payload, RecordedEvent, derive_id, event_id};
 pub use failure::Failure;
 pub use filter::Filter;
 pub use finding::{Finding, Level};
-pub use history::{Branch, Found, History, Seen};
+pub use hash_chain::{Chain, Digest, Link, Mark};
 pub use import::{Import, ImportError};
-pub use load::{Loaded, Loader, Snapshot, StreamEvent};
+pub use loader::{Loaded, Loader, Snapshot, StreamEvent};
+pub use migrate::{MigrateError, migrate};
 pub use read::{Log, LogIdentity, Page, ReadError, Server};
 pub use scan::Scan;
 pub use speculation::Speculation;

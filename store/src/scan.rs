@@ -1,30 +1,31 @@
 //! Much of the log, in order, with bounded memory.
 
 use crate::Position;
-use crate::chain::Mark;
+use crate::hash_chain::Mark;
 use crate::read::{Log, Page, ReadError};
+use crate::stream::count;
 use tokio::sync::mpsc;
 
 /// How many events a page has at least, even if they are large.
 const LEAST: i64 = 50;
-/// What the payloads of a page are to come to, in bytes; the pages that follow a larger one are shorter.
+/// How many bytes the payloads of a page should have. After a larger page, the next ones have fewer events.
 const BYTES: i64 = 4 * 1024 * 1024;
 
-/// Pages of events, one after the other, of one history. Two at most are held that were not taken yet; reading ends when it
-/// is dropped.
+/// Pages of events of one history, one after the other: see [`Log::scan`]. At most two pages wait in memory. Reading ends when
+/// it is dropped.
 #[derive(Debug)]
 pub struct Scan {
     pages: mpsc::Receiver<Result<Page, ReadError>>,
 }
 
-/// What the first page follows. Each other one follows the end of the one before.
+/// Where the first page begins. Each other page follows the end of the one before.
 pub(crate) enum From {
     Position(Position),
     Mark(Mark),
 }
 
 impl Scan {
-    /// How many events a page has at most, but for the rest of the last one's group.
+    /// How many events a page has at most, not counting the rest of the last one's group.
     pub const MOST: i64 = 5000;
 
     pub(crate) fn start(log: Log, from: From, to: Position) -> Self {
@@ -46,7 +47,7 @@ impl Scan {
                 let page = page.map(|page| {
                     from = From::Mark(page.end);
                     let bytes: usize = page.events.iter().map(|event| event.payload.len()).sum();
-                    limit = (page.events.len() as i64 * BYTES / (bytes as i64).max(1)).clamp(LEAST, Self::MOST);
+                    limit = (count(page.events.len()) * BYTES / count(bytes).max(1)).clamp(LEAST, Self::MOST);
                     page.up_to(to)
                 });
                 let failed = page.is_err();

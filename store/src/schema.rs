@@ -156,7 +156,12 @@ pub enum MigrateError {
     Database(sqlx::Error),
     /// The files before this one are applied, and nothing of this one is.
     #[error("{file} has failed, and has left nothing: {source}")]
-    Failed { file: String, source: sqlx::Error },
+    Failed {
+        /// The file of the migration.
+        file: String,
+        /// What Postgres says.
+        source: sqlx::Error,
+    },
     /// The database has migrations that this build does not have.
     #[error("the schema has {0}, which this build does not know: run a newer build")]
     Unknown(String),
@@ -168,8 +173,14 @@ pub enum MigrateError {
     /// It was applied outside a transaction.
     #[error("{0} failed when it was applied before, and may have left a part of its work")]
     Unfinished(String),
+    /// Another failure of the migration library.
     #[error("{part}: {source}")]
-    Other { part: &'static str, source: sqlx::migrate::MigrateError },
+    Other {
+        /// The name of the part.
+        part: &'static str,
+        /// What the library says.
+        source: sqlx::migrate::MigrateError,
+    },
 }
 
 impl MigrateError {

@@ -1,12 +1,34 @@
-//! Speculative appends: each was decided on what those before it are to write.
+//! Speculative appends: each was decided on what those before it will write.
 
-use crate::history::Branch;
+use crate::branch::Branch;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// The appends of one process that were each decided on what those before it are to write to a stream. Once one of them
-/// is not written, no later one is: the version that it expects may be there, but by another's events. The same if the
-/// history that they were decided on is no longer the log's.
+/// Appends of one process to a stream, each decided on what those before it will write. So commands about one stream need
+/// not wait for each other's answers, and are written together.
+///
+/// Once one of them is not written, no later one is: the version that it expects may exist, but by another process's events.
+/// The same happens if the log is found to have another history than the first decision was made on.
+///
+/// ```no_run
+/// # use daybook_store::{Append, AppendError, Appender, Loader, Speculation, StreamId};
+/// # async fn example(appender: Appender, loader: Loader, stream: StreamId,
+/// #                  decide: impl Fn() -> Append) -> Result<(), Box<dyn std::error::Error>> {
+/// let loaded = loader.load(stream, None).await?;
+/// // Fold what was loaded into a state. It counts as long as the speculation is not aborted.
+/// let speculation = Speculation::on(loaded.branch);
+/// // Decide, apply the new events to the state, submit; and decide the next command on that state at once.
+/// let first = appender.submit(decide(), vec![speculation.clone()]).await?;
+/// let second = appender.submit(decide(), vec![speculation.clone()]).await?;
+/// // Answer no command before its append is written. If one is not, load the stream again.
+/// first.written().await?;
+/// match second.written().await {
+///     Err(AppendError::DependencyAborted) => assert!(speculation.is_aborted()),
+///     written => drop(written?),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Speculation {
     state: Arc<AtomicU8>,
@@ -18,18 +40,18 @@ const ABORTED: u8 = 1;
 const LOST_RACE: u8 = 2;
 
 impl Speculation {
-    /// On states that were read from this branch of the log.
+    /// A speculation on states that were read from this branch of the log.
     pub fn on(branch: Branch) -> Self {
         Self { state: Arc::default(), branch }
     }
 
-    /// Whether it takes no more appends: one was not written, or the stream went on without them. A new decision begins
-    /// another speculation.
+    /// Whether it takes no more appends: one was not written, or the branch is lost. Read the stream again, and begin another
+    /// speculation.
     pub fn is_aborted(&self) -> bool {
         self.branch.is_lost() || self.state.load(Ordering::Acquire) >= ABORTED
     }
 
-    /// Whether it was aborted because another process was faster.
+    /// Whether it was aborted because another process wrote to the stream first.
     pub fn lost_race(&self) -> bool {
         self.state.load(Ordering::Acquire) == LOST_RACE
     }
@@ -47,7 +69,7 @@ impl Speculation {
         self.state.fetch_max(LOST_RACE, Ordering::Release);
     }
 
-    /// Tells it from every other speculation.
+    /// A number that tells it from every other speculation.
     pub(crate) fn key(&self) -> usize {
         Arc::as_ptr(&self.state).addr()
     }

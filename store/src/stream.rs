@@ -1,23 +1,31 @@
-//! What a stream is called, and what an append expects of it.
+//! The names of streams, and what an append expects of one.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use uuid::Uuid;
 
-/// A place in the log, from 1; 0 is before the first event.
+/// A place in the log, from 1 on; 0 is before the first event.
 pub type Position = i64;
 
-/// A place in a stream, from 1; 0 is "there is no stream".
+/// A place in a stream, from 1 on; 0 means that there is no stream.
 pub type Version = i64;
 
-/// A kind of streams. Its id is stored with every event and stands in the table `categories` beside its name.
+/// A number of events, to be added to positions and versions.
+pub(crate) fn count(events: usize) -> i64 {
+    i64::try_from(events).unwrap_or(i64::MAX)
+}
+
+/// A kind of streams. The id is stored with every event, so neither it nor the name may ever change.
+/// [`migrate`](crate::migrate()) names the categories in the table `daybook.categories`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Category {
+    /// Unique in the log.
     pub id: i16,
+    /// Unique in the log: lower-case letters and `_`, 31 at most.
     pub name: &'static str,
 }
 
-/// By the id alone: streams are looked up for every append.
+// By the id alone: streams are looked up for every append.
 impl Hash for Category {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.id.hash(state);
@@ -25,9 +33,17 @@ impl Hash for Category {
 }
 
 /// The name of a stream, shown as `order-0199…`.
+///
+/// ```
+/// # use daybook_store::{Category, StreamId};
+/// let stream = StreamId { category: Category { id: 1, name: "order" }, id: uuid::Uuid::from_u128(7) };
+/// assert_eq!(stream.to_string(), "order-00000000-0000-0000-0000-000000000007");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId {
+    /// Its kind.
     pub category: Category,
+    /// Unique in its category.
     pub id: Uuid,
 }
 
@@ -46,7 +62,7 @@ pub enum ExpectedVersion {
     Exact(Version),
     /// It has events.
     Exists,
-    /// Nothing.
+    /// Nothing: the events go to its end, wherever that is.
     Any,
 }
 

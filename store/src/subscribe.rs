@@ -1,48 +1,65 @@
-//! A subscription to the log: what there is after a position, and then what comes.
+//! A subscription to the log: the events after a position, and then the new ones.
 //!
-//! Positions are dense and in commit order, so there is nothing to switch between: catching up and waiting read on from
-//! the same position. A hint only saves the wait for the next look.
+//! Positions are dense and in commit order, so there are no two modes to switch between: catching up and tailing both read
+//! on from a position. A hint only saves the wait until the log is asked again.
 
-use crate::chain::Mark;
 use crate::event::RecordedEvent;
+use crate::hash_chain::Mark;
 use crate::read::{Log, Page, ReadError};
 use crate::scan::Scan;
+use crate::stream::count;
 use crate::{Filter, Position};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How many events a page has at most while nothing is behind.
+/// How many events are asked for while the subscription is not far behind.
 const PAGE: i64 = 500;
-/// How long to wait for a hint before looking.
+/// How long to wait for a hint before the log is asked again.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Events after a position, in order, each once.
+/// Events after a position, in order, each once: see [`Log::subscribe`].
 #[derive(Debug)]
 pub struct Subscription {
     log: Log,
     filter: Filter,
     position: Position,
-    /// The same with its link, once something was read.
+    /// The end of what was read, once something was.
     end: Option<Mark>,
     hint: watch::Receiver<Position>,
-    /// Pages that are being read ahead, while it is far behind.
+    /// Reads pages ahead while the subscription is far behind.
     behind: Option<Scan>,
 }
 
 impl Log {
-    /// Subscribes to the events after `after` that `filter` lets through. `hint` changes when there may be more, as
-    /// [`Appender::head`](crate::Appender::head) does; one that never changes, or has ended, costs a tenth of a second.
+    /// Subscribes to the events after `after` that match `filter`. `hint` changes when there may be more events, as
+    /// [`Appender::head`](crate::Appender::head) does. Without hints, new events come up to a tenth of a second later.
+    ///
+    /// The caller remembers [`Subscription::position`], best in the transaction of what it makes of the events, and
+    /// subscribes again from there: `examples/resume.rs` does.
+    ///
+    /// ```no_run
+    /// # use daybook_store::{Appender, Category, Filter, Log};
+    /// # async fn example(log: Log, appender: Appender) -> Result<(), Box<dyn std::error::Error>> {
+    /// let filter = Filter { event_types: vec!["Added".into()], ..Filter::default() };
+    /// let mut subscription = log.subscribe(0, filter, appender.head());
+    /// loop {
+    ///     for event in subscription.next().await? {
+    ///         println!("{}: {}", event.position, event.stream);
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn subscribe(&self, after: Position, filter: Filter, hint: watch::Receiver<Position>) -> Subscription {
         Subscription { log: self.clone(), filter, position: after, end: None, hint, behind: None }
     }
 }
 
 impl Subscription {
-    /// The next events, one or more; waits until there are any. It may be dropped at any time, and nothing is lost.
+    /// The next events, at least one. It waits until there are any. The future may be dropped at any time; nothing is lost.
     ///
     /// # Errors
-    /// When the log cannot be read: the next call goes on where this one would have. When the log has gone on from an older
-    /// state than was returned: then it must be subscribed to anew.
+    /// When the log cannot be read: the next call goes on from the same position. [`ReadError::OtherHistory`] when the log no
+    /// longer has the events that were returned before: subscribe again from what it has.
     pub async fn next(&mut self) -> Result<Vec<RecordedEvent>, ReadError> {
         loop {
             self.hint.mark_unchanged();
@@ -58,7 +75,7 @@ impl Subscription {
         }
     }
 
-    /// All events up to it have been returned, or were not let through.
+    /// The position up to which all matching events have been returned.
     pub fn position(&self) -> Position {
         self.position
     }
@@ -66,7 +83,7 @@ impl Subscription {
     async fn page(&mut self) -> Result<Vec<RecordedEvent>, ReadError> {
         if let Some(scan) = &mut self.behind {
             match scan.next().await {
-                Ok(Some(page)) => return Ok(self.come_to(page)),
+                Ok(Some(page)) => return Ok(self.advance(page)),
                 Ok(None) => self.behind = None,
                 Err(e) => {
                     self.behind = None;
@@ -79,13 +96,13 @@ impl Subscription {
             None => self.log.read_groups(self.position, PAGE).await?,
         };
         let Some(page) = page else { return Ok(vec![]) };
-        if page.events.len() >= PAGE as usize {
+        if count(page.events.len()) >= PAGE {
             self.behind = Some(self.log.scan_after(page.end));
         }
-        Ok(self.come_to(page))
+        Ok(self.advance(page))
     }
 
-    fn come_to(&mut self, page: Page) -> Vec<RecordedEvent> {
+    fn advance(&mut self, page: Page) -> Vec<RecordedEvent> {
         self.end = Some(page.end);
         page.events
     }

@@ -199,7 +199,7 @@ async fn a_group_without_links_has_a_bound() {
         import.commit(&[]).await.unwrap();
         let (mut chain, mut ends) = (Chain::after(Mark::GENESIS), Vec::new());
         for event in log(&url).read_all(0, 1000).await.unwrap() {
-            if chain.take(&event).unwrap() {
+            if chain.advance(&event).unwrap() {
                 ends.push(event.position);
             }
         }

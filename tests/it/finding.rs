@@ -310,7 +310,7 @@ async fn on_an_empty_log_a_migration_raises_the_version_and_an_older_build_finds
     assert_eq!(query_as::<_, (i16, i64)>(version).fetch_all(&pool).await.unwrap(), [(2, 0)], "as it is installed");
     run(&url, BEFORE).await;
     let lease = lease::acquire(&pool, name, id(1)).await.unwrap().unwrap();
-    let old = checkpoint::take(&pool, name, 1, &lease).await.unwrap();
+    let old = checkpoint::acquire(&pool, name, 1, &lease).await.unwrap();
     run(&url, RAISED).await;
 
     let log = Log::new(connect::pool(&url, Role::Read, 1).unwrap(), CATEGORIES);
@@ -320,9 +320,9 @@ async fn on_an_empty_log_a_migration_raises_the_version_and_an_older_build_finds
     let advanced = checkpoint::advance(&mut transaction, name, old, 1, end, lease.fence).await;
     assert!(matches!(advanced, Err(AdvanceError::Fenced("order_summary"))), "{advanced:?}");
     drop(transaction);
-    let again = checkpoint::take(&pool, name, 1, &lease).await;
+    let again = checkpoint::acquire(&pool, name, 1, &lease).await;
     assert!(matches!(again, Err(AdvanceError::OtherVersion { live: 2, ours: 1, .. })), "{again:?}");
-    checkpoint::take(&pool, name, 2, &lease).await.unwrap();
+    checkpoint::acquire(&pool, name, 2, &lease).await.unwrap();
     let rows: i64 = query_scalar("SELECT count(*) FROM daybook.order_summary").fetch_one(&pool).await.unwrap();
     assert_eq!(rows, 0);
 }

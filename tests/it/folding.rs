@@ -186,7 +186,7 @@ impl<'a> Run<'a> {
                 Err(AdvanceError::Fenced(_)) => {
                     self.applier.forget();
                     let (name, version) = (self.projection.name(), self.projection.version());
-                    self.at = checkpoint::take(self.pool(), name, version, &self.lease).await.unwrap();
+                    self.at = checkpoint::acquire(self.pool(), name, version, &self.lease).await.unwrap();
                 }
                 Err(e) => panic!("{e}"),
             }
@@ -251,7 +251,7 @@ impl<'a> Run<'a> {
                 self.rebuild(model, usize::MAX, false).await;
                 let Some(mut rebuild) = self.rebuild.take() else { return };
                 let mut held = self.pool().begin().await.unwrap();
-                let live = checkpoint::hold_live(&mut held, model.name()).await.unwrap();
+                let live = checkpoint::lock_live(&mut held, model.name()).await.unwrap();
                 assert_eq!(rebuild.position(), live.position);
                 rebuild.switch(&mut held).await.unwrap();
                 held.commit().await.unwrap();
@@ -275,7 +275,7 @@ async fn taken(world: &World, projection: Projection) -> (Lease, Checkpoint) {
     let expire = "UPDATE daybook.leases SET expires_at = '-infinity' WHERE name = $1";
     sqlx::query(expire).bind(name).execute(&world.superuser).await.unwrap();
     let lease = lease::acquire(pool, name, Uuid::now_v7()).await.unwrap().unwrap();
-    let at = checkpoint::take(pool, name, projection.version(), &lease).await.unwrap();
+    let at = checkpoint::acquire(pool, name, projection.version(), &lease).await.unwrap();
     (lease, at)
 }
 

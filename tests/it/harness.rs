@@ -452,18 +452,6 @@ pub(crate) fn append_as(command_id: Uuid, streams: Vec<StreamAppend>) -> Append 
     Append { metadata, streams }
 }
 
-/// An append as `append_group` leaves it, were it not one statement of its own: the log is held, nothing is committed.
-pub(crate) async fn open_append(url: &str) -> PgConnection {
-    let mut open = PgConnection::connect_with(&connect::options(url, Role::Append).unwrap()).await.unwrap();
-    let begun = "BEGIN; SELECT * FROM daybook.append_group(
-        '{1}', ARRAY[gen_random_uuid()], ARRAY[gen_random_uuid()], '{NULL}', ARRAY[gen_random_uuid()],
-        ARRAY['\\x00112233445566778899aabbccddeeff'::bytea], '{hung}', '{0}', ARRAY[now()], '{NULL}',
-        '{1}', '{1}', '{1}', '{NULL}', ARRAY[gen_random_uuid()], '{Tested}', '{1}', ARRAY['{}'],
-        decode(repeat('00', 40), 'hex'), '{}', '{}', '{}', '{}', '{}', NULL, false, now(), 5)";
-    sqlx::raw_sql(begun).execute(&mut open).await.unwrap();
-    open
-}
-
 /// Returns once so many appenders wait for the log. They are let in in the order in which they came.
 pub(crate) async fn appenders_waiting(url: &str, appenders: i64) {
     let mut watcher = PgConnection::connect(url).await.unwrap();

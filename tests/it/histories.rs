@@ -591,19 +591,3 @@ async fn a_query_with_the_mark_of_a_lost_command_is_not_answered() {
     let bad = ask(json!({ "mark": "2:7", "data": { "sku": "mug" } })).await;
     assert_eq!((&bad["code"], &bad["fields"][0]["field"]), (&json!("invalid"), &json!("mark")), "{bad}");
 }
-
-/// The chain in SQL is that in Rust.
-#[tokio::test]
-async fn a_digest_is_the_same_in_sql() {
-    let mut system = System::start().await;
-    system.receive("mug", 2).await;
-    system.place(order_of(&[("mug", 1, 1)])).await;
-    system.settle().await;
-    let events = system.parts.log.read_all(0, 1000).await.unwrap();
-    let digests = "SELECT encode(daybook.event_digest(e), 'hex') FROM daybook.events AS e ORDER BY position";
-    let digests: Vec<String> = query_scalar(digests).fetch_all(&system.parts.read).await.unwrap();
-    let ours: Vec<String> = events.iter().map(|event| format!("{:?}", event.digest())).collect();
-    assert_eq!(digests, ours);
-    let causes = events.iter().filter(|event| event.metadata.causation_id.is_some()).count();
-    assert!(causes > 0 && causes < events.len(), "with and without a cause");
-}

@@ -1,7 +1,6 @@
 //! Stories on the real binary and real servers: one Postgres for the run with a database a test, a nats-server a test.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-mod appends;
 mod archive;
 mod binary;
 mod books;
@@ -10,7 +9,6 @@ mod changes;
 mod choreography;
 mod clocks;
 mod copying;
-mod crashing;
 mod dead_letters;
 mod docs;
 mod doors;
@@ -25,13 +23,11 @@ mod forks;
 mod harness;
 mod health;
 mod histories;
-mod holding;
 mod hostile;
 mod hot;
 mod linearizable;
 mod long_streams;
 mod losing;
-mod model;
 mod nats_cluster;
 mod nats_doors;
 mod olist;
@@ -52,6 +48,7 @@ mod sizes;
 mod subscribing;
 mod taking_over;
 mod timers;
+mod two_domains;
 mod verifying;
 mod verifying_business;
 mod waiting;

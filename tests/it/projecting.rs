@@ -58,7 +58,7 @@ async fn events_that_are_delivered_again_change_nothing() {
         let owner = system.parts.owner;
         let lease = lease::acquire(&system.parts.project, projection.name(), owner).await.unwrap().unwrap();
         let at =
-            checkpoint::take(&system.parts.project, projection.name(), projection.version(), &lease).await.unwrap();
+            checkpoint::acquire(&system.parts.project, projection.name(), projection.version(), &lease).await.unwrap();
         assert_eq!(at.position, head);
         let mut applier = Applier::new(projection);
         for _ in 0..3 {
@@ -111,7 +111,7 @@ async fn an_owner_that_was_stopped_and_replaced_changes_nothing() {
     let expire = "UPDATE daybook.leases SET expires_at = '-infinity'";
     sqlx::raw_sql(expire).execute(&system.superuser().await).await.unwrap();
     let successor = lease::acquire(&system.parts.project, name, Uuid::now_v7()).await.unwrap().unwrap();
-    let taken = checkpoint::take(&system.parts.project, name, 1, &successor).await.unwrap();
+    let taken = checkpoint::acquire(&system.parts.project, name, 1, &successor).await.unwrap();
     system.receive("mug", 1).await;
     system.relay().await;
     while system.feed.position() < 2 {
@@ -292,7 +292,7 @@ async fn who_meets_an_event_that_it_does_not_know_keeps_the_lease_from_nobody() 
         // It does not come back for the lease, whether somebody has that or not.
         assert!(projector.step().await.is_err());
         let lease = lease::acquire(&system.parts.project, projection.name(), newer).await.unwrap().unwrap();
-        checkpoint::take(&system.parts.project, projection.name(), projection.version(), &lease).await.unwrap();
+        checkpoint::acquire(&system.parts.project, projection.name(), projection.version(), &lease).await.unwrap();
         assert!(projector.step().await.is_err());
         lease::release(&system.parts.project, &lease).await.unwrap();
         assert!(projector.step().await.is_err());

@@ -9,12 +9,6 @@ use runtime::step::Step;
 use runtime::subject;
 use runtime::subscription;
 use store::{Filter, Position};
-use tokio::sync::watch;
-
-/// Who is never told that there is more.
-fn no_hint() -> watch::Receiver<Position> {
-    watch::channel(0).1
-}
 
 fn of_stock() -> Filter {
     let category = CATEGORIES.iter().find(|c| c.name == Stock::CATEGORY).copied();
@@ -32,54 +26,6 @@ async fn append(system: &System, count: usize) {
     let received = (0..count).map(|n| async move { system.receive(&format!("sku-{}", n % 7), 1).await });
     let placed = (0..count).map(|_| system.place(order_of(&[("mug", 1, 1)])));
     tokio::join!(futures_util::future::join_all(received), futures_util::future::join_all(placed));
-}
-
-#[tokio::test]
-async fn a_subscription_to_the_log_catches_up_and_goes_on_without_a_gap_or_a_double() {
-    let system = System::start().await;
-    // More than the pages that are read while nothing is behind.
-    append(&system, 700).await;
-    for (after, filter, hint) in [
-        (0, Filter::default(), system.parts.appender.head()),
-        (0, of_stock(), no_hint()),
-        (650, of_stock(), system.parts.appender.head()),
-    ] {
-        let head = system.parts.log.head().await.unwrap();
-        let mut subscription = system.parts.log.subscribe(after, filter.clone(), hint);
-        let mut seen = Vec::new();
-        let reading = async {
-            while subscription.position() < head + 100 {
-                seen.extend(subscription.next().await.unwrap().into_iter().map(|event| event.position));
-            }
-        };
-        // The last event of all is one that every filter lets through.
-        let writing = async {
-            append(&system, 49).await;
-            system.receive("mug", 1).await;
-            system.receive("mug", 1).await;
-        };
-        tokio::join!(reading, writing);
-        assert_eq!(seen, filtered(&system, after, &filter).await);
-    }
-}
-
-#[tokio::test]
-async fn a_subscription_that_is_dropped_while_it_waits_loses_nothing() {
-    let system = System::start().await;
-    append(&system, 300).await;
-    let mut subscription = system.parts.log.subscribe(0, Filter::default(), system.parts.appender.head());
-    let (mut seen, mut dropped) = (Vec::new(), 0);
-    while seen.len() < 600 {
-        tokio::select! {
-            biased;
-            events = subscription.next() => seen.extend(events.unwrap().into_iter().map(|event| event.position)),
-            // After it was polled once: in the middle of whatever it does.
-            () = std::future::ready(()), if dropped % 5 != 4 => {}
-        }
-        dropped += 1;
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(seen, (1..=600).collect::<Vec<_>>());
 }
 
 /// JetStream's stream vanishes in the middle: what it does not bring is read from the log.

@@ -29,3 +29,4 @@ pub use generation::{Comparison, Difference};
 pub use projection::{Projection, ReadModel};
 // What `read_models!` expands to.
 pub use sqlx;
+pub use store;

@@ -59,7 +59,7 @@ macro_rules! read_models {
                 match self { $(Self::$name => <$row as $crate::row::Row>::VERSION),+ }
             }
 
-            fn categories(self) -> &'static [store::Category] {
+            fn categories(self) -> &'static [$crate::store::Category] {
                 match self { $(Self::$name => <$row as $crate::row::Row>::CATEGORIES),+ }
             }
 

@@ -70,7 +70,7 @@ impl<M: ReadModel> Rebuild<M> {
     /// When Postgres fails.
     pub async fn of_kept(pool: &PgPool, model: M, fence: i64) -> Result<Option<Self>, AdvanceError> {
         let mut transaction = pool.begin().await?;
-        let kept = checkpoint::take_kept(&mut transaction, model.name(), model.version(), fence).await?;
+        let kept = checkpoint::resume_previous(&mut transaction, model.name(), model.version(), fence).await?;
         let Some(at) = kept else { return Ok(None) };
         let parked = Parked::read(&mut transaction, Projection::ReadModel(model), at.generation).await?;
         transaction.commit().await?;

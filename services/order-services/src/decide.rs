@@ -136,7 +136,8 @@ fn rejected(rejection: impl Into<Rejection>) -> ExecuteError {
 }
 
 async fn load<A: Aggregate>(session: &mut Session<'_, OrderDecider>, id: Uuid) -> Result<(), ExecuteError> {
-    session.load(stream::<A>(id)).await
+    session.load(stream::<A>(id)).await?;
+    Ok(())
 }
 
 fn state<'a, A: InState>(session: &'a Session<'_, OrderDecider>, index: usize) -> &'a A {

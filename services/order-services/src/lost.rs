@@ -293,7 +293,7 @@ impl Reader {
         }
         if let Some(chain) = &mut self.chain
             && self.messages.unlinked_from.is_none()
-            && chain.take(&record).is_err()
+            && chain.advance(&record).is_err()
         {
             self.messages.unlinked_from = Some(chain.end().position + 1);
         }

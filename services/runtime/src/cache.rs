@@ -252,7 +252,7 @@ impl<D: Decide> Cache<D> {
                 && let Ok(state) = folded.state.to_json()
             {
                 let Folded { version, position, .. } = folded;
-                self.loader.keep(stream, Snapshot { position, version, state }, folded.branch.clone());
+                self.loader.save_snapshot(stream, Snapshot { position, version, state }, folded.branch.clone());
                 folded.after_snapshot = 0;
             }
             if !loaded.more {

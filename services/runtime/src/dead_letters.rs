@@ -102,7 +102,7 @@ async fn resolve_event<D: Domain>(
     let projection = projection.ok_or_else(|| EventError::Left(format!("this build has no projection {name:?}")))?;
     let (name, ours) = (projection.name(), projection.version());
     let mut transaction = project.begin().await?;
-    let live = checkpoint::hold_live(&mut transaction, name).await?;
+    let live = checkpoint::lock_live(&mut transaction, name).await?;
     if let Some(rows) = checkpoint::live_rows(&mut *transaction, name).await?.filter(|rows| rows.version != ours) {
         let other = AdvanceError::OtherVersion { projection: name, live: rows.version, ours };
         return Err(EventError::Left(other.to_string()));
@@ -143,7 +143,8 @@ async fn all_of(
     match keyed_by {
         KeyedBy::Correlation => {
             let filter = Filter { correlation_id: Some(key), ..Filter::default() };
-            let mut search = Search::begin(log.clone(), read.clone(), Query { filter, ..Query::default() }).await?;
+            let mut search =
+                Search::begin(log.clone(), read.clone(), Query { filter, own: true, ..Query::default() }).await?;
             loop {
                 let page = search.next(PAGE).await?;
                 if page.is_empty() {

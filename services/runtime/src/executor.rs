@@ -170,15 +170,15 @@ impl<D: Decide> Session<'_, D> {
         self.correlation_id = id;
     }
 
-    /// Loads a stream. Streams are numbered from 0, in the order in which they are loaded.
+    /// Loads a stream, and gives its state. Streams are numbered from 0, in the order in which they are loaded.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub async fn load(&mut self, stream: StreamId) -> Result<(), ExecuteError<D>> {
+    pub async fn load(&mut self, stream: StreamId) -> Result<&D::State, ExecuteError<D>> {
         let waits_for_turn = !self.locks_log && self.loaded.is_empty();
         let guard = self.cache.load(stream, waits_for_turn).await?;
         self.loaded.push(LoadedStream { guard, events: vec![] });
-        Ok(())
+        Ok(self.state(self.loaded.len() - 1))
     }
 
     /// The state of the stream that was loaded as the `index`th.
@@ -368,13 +368,14 @@ impl<D: Decide> Executor<D> {
                     for stream in loaded {
                         self.cache.wait_for_turn(stream).await;
                     }
-                    lock = self.appender.hold().await.ok();
+                    lock = self.appender.lock_log().await.ok();
                     conflict = Some(error);
                 }
                 AppendError::Refused(why) => return Err(ExecuteError::Refused(why)),
-                AppendError::Unavailable(why) => return Err(ExecuteError::Unavailable(why)),
+                AppendError::Unavailable(why) => return Err(ExecuteError::Unavailable(why.to_string())),
                 broken @ AppendError::Broken(_) => return Err(ExecuteError::Broken(broken.to_string())),
-                differ @ AppendError::ClocksDiffer(_) => return Err(ExecuteError::Unavailable(differ.to_string())),
+                // Clocks that differ, and whatever else the log may say one day: it can be sent again.
+                other => return Err(ExecuteError::Unavailable(other.to_string())),
             }
         }
         let tries = || AppendError::Unavailable("it was never tried".into());

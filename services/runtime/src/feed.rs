@@ -291,7 +291,7 @@ impl<D: Domain> Feed<D> {
         let mut events = Vec::new();
         loop {
             let taken = match next {
-                Some(Ok(message)) => take(self.log.categories(), chain, &mut self.arriving, &mut events, &message),
+                Some(Ok(message)) => take(self.log.all_categories(), chain, &mut self.arriving, &mut events, &message),
                 Some(Err(_)) | None => Err(Unusable::Lost),
             };
             match taken {
@@ -470,7 +470,7 @@ fn take<D: Domain>(
     if record.position > chain.position() + 1 || !message::is_packed(headers) {
         return Err(Unusable::Lost);
     }
-    let completes = chain.take(&record).map_err(|e| Unusable::Foreign(e.to_string()))?;
+    let completes = chain.advance(&record).map_err(|e| Unusable::Foreign(e.to_string()))?;
     arriving.push(codec::deliver(record).map_err(Unusable::Unknown)?);
     if completes {
         events.append(arriving);

@@ -3,8 +3,10 @@
 //! - commands: [`commands`] takes them from NATS, [`executor`] decides and appends them;
 //! - distribution: [`relay`] publishes the log to JetStream, [`feed`] brings it to the projections of a process;
 //! - projections: [`projector`] keeps one current, [`replay`] rebuilds one;
+//! - verification: [`verify`] checks what is the same in every domain;
 //! - effects: [`sender`] carries out follow-ups, [`sweeper`] makes follow-ups of timers that are due.
 
+mod alarm;
 pub mod api;
 pub mod archive;
 mod backoff;
@@ -31,4 +33,5 @@ pub mod subject;
 pub mod subscription;
 pub mod sweeper;
 pub mod text;
+pub mod verify;
 pub mod wire;

@@ -17,8 +17,9 @@ use engine::{Domain, Projection};
 use futures_util::{FutureExt, Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store::connect::{self, Role as Database, Unusable};
 use store::{Appender, Category, Loader, Log, Position, ReadError, checkpoint};
@@ -201,8 +202,8 @@ pub struct Process {
     failed: CancellationToken,
     clients: Vec<Client>,
     pools: Vec<PgPool>,
-    /// Told when follow-ups were written.
-    written: Arc<Notify>,
+    /// Told when follow-ups of a domain were written, by the domain's name: one for each, because it wakes one sender.
+    written: Mutex<HashMap<&'static str, Arc<Notify>>>,
     /// How far the log has grown, as this process and others tell.
     grown: watch::Sender<Position>,
 }
@@ -217,7 +218,7 @@ impl Process {
             failed: CancellationToken::new(),
             clients: vec![context.client.clone()],
             pools: vec![context.read.clone(), context.project.clone()],
-            written: Arc::default(),
+            written: Mutex::default(),
             grown: watch::channel(0).0,
         };
         let appender = context.appender.clone();
@@ -238,6 +239,11 @@ impl Process {
                 broken.cancel();
             }
         });
+    }
+
+    /// What tells the sender of a domain that there are follow-ups.
+    fn written<D: Domain>(&self) -> Arc<Notify> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).entry(D::NAME).or_default().clone()
     }
 
     /// Runs a loop until the process stops.
@@ -294,7 +300,7 @@ impl Process {
         let feed = context.feed::<D>().await?;
         for projection in Projection::all() {
             let (pool, owner) = (context.project.clone(), context.owner);
-            self.run(Projector::new(pool, projection, feed.reader(), owner, self.written.clone()));
+            self.run(Projector::new(pool, projection, feed.reader(), owner, self.written::<D>()));
         }
         self.run(feed);
         Ok(())
@@ -302,7 +308,7 @@ impl Process {
 
     /// Carries out the follow-ups of a domain, and makes follow-ups of its timers that are due.
     pub fn send<E: Effects>(&self, context: &Context, effects: E, limits: Limits) {
-        let (pool, written) = (context.project.clone(), self.written.clone());
+        let (pool, written) = (context.project.clone(), self.written::<E::Domain>());
         self.run(Sweeper::<E::Domain>::new(pool.clone(), written.clone()).tolerating(limits.clock_tolerance));
         self.run(Sender::new(pool, effects, context.appender.history(), context.owner, written, limits));
     }

@@ -108,7 +108,7 @@ impl<D: Domain> Projector<D> {
             Some(held) if held.lease == lease => held.checkpoint,
             _ => {
                 self.applier.forget();
-                checkpoint::take(&self.pool, name, version, &lease).await?
+                checkpoint::acquire(&self.pool, name, version, &lease).await?
             }
         };
         self.held = Some(Held { lease, renewed, checkpoint });

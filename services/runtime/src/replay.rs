@@ -245,7 +245,7 @@ impl<M: ReadModel> Replay<'_, '_, M> {
     /// Holds the live rows where they are, and comes to them.
     async fn meet(&mut self) -> Result<(Transaction<'static, Postgres>, checkpoint::Checkpoint), ReplayError> {
         let mut held = begin(self.owner.pool).await?;
-        let live = checkpoint::hold_live(&mut held, self.owner.model.name()).await?;
+        let live = checkpoint::lock_live(&mut held, self.owner.model.name()).await?;
         self.build_to(live.position, &mut |_, _| {}).await?;
         Ok((held, live))
     }

@@ -4,7 +4,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use engine::event_index;
 use sqlx::PgPool;
-use store::{Filter, Log, Position, ReadError, RecordedEvent, StreamId, Version};
+use store::{Category, Filter, Log, Position, ReadError, RecordedEvent, StreamId, Version};
 
 /// How many events of the log are looked through at a time.
 const PAGE: i64 = 500;
@@ -27,6 +27,9 @@ pub struct Query {
     pub since: Option<DateTime<Utc>>,
     /// The latest.
     pub until: Option<DateTime<Utc>>,
+    /// Only events of the categories that the log was opened with. These are in the event index: a search through all
+    /// domains of a log that has several reads the log.
+    pub own: bool,
 }
 
 /// A search that goes on from page to page, as far as the log went when it began.
@@ -34,6 +37,7 @@ pub struct Search {
     log: Log,
     pool: PgPool,
     filter: Filter,
+    own: bool,
     direction: Direction,
     /// What is left of the log to look for them in: the positions above `after`, up to `to`.
     after: Position,
@@ -50,7 +54,7 @@ impl Search {
     /// # Errors
     /// When Postgres fails.
     pub async fn begin(log: Log, pool: PgPool, query: Query) -> Result<Self, ReadError> {
-        let Query { filter, direction, from, since, until } = query;
+        let Query { filter, direction, from, since, until, own } = query;
         let mut to = log.head().await?;
         if let Some(until) = until {
             to = to.min(log.position_at(until).await?);
@@ -73,11 +77,18 @@ impl Search {
                 Direction::NewestFirst => to = to.min(from),
             }
         }
-        let indexed = match event_index::keys(&filter, log.categories()).is_empty() {
-            true => 0,
-            false => event_index::complete_to(&pool).await?,
+        // The index has the events of the categories that the log was opened with.
+        log.learn_categories().await?;
+        let is_ours = |category: &Category| log.categories().contains(category);
+        let all_indexed = match filter.category {
+            Some(category) => is_ours(&category),
+            None => own || log.all_categories().iter().all(is_ours),
         };
-        Ok(Self { log, pool, filter, direction, after, to, version, indexed })
+        let indexed = match all_indexed && !event_index::keys(&filter, log.categories()).is_empty() {
+            true => event_index::complete_to(&pool).await?,
+            false => 0,
+        };
+        Ok(Self { log, pool, filter, own, direction, after, to, version, indexed })
     }
 
     /// The next events, up to `limit`; none if there are no more.
@@ -151,7 +162,8 @@ impl Search {
             self.end();
             return page;
         };
-        page.retain(|e| self.after < e.position && e.position <= self.to && self.filter.matches(e));
+        let is_wanted = |e: &RecordedEvent| !self.own || self.log.categories().contains(&e.stream.category);
+        page.retain(|e| self.after < e.position && e.position <= self.to && self.filter.matches(e) && is_wanted(e));
         if page.len() > limit as usize {
             page.truncate(limit as usize);
             last = page.last().map_or(last, |event| (event.position, event.version));

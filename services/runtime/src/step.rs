@@ -1,9 +1,9 @@
 //! The shape of every loop: one step at a time, and a separate run that repeats it.
 
+use crate::alarm::Alarm;
 use crate::backoff::Backoff;
 use std::fmt::Display;
 use std::time::Duration;
-use store::Alarm;
 use tokio_util::sync::CancellationToken;
 
 /// What a step came to.

@@ -28,6 +28,42 @@ pub struct ServersOptions {
     pub nats_port: Option<u16>,
 }
 
+/// A Postgres without NATS, in a temporary folder. Dropping it ends the server.
+#[derive(Debug)]
+pub struct TemporaryPostgres {
+    pub postgres: Postgres,
+    pub binaries: Binaries,
+    /// Last, so that it outlives the server in it.
+    folder: Folder,
+}
+
+impl TemporaryPostgres {
+    /// Returns once it is ready. It is fast, and does not survive a failure of the machine.
+    pub async fn start(progress: Progress<'_>) -> Result<Self, ServersError> {
+        let binaries = Binaries::locate(progress).await?;
+        let folder = Folder::temporary(&swept_temporary_folder())?;
+        let options = PostgresOptions { data_dir: folder.path().join("postgres"), durable: false };
+        let postgres = Postgres::start(&binaries, options, progress).await?;
+        Ok(Self { postgres, binaries, folder })
+    }
+
+    /// Where it keeps its data and its log.
+    pub fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Where temporary folders go, without those that killed processes have left there.
+fn swept_temporary_folder() -> PathBuf {
+    let temp = std::env::temp_dir();
+    folder::sweep(&temp);
+    if temp != Path::new("/tmp") {
+        // Where sockets go whose path would be too long.
+        folder::sweep(Path::new("/tmp"));
+    }
+    temp
+}
+
 /// Both servers. Dropping it ends them; `stop` does so in order.
 #[derive(Debug)]
 pub struct Servers {
@@ -40,12 +76,7 @@ pub struct Servers {
 impl Servers {
     /// Returns once both are ready.
     pub async fn start(options: ServersOptions, progress: Progress<'_>) -> Result<Self, ServersError> {
-        let temp = std::env::temp_dir();
-        folder::sweep(&temp);
-        if temp != Path::new("/tmp") {
-            // Where sockets go whose path would be too long.
-            folder::sweep(Path::new("/tmp"));
-        }
+        let temp = swept_temporary_folder();
         let binaries = Binaries::locate(progress).await?;
         let folder = match &options.dir {
             Some(dir) => Folder::persistent(dir)?,

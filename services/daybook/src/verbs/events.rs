@@ -95,7 +95,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
     match verb {
         Verb::Read(args) => {
             let direction = if args.backward { Direction::NewestFirst } else { Direction::OldestFirst };
-            let query = Query { filter, direction, from: args.from, since: args.since, until: args.until };
+            let query = Query { filter, direction, from: args.from, since: args.since, until: args.until, own: false };
             read(Search::begin(log, pool, query).await?, args.limit, json).await
         }
         Verb::Tail(args) => {

@@ -111,7 +111,9 @@ impl Books<'_> {
     /// What the log and the provider say otherwise of a call; `None` if they agree, or will.
     async fn difference(&self, asked: Asked) -> Result<Option<String>, VerifyError> {
         let answer = self.provider.look_up(asked.payment_id, asked.call, asked.key).await;
-        let answer = match answer.map_err(VerifyError::Provider)? {
+        let answer = match answer
+            .map_err(|why| VerifyError::OfDomain(format!("the provider's books cannot be compared: {why}")))?
+        {
             LookupAnswer::Found(outcome) => LookupAnswer::Found(bounded(outcome)),
             LookupAnswer::NotFound => LookupAnswer::NotFound,
         };

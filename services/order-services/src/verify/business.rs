@@ -4,7 +4,6 @@
 //! Imported events are checked for what they add up to, not for their life cycle: what another system did in which order
 //! cannot be undone here.
 
-use super::log::Row;
 use super::order_ends::OrderEnds;
 use super::order_totals::OrderTotals;
 use super::payment_amounts::PaymentAmounts;
@@ -12,6 +11,7 @@ use super::read_models::list;
 use super::reserved_stock::ReservedStock;
 use super::shipped_pieces::ShippedPieces;
 use super::{Check, Live};
+use runtime::verify::log::Row;
 use serde_json::Value;
 use sqlx::PgConnection;
 use std::collections::HashSet;

@@ -1,8 +1,8 @@
 //! The event index, told a second time: event by event.
 
-use super::log::Row;
 use super::read_models::{ReadModel, StoredRow};
 use futures_util::stream::BoxStream;
+use runtime::verify::log::Row;
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgConnection;

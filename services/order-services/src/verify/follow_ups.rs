@@ -1,7 +1,6 @@
 //! The follow-ups' rows against what must follow: none missing, none without a cause, which may be a timer's. What must
 //! follow is the domain's to say, so this asks its reactions; that every event was reacted to, once, is what is checked.
 
-use super::log::Row;
 use super::{Check, Live};
 use engine::follow_up::{follow_up_id, storable};
 use engine::timer::timer_id;
@@ -13,6 +12,7 @@ use orders::order::{self, StockLine};
 use orders::reaction::{Act, react_to_rejection};
 use orders::stock::{self, ShortLine};
 use orders::{Command, Rejection};
+use runtime::verify::log::Row;
 use serde_json::Value;
 use sqlx::PgConnection;
 use std::collections::{HashMap, HashSet};

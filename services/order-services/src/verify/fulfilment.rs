@@ -1,9 +1,9 @@
 //! What must be shipped, told a second time: event by event, from the payloads alone.
 
-use super::log::Row;
 use super::read_models::{ReadModel, StoredRow, list, text};
 use chrono::{DateTime, Utc};
 use futures_util::stream::BoxStream;
+use runtime::verify::log::Row;
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgConnection;

@@ -4,19 +4,15 @@
 
 mod books;
 mod business;
-mod caught_up;
-mod chain;
 mod event_index;
 mod follow_ups;
 mod fulfilment;
-mod log;
 mod order_ends;
 mod order_history;
 mod order_summary;
 mod order_totals;
 mod payment_amounts;
 mod read_models;
-mod report;
 mod reserved_stock;
 mod revenue;
 mod sample;
@@ -24,10 +20,9 @@ mod shipped_pieces;
 mod stock_level;
 mod timers;
 mod waiting;
-mod window;
 
 pub use books::verify_books;
-pub use report::{Check, Report};
+pub use runtime::verify::{Check, Report, VerifyError};
 pub use sample::verify_sample;
 
 use async_nats::jetstream;
@@ -35,32 +30,21 @@ use business::Business;
 use event_index::Positions;
 use follow_ups::FollowUps;
 use fulfilment::Shipment;
-use log::Promises;
 use order_history::Entry;
 use order_summary::Order;
+use order_views::{CATEGORIES, Orders};
 use read_models::Fold;
 use revenue::PaymentDay;
+use runtime::verify::log::{self, Promises};
+use runtime::verify::{caught_up, snapshot, window};
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgPool};
 use std::collections::HashSet;
 use std::time::Duration;
 use stock_level::Stock;
 use store::Position;
 use timers::Timers;
 use waiting::Waiting;
-
-/// Why nothing can be said: a server did not answer. What is wrong with the data is a difference, not an error.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    #[error("the database cannot be read: {0}")]
-    Database(#[from] sqlx::Error),
-    #[error(transparent)]
-    Log(#[from] store::ReadError),
-    #[error("the window cannot be read: {0}")]
-    JetStream(#[source] async_nats::Error),
-    #[error("the provider's books cannot be compared: {0}")]
-    Provider(String),
-}
 
 /// Compares all that is kept with the log, and the log with its promises. `pool` is in the role that reads. A system in
 /// motion is given `patience` to come to where the log is now. The provider's books are another question: [`verify_books`].
@@ -72,7 +56,7 @@ pub async fn verify(
     jetstream: Option<&jetstream::Context>,
     patience: Duration,
 ) -> Result<Report, VerifyError> {
-    let caught_up = caught_up::check(pool, jetstream, patience).await?;
+    let caught_up = caught_up::check::<Orders>(pool, jetstream, patience).await?;
     let (events, checks) = log_and_projections(pool).await?;
     let window = match jetstream {
         Some(jetstream) => window::check(pool, jetstream).await?,
@@ -81,14 +65,6 @@ pub async fn verify(
     let books = Check::not_asked(books::NAME);
     let checks = [caught_up].into_iter().chain(checks).chain([window, books]).collect();
     Ok(Report { events, checks })
-}
-
-/// What is stored at one moment, to be read for as long as that takes.
-async fn snapshot(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    let mut snapshot = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
-    // The pool's limits are for short work.
-    sqlx::raw_sql("SET LOCAL transaction_timeout = 0; SET LOCAL statement_timeout = 0").execute(&mut *snapshot).await?;
-    Ok(snapshot)
 }
 
 async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyError> {
@@ -124,8 +100,10 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
         }
         // One for each event: all together, they would be as many as the log has.
         history.compare_page(&mut snapshot).await?;
-        // Nothing follows from history.
-        let page = page.into_iter().filter(|e| e.position > imported_to && e.origin_name() != Some("import"));
+        // Nothing follows from history, nor here from another domain's events.
+        let is_ours = |row: &log::Row| row.category_name.is_none() || CATEGORIES.iter().any(|c| c.id == row.category);
+        let page = page.into_iter().filter(is_ours);
+        let page = page.filter(|e| e.position > imported_to && e.origin_name() != Some("import"));
         let decoded: Vec<_> = page.map(follow_ups::decoded).collect();
         decoded.iter().flatten().for_each(|recorded| timers.take(recorded));
         follow_ups.take(&mut snapshot, decoded).await?;

@@ -7,10 +7,10 @@
 //! done (it was discarded).
 
 use super::business::{Invariant, Unread, id, is_imported, is_of};
-use super::log::Row;
 use super::payment_amounts::Left;
 use super::read_models::list;
 use super::{Check, Live};
+use runtime::verify::log::Row;
 use serde_json::Value;
 use sqlx::PgConnection;
 use std::collections::{HashMap, HashSet};

@@ -1,10 +1,10 @@
 //! The order history, told a second time: event by event, from the payloads alone. It has a row for each event, so it is
 //! compared page by page.
 
-use super::log::Row;
 use super::read_models::{Fold, ReadModel, StoredRow, text};
 use chrono::{DateTime, Utc};
 use futures_util::stream::BoxStream;
+use runtime::verify::log::Row;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sqlx::PgConnection;

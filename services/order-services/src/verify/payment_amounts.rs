@@ -3,7 +3,7 @@
 
 use super::Check;
 use super::business::{Invariant, Unread, amount, id, is_imported, is_of};
-use super::log::Row;
+use runtime::verify::log::Row;
 use serde_json::Value;
 use std::collections::HashMap;
 use uuid::Uuid;

@@ -1,11 +1,11 @@
 //! A read model's rows against the naive fold of the log: every column of every row, none missing and none too many.
 
-use super::log::Row;
 use super::{Check, Live};
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
 use order_views::Projection;
+use runtime::verify::log::Row;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sqlx::PgConnection;

@@ -3,7 +3,7 @@
 
 use super::Check;
 use super::business::{Invariant, Unread, id, is_of, pieces_by_line};
-use super::log::Row;
+use runtime::verify::log::Row;
 use serde_json::Value;
 use std::collections::HashMap;
 use uuid::Uuid;

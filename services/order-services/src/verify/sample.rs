@@ -81,7 +81,7 @@ async fn drawn(snapshot: &mut PgConnection, orders: u32) -> Result<(Vec<Uuid>, P
 /// The events that belong to an order, in order of position.
 async fn of_order(pool: &PgPool, log: &Log, order: Uuid, head: Position) -> Result<Vec<log::Row>, VerifyError> {
     let filter = Filter { correlation_id: Some(order), ..Filter::default() };
-    let query = Query { filter, ..Query::default() };
+    let query = Query { filter, own: true, ..Query::default() };
     let mut search = Search::begin(log.clone(), pool.clone(), query).await?;
     let mut positions = Vec::new();
     loop {

@@ -2,8 +2,8 @@
 
 use super::Check;
 use super::business::{Invariant, Unread, id, is_imported, is_of, pieces_by_line};
-use super::log::Row;
 use super::read_models::list;
+use runtime::verify::log::Row;
 use serde_json::Value;
 use std::collections::HashMap;
 use uuid::Uuid;

@@ -1,11 +1,11 @@
 //! A connection to NATS, which is made again for ever, should it be lost.
 
 use super::settings::{Connection, Login, SettingsError};
+use crate::alarm::Alarm;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use store::Alarm;
 
 /// How long it takes at least until all servers have been tried once more.
 const ROUND: Duration = Duration::from_millis(250);

@@ -2,9 +2,9 @@
 //! request names. So answers go to inboxes only: never to events, nor to the API of JetStream.
 
 use super::settings::SettingsError;
+use crate::alarm::Alarm;
 use async_nats::Message;
 use std::sync::Arc;
-use store::Alarm;
 
 /// What the inboxes of NATS clients begin with, if they are not told otherwise. Nobody but them uses subjects whose first part
 /// begins so: so it stands for `_INBOX_…` as well, as a user's own prefix is written.

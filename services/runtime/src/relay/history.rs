@@ -245,7 +245,8 @@ impl Relay {
                     };
                 }
                 expected += 1;
-                if event.is_none_or(|event| event.position != sequence || !message.is_of(self.log.categories(), event))
+                if event
+                    .is_none_or(|event| event.position != sequence || !message.is_of(self.log.all_categories(), event))
                 {
                     let (from, what) = match event {
                         Some(_) => (sequence, format!("at {sequence} it has what is not the log's event")),
@@ -294,8 +295,8 @@ impl Relay {
         let mut messages = Messages::open(stream, first, last).await?;
         while let Some(page) = messages.next().await? {
             for message in page {
-                let Ok(event) = message.recorded(self.log.categories()) else { return Ok(false) };
-                match chain.take(&event) {
+                let Ok(event) = message.recorded(self.log.all_categories()) else { return Ok(false) };
+                match chain.advance(&event) {
                     Ok(completes) if completes && event.position >= difference.from => return Ok(true),
                     Ok(_) => {}
                     Err(_) => return Ok(false),
@@ -324,7 +325,7 @@ impl Relay {
                 && let Some(page) = messages.next().await?
             {
                 let lost: Vec<Lost> = page.into_iter().map(Carried::lost).collect();
-                epoch::keep(&mut transaction, next, &lost).await?;
+                epoch::save_lost(&mut transaction, next, &lost).await?;
                 kept += lost.len();
             }
         }

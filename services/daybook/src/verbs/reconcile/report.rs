@@ -96,7 +96,7 @@ async fn chain(log: &Log, epochs: &[Epoch], epoch: &Epoch) -> Result<Option<Chai
     let rest = epoch.forked_after - mark.position;
     if rest > 0 {
         let events = log.read_all(mark.position, rest).await?;
-        let fit = events.iter().all(|event| chain.take(event).is_ok());
+        let fit = events.iter().all(|event| chain.advance(event).is_ok());
         if !fit || chain.position() != epoch.forked_after {
             return Ok(None);
         }

@@ -146,9 +146,7 @@ async fn record(
                     let remedy = "it cannot be stored as it is";
                     return Err(NotRecorded::LeftOut { kind: Problem::NotStorable, why, remedy });
                 }
-                Err(e @ (AppendError::Unavailable(_) | AppendError::ClocksDiffer(_) | AppendError::Broken(_))) => {
-                    return Err(NotRecorded::Failed(ImportError::Unavailable(e)));
-                }
+                Err(e) => return Err(NotRecorded::Failed(ImportError::Unavailable(e))),
             },
         };
         if recorded.is_some_and(|recorded| recorded != fingerprint) {

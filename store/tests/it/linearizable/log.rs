@@ -2,16 +2,14 @@
 
 use super::checker::{Client, Clock, Sequential, is_linearizable};
 use super::{seeded, seeds};
-use crate::harness::database;
+use crate::harness::{self, database};
 use crate::model::{Event, Model, Outcome, Place, Try, Write};
-use order_views::CATEGORIES;
+use daybook_store::ExpectedVersion::{Any, Exact, Exists, NoStream};
+use daybook_store::{Appender, Log, Position, Version};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use std::sync::atomic::{AtomicU64, Ordering};
-use store::ExpectedVersion::{Any, Exact, Exists, NoStream};
-use store::connect::{self, Role};
-use store::{Appender, Log, Position, Version};
 
 #[derive(Debug)]
 pub(super) enum Op {
@@ -136,7 +134,7 @@ async fn read(log: &Log, place: Place, clock: &Clock, mut random: StdRng) -> Cli
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn appends_and_reads_of_the_log_are_linearizable() {
     let url = database().await;
-    let log = Log::new(connect::pool(&url, Role::Read, 4).unwrap(), CATEGORIES);
+    let log = harness::log(&url);
     let appenders = [Appender::start(&url).unwrap(), Appender::start(&url).unwrap()];
     for seed in seeds() {
         let mut random = seeded(seed);

@@ -13,27 +13,27 @@ use uuid::Uuid;
 const PAGE: i64 = 500;
 
 /// An event, every column of it.
-pub(super) struct Row {
-    pub(super) position: i64,
-    pub(super) version: i64,
-    pub(super) recorded_at: DateTime<Utc>,
-    pub(super) occurred_at: DateTime<Utc>,
-    pub(super) category: i16,
+pub struct Row {
+    pub position: i64,
+    pub version: i64,
+    pub recorded_at: DateTime<Utc>,
+    pub occurred_at: DateTime<Utc>,
+    pub category: i16,
     /// None, if `categories` does not have it.
-    pub(super) category_name: Option<String>,
-    pub(super) schema_version: i16,
-    pub(super) origin: i16,
-    pub(super) stream_id: Uuid,
-    pub(super) event_id: Uuid,
-    pub(super) correlation_id: Uuid,
-    pub(super) causation_id: Option<Uuid>,
-    pub(super) command_id: Uuid,
-    pub(super) fingerprint: Vec<u8>,
-    pub(super) event_type: String,
-    pub(super) actor: String,
-    pub(super) traceparent: Option<String>,
-    pub(super) payload: String,
-    pub(super) link: Option<Vec<u8>>,
+    pub category_name: Option<String>,
+    pub schema_version: i16,
+    pub origin: i16,
+    pub stream_id: Uuid,
+    pub event_id: Uuid,
+    pub correlation_id: Uuid,
+    pub causation_id: Option<Uuid>,
+    pub command_id: Uuid,
+    pub fingerprint: Vec<u8>,
+    pub event_type: String,
+    pub actor: String,
+    pub traceparent: Option<String>,
+    pub payload: String,
+    pub link: Option<Vec<u8>>,
 }
 
 macro_rules! rows {
@@ -51,17 +51,17 @@ macro_rules! rows {
 }
 
 /// The next events after the position `after`; none at the end of the log.
-pub(super) async fn page(snapshot: &mut PgConnection, after: i64) -> Result<Vec<Row>, sqlx::Error> {
+pub async fn page(snapshot: &mut PgConnection, after: i64) -> Result<Vec<Row>, sqlx::Error> {
     rows!("WHERE position > $1 ORDER BY position LIMIT $2", after, PAGE).fetch_all(snapshot).await
 }
 
 /// The events at these positions, in any order.
-pub(super) async fn at(pool: &PgPool, positions: &[i64]) -> Result<Vec<Row>, sqlx::Error> {
+pub async fn at(pool: &PgPool, positions: &[i64]) -> Result<Vec<Row>, sqlx::Error> {
     rows!("WHERE position = ANY($1)", positions).fetch_all(pool).await
 }
 
 /// The events of these streams, stream by stream, in order.
-pub(super) async fn of_streams(pool: &PgPool, category: i16, streams: &[Uuid]) -> Result<Vec<Row>, sqlx::Error> {
+pub async fn of_streams(pool: &PgPool, category: i16, streams: &[Uuid]) -> Result<Vec<Row>, sqlx::Error> {
     rows!("WHERE category = $1 AND stream_id = ANY($2) ORDER BY stream_id, version", category, streams)
         .fetch_all(pool)
         .await
@@ -69,7 +69,7 @@ pub(super) async fn of_streams(pool: &PgPool, category: i16, streams: &[Uuid]) -
 
 impl Row {
     /// `live` or `import`; none for a code that means neither.
-    pub(super) fn origin_name(&self) -> Option<&'static str> {
+    pub fn origin_name(&self) -> Option<&'static str> {
         match self.origin {
             0 => Some("live"),
             1 => Some("import"),
@@ -78,14 +78,14 @@ impl Row {
     }
 
     /// `order-0199…`
-    pub(super) fn stream_name(&self) -> String {
+    pub fn stream_name(&self) -> String {
         let category = self.category_name.clone().unwrap_or_else(|| format!("category {}", self.category));
         format!("{category}-{}", self.stream_id)
     }
 }
 
 /// The log's promises, held against its rows in order of position.
-pub(super) struct Promises {
+pub struct Promises {
     positions: Check,
     versions: Check,
     times: Check,
@@ -127,7 +127,7 @@ impl Default for Promises {
 
 impl Promises {
     /// Takes the next event.
-    pub(super) fn take(&mut self, row: &Row, payload: &Value) {
+    pub fn take(&mut self, row: &Row, payload: &Value) {
         let position = row.position;
         self.events += 1;
         for check in self.checks() {
@@ -194,7 +194,7 @@ impl Promises {
         }
     }
 
-    pub(super) fn events(&self) -> i64 {
+    pub fn events(&self) -> i64 {
         self.events
     }
 
@@ -202,7 +202,7 @@ impl Promises {
         [&mut self.positions, &mut self.versions, &mut self.times, &mut self.commands, &mut self.payloads]
     }
 
-    pub(super) fn finish(self) -> Vec<Check> {
+    pub fn finish(self) -> Vec<Check> {
         vec![self.positions, self.versions, self.times, self.commands, self.payloads, self.chain.finish()]
     }
 }

@@ -47,7 +47,7 @@ impl Report {
 }
 
 impl Check {
-    pub(super) fn new(name: &'static str) -> Self {
+    pub fn new(name: &'static str) -> Self {
         Self {
             name,
             checked: 0,
@@ -59,7 +59,7 @@ impl Check {
         }
     }
 
-    pub(super) fn not_asked(name: &'static str) -> Self {
+    pub fn not_asked(name: &'static str) -> Self {
         Self { asked: false, ..Self::new(name) }
     }
 
@@ -68,7 +68,7 @@ impl Check {
         self.difference_count == 0
     }
 
-    pub(super) fn differs(&mut self, what: impl FnOnce() -> String) {
+    pub fn differs(&mut self, what: impl FnOnce() -> String) {
         self.difference_count += 1;
         if self.differences.len() < TOLD {
             self.differences.push(what());

@@ -3,6 +3,7 @@
 
 use super::log::{self, Row};
 use super::{Check, VerifyError};
+use crate::subject;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::Stream;
@@ -10,12 +11,11 @@ use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{HeaderMap, Message};
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::StreamExt;
-use runtime::subject;
 use sqlx::PgPool;
 use std::collections::HashMap;
 use std::time::Duration;
 
-pub(super) const NAME: &str = "window";
+pub const NAME: &str = "window";
 
 /// How many messages are asked for at once: with the largest payloads, some 64 MiB.
 const BATCH: usize = 500;
@@ -23,7 +23,7 @@ const BATCH: usize = 500;
 const EXPIRES: Duration = Duration::from_secs(5);
 
 /// The stream; none if there is none, which an election may make it seem as well.
-pub(super) async fn find(jetstream: &jetstream::Context) -> Result<Option<Stream>, VerifyError> {
+pub async fn find(jetstream: &jetstream::Context) -> Result<Option<Stream>, VerifyError> {
     match jetstream.get_stream(subject::STREAM).await {
         Ok(stream) => Ok(Some(stream)),
         Err(e) => match e.kind() {
@@ -33,7 +33,7 @@ pub(super) async fn find(jetstream: &jetstream::Context) -> Result<Option<Stream
     }
 }
 
-pub(super) async fn check(pool: &PgPool, jetstream: &jetstream::Context) -> Result<Check, VerifyError> {
+pub async fn check(pool: &PgPool, jetstream: &jetstream::Context) -> Result<Check, VerifyError> {
     let mut check = Check::new(NAME);
     let Some(stream) = find(jetstream).await? else {
         check.differs(|| format!("the stream {} does not exist", subject::STREAM));

@@ -1,11 +1,24 @@
 //! The hash chain: one link for each group of appends, over all that the log says of its events.
 //!
-//! Ids do not tell two histories of a log apart: they derive from what a client sends, and survive a fork. A link does:
-//! it covers every event up to its own, in order. So whoever holds a position with its link can ask whether the log still
-//! has that history; and a log that was altered anywhere does not fit its links any more.
+//! Ids do not tell two histories of a log apart: they derive from what a client sends, so they are the same after a restore.
+//! A link does: it covers every event up to its own, in order. With a position and its link (a [`Mark`]), anyone can ask
+//! whether the log still has that history. A log that was altered anywhere no longer fits its links.
 //!
-//! The bytes are those of PostgreSQL's binary format, so that SQL can prove a chain as well (`daybook.event_digest`).
-//! `docs/wire.md` has the definition.
+//! ```
+//! # use daybook_store::{Chain, Mark, RecordedEvent, hash_chain::BrokenChain};
+//! /// The mark that the events lead to, if they are a log from its beginning and nobody has altered them.
+//! fn proved(events: &[RecordedEvent]) -> Result<Mark, BrokenChain> {
+//!     let mut chain = Chain::after(Mark::GENESIS);
+//!     for event in events {
+//!         chain.advance(event)?;
+//!     }
+//!     Ok(chain.end())
+//! }
+//! assert_eq!(proved(&[]), Ok(Mark::GENESIS));
+//! ```
+//!
+//! The bytes that are hashed are those of PostgreSQL's binary format, so SQL can prove a chain as well
+//! (`daybook.event_digest`). `docs/wire.md` in the repository has the definition.
 
 use crate::event::{Metadata, RecordedEvent};
 use crate::{Position, StreamId, Version};
@@ -21,12 +34,13 @@ use uuid::Uuid;
 /// 2000-01-01, when Postgres' time begins, in microseconds of Unix time.
 pub(crate) const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
-/// What is immutable of an event and known before it is recorded: the SHA-256 of its fields.
+/// The SHA-256 of an event's fields, without those that the log gives it (position, version, time).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// Each field is its length as 32 bits, big-endian, and its bytes; a field without a value is the length -1 alone.
+    /// The digest of an event with these fields. Each field is hashed as its length (32 bits, big-endian) and its bytes; one
+    /// without a value as the length -1 alone.
     pub fn of(
         stream: StreamId,
         event_id: Uuid,
@@ -68,7 +82,9 @@ struct Fields(Vec<u8>);
 
 impl Fields {
     fn add(&mut self, field: &[u8]) {
-        self.0.extend_from_slice(&(field.len() as u32).to_be_bytes());
+        // The limits of an append are far below.
+        let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+        self.0.extend_from_slice(&length.to_be_bytes());
         self.0.extend_from_slice(field);
     }
 
@@ -81,7 +97,7 @@ impl Fields {
 }
 
 impl RecordedEvent {
-    /// The digest of what it holds.
+    /// The digest of its fields.
     pub fn digest(&self) -> Digest {
         let Self { stream, event_id, event_type, schema_version, metadata, payload, .. } = self;
         Digest::of(*stream, *event_id, event_type, *schema_version, metadata, payload)
@@ -93,10 +109,20 @@ fn micros(at: DateTime<Utc>) -> i64 {
     at.timestamp_micros() - POSTGRES_EPOCH
 }
 
-/// The chain's value after a group. Written as 64 hex digits.
+/// The chain's value after a group of appends. Written as 64 hex digits.
+///
+/// ```
+/// # use daybook_store::Link;
+/// let link: Link = "5b".repeat(32).parse()?;
+/// assert_eq!(link, Link([0x5b; 32]));
+/// # Ok::<_, daybook_store::hash_chain::BadLink>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
 #[sqlx(transparent, no_pg_array)]
-pub struct Link(pub [u8; 32]);
+pub struct Link(
+    /// A SHA-256.
+    pub [u8; 32],
+);
 
 impl Link {
     /// The value before the first group.
@@ -126,10 +152,10 @@ impl FromStr for Link {
         if hex.len() != 64 {
             return Err(BadLink);
         }
-        let digit = |byte: u8| char::from(byte).to_digit(16).ok_or(BadLink);
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or(BadLink);
         let mut bytes = [0; 32];
         for (byte, digits) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-            *byte = (digit(digits[0])? << 4 | digit(digits[1])?) as u8;
+            *byte = digit(digits[0])? << 4 | digit(digits[1])?;
         }
         Ok(Self(bytes))
     }
@@ -143,16 +169,18 @@ impl TryFrom<&[u8]> for Link {
     }
 }
 
-/// A link has 32 bytes, or 64 hex digits.
+/// What was to be a link or a mark is none: a link has 32 bytes, or 64 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a link of 32 bytes")]
 pub struct BadLink;
 
-/// A place in one history of the log: the last position of a group, and the chain's value there. A log that has it has
-/// all events that led to it. Written as `17:5b1c…`.
+/// A place in one history of the log: the last position of a group, and the chain's value there. A log that has a mark has
+/// all the events that led to it. Written as `17:5b1c…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
+    /// The position of the group's last event.
     pub position: Position,
+    /// The chain's value there.
     pub link: Link,
 }
 
@@ -190,8 +218,8 @@ impl Mark {
     pub const GENESIS: Self = Self { position: 0, link: Link::GENESIS };
 }
 
-/// The events of one group, being linked to what is before them.
-#[derive(Clone)]
+/// A group whose events are being hashed.
+#[derive(Debug, Clone)]
 struct Group {
     hash: Sha256,
     recorded_at: DateTime<Utc>,
@@ -216,7 +244,7 @@ impl Group {
     }
 }
 
-/// What a group's link covers of one of its events: the version, and the digest.
+/// What a group's link covers of each event: the version and the digest.
 pub(crate) fn entry(version: Version, digest: &Digest) -> [u8; 40] {
     let mut entry = [0; 40];
     entry[..8].copy_from_slice(&version.to_be_bytes());
@@ -224,8 +252,8 @@ pub(crate) fn entry(version: Version, digest: &Digest) -> [u8; 40] {
     entry
 }
 
-/// Follows a chain, event by event, from a mark on.
-#[derive(Clone)]
+/// Proves a chain, event by event, from a mark on.
+#[derive(Debug, Clone)]
 pub struct Chain {
     end: Mark,
     /// The group that is not complete yet.
@@ -234,17 +262,26 @@ pub struct Chain {
 
 /// Why an event is not the next one of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BrokenChain {
+    /// It has another position than the next one.
     #[error("position {found} comes after {before}")]
-    Position { before: Position, found: Position },
+    Position {
+        /// Of the event before it.
+        before: Position,
+        /// Of the event.
+        found: Position,
+    },
+    /// All events of a group have one time of recording.
     #[error("the event at position {0} was recorded at another time than its group")]
     Time(Position),
+    /// An event up to this position was altered, or belongs to another history.
     #[error("the link at position {0} does not follow from the events up to it")]
     Link(Position),
 }
 
 impl BrokenChain {
-    /// Of the event that does not fit.
+    /// The position of the event that does not fit.
     pub fn position(self) -> Position {
         match self {
             Self::Position { found, .. } => found,
@@ -254,27 +291,27 @@ impl BrokenChain {
 }
 
 impl Chain {
-    /// What follows `mark`.
+    /// A chain that goes on from `mark`.
     pub fn after(mark: Mark) -> Self {
         Self { end: mark, open: None }
     }
 
-    /// The end of the last group that is complete, and fits.
+    /// The end of the last complete group.
     pub fn end(&self) -> Mark {
         self.end
     }
 
-    /// The last event that was taken, also of a group that is not complete.
+    /// The position of the last event, also if its group is not complete.
     pub fn position(&self) -> Position {
         self.open.as_ref().map_or(self.end.position, |group| group.last)
     }
 
-    /// Takes the next event; says whether it completes its group.
+    /// Adds the next event. Returns whether it completes its group.
     ///
     /// # Errors
-    /// When it does not follow, or its link does not come of what is before it. The chain is then where its last complete
-    /// group ended.
-    pub fn take(&mut self, event: &RecordedEvent) -> Result<bool, BrokenChain> {
+    /// When it is not the next event, or its link does not fit the events up to it. The chain then stays at the end of its
+    /// last complete group.
+    pub fn advance(&mut self, event: &RecordedEvent) -> Result<bool, BrokenChain> {
         let mut group = self.next_of(event)?;
         group.add(event);
         let Some(link) = event.link else {
@@ -289,13 +326,13 @@ impl Chain {
         Ok(true)
     }
 
-    /// Ends the group that is open with the last event that was taken; `None` if none is open.
+    /// Ends the open group with the last event; `None` if no group is open.
     pub(crate) fn close(&mut self) -> Option<Mark> {
         self.end = self.open.take()?.end();
         Some(self.end)
     }
 
-    /// The group that the event belongs to.
+    /// The group that the event belongs to: the open one, or a new one.
     fn next_of(&mut self, event: &RecordedEvent) -> Result<Group, BrokenChain> {
         let before = self.position();
         let open = self.open.take();

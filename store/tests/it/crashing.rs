@@ -2,25 +2,24 @@
 //! every command that was acknowledged is in it once (invariant 1), every other one once and whole, or not at all
 //! (invariants 3 and 5), and it is dense (4 and 8).
 
-use crate::harness::{database, executor, migrate, receive, run, start_postgres};
-use order_services::verify::verify;
-use order_views::CATEGORIES;
+use crate::appending::{self, LEFT, RIGHT};
+use crate::audit;
+use crate::bank::{Bank, deposit};
+use crate::harness::{database, id, log, run, start_postgres};
+use daybook_store::{Chain, Mark, Position, RecordedEvent};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{PgPool, query_scalar};
 use std::collections::HashMap;
-use std::process::Stdio;
 use std::time::Duration;
-use store::connect::{self, Role};
-use store::{Log, Position, RecordedEvent};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 type Acknowledged = HashMap<Uuid, Position>;
 
-/// A process that appends: `tests/src/appending.rs`.
+/// A process that appends: `appending.rs`.
 struct Appending {
     child: Child,
     /// How many commands it was acknowledged.
@@ -30,19 +29,13 @@ struct Appending {
 
 impl Appending {
     fn start(url: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_appending-under-test"))
-            .env("DATABASE_URL", url)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+        let mut child = appending::command(url).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (counted, count) = watch::channel(0);
         let acknowledged = tokio::spawn(async move {
             let mut acknowledged = Acknowledged::new();
             while let Some(line) = lines.next_line().await.unwrap() {
-                // The last line of one that was killed may be half a line.
+                // The test runner prints as well, and the last line of one that was killed may be half a line.
                 let Some((Ok(id), Ok(position))) = line.split_once(' ').map(|(id, at)| (id.parse(), at.parse())) else {
                     continue;
                 };
@@ -74,17 +67,18 @@ impl Appending {
     }
 }
 
-/// Pieces to hold and to give back.
-async fn stock_up(url: &str) {
-    let executor = executor(url);
-    receive(&executor, "left", 1_000_000).await;
-    receive(&executor, "right", 1_000_000).await;
+/// Money to withdraw and to give back.
+async fn fill(url: &str) {
+    let bank = Bank::start(url, 0);
+    for account in [LEFT, RIGHT] {
+        let (command_id, command) = deposit(id(account), 1_000_000);
+        bank.execute(command_id, &command).await.unwrap();
+    }
 }
 
 /// What the log has of each command: those of the processes under test write one event to each of two streams.
 async fn audit(url: &str, acknowledged: &Acknowledged) {
-    let read = connect::pool(url, Role::Read, 2).unwrap();
-    let events = Log::new(read.clone(), CATEGORIES).read_all(0, 1_000_000).await.unwrap();
+    let events = log(url).read_all(0, 1_000_000).await.unwrap();
     assert!((1..).zip(&events).all(|(n, event)| event.position == n), "it has a gap");
     let mut commands: HashMap<Uuid, Vec<&RecordedEvent>> = HashMap::new();
     for event in &events[2..] {
@@ -96,16 +90,16 @@ async fn audit(url: &str, acknowledged: &Acknowledged) {
         assert_ne!(first.stream, second.stream, "{id}");
         assert_eq!(first.event_type, second.event_type, "{id}");
     }
+    assert!(!acknowledged.is_empty());
     for (id, position) in acknowledged {
         let events = commands.get(id).unwrap_or_else(|| panic!("{id} was acknowledged, and is not in the log"));
         assert_eq!(events[1].position, *position, "{id}");
     }
+    let mut chain = Chain::after(Mark::GENESIS);
+    let completes = events.iter().map(|event| chain.advance(event).unwrap());
+    assert_eq!(completes.last(), Some(true), "the last group is whole");
     // And by other eyes.
-    let report = verify(&read, None, Duration::ZERO).await.unwrap();
-    for name in ["positions", "versions", "recorded_at", "event ids", "payloads"] {
-        let check = report.checks.iter().find(|check| check.name == name).expect(name);
-        assert!(check.differences.is_empty(), "{report}");
-    }
+    audit::assert_sound(url).await;
 }
 
 /// How often each thing is done to them: `ROUNDS`, if that is set.
@@ -116,7 +110,7 @@ fn rounds() -> usize {
 #[tokio::test]
 async fn a_process_that_is_killed_loses_nothing_acknowledged_and_leaves_no_half() {
     let url = database().await;
-    stock_up(&url).await;
+    fill(&url).await;
     let mut survivor = Appending::start(&url);
     let mut acknowledged = Acknowledged::new();
     for _ in 0..rounds() {
@@ -129,12 +123,12 @@ async fn a_process_that_is_killed_loses_nothing_acknowledged_and_leaves_no_half(
     audit(&url, &acknowledged).await;
 }
 
-/// The fault: a process is stopped, at a moment of chance, until it was the one that held the log. Then Postgres takes the
-/// log from it; and when it goes on, it has changed nothing.
+/// The fault: a process is stopped, at a moment of chance, until it was the one that had locked the log. Then Postgres ends
+/// its transaction; and when it goes on, it has changed nothing.
 #[tokio::test]
 async fn a_process_that_is_stopped_holds_nobody_up_and_changes_nothing_afterwards() {
     let url = database().await;
-    stock_up(&url).await;
+    fill(&url).await;
     let superuser = PgPool::connect(&url).await.unwrap();
     // A login of its own, to tell its connections from the other one's.
     let login = format!("stopped_{}", Uuid::now_v7().simple());
@@ -143,9 +137,9 @@ async fn a_process_that_is_stopped_holds_nobody_up_and_changes_nothing_afterward
     let mut stopped = Appending::start(&url.replacen("://postgres@", &format!("://{login}@"), 1));
     let mut other = Appending::start(&url);
     other.gets_on(10).await;
-    let mut held = 0;
+    let mut locked = 0;
     for stops in 0.. {
-        assert!(stops < 1000, "it was never stopped while it held the log");
+        assert!(stops < 1000, "it was never stopped while it had locked the log");
         stopped.gets_on(rand::random_range(1..8)).await;
         stopped.signal(Signal::STOP);
         // Whatever it has sent to Postgres comes to its end, also if that has to wait.
@@ -155,10 +149,10 @@ async fn a_process_that_is_stopped_holds_nobody_up_and_changes_nothing_afterward
         while state().await == "active" {
             tokio::task::yield_now().await;
         }
-        held += usize::from(state().await == "idle in transaction");
+        locked += usize::from(state().await == "idle in transaction");
         other.gets_on(10).await;
         stopped.signal(Signal::CONT);
-        if held == rounds().min(20) {
+        if locked == rounds().min(20) {
             break;
         }
     }
@@ -170,10 +164,8 @@ async fn a_process_that_is_stopped_holds_nobody_up_and_changes_nothing_afterward
 
 #[tokio::test]
 async fn processes_go_on_when_postgres_was_killed_and_have_lost_nothing_acknowledged() {
-    let mut postgres = start_postgres().await;
-    let url = postgres.url("postgres");
-    migrate(&url).await;
-    stock_up(&url).await;
+    let (mut postgres, url) = start_postgres().await;
+    fill(&url).await;
     let mut processes = [Appending::start(&url), Appending::start(&url)];
     for _ in 0..rounds() {
         for process in &mut processes {

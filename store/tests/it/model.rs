@@ -1,9 +1,15 @@
 //! The log against a model of it: whatever is appended, by whichever of two processes and however many at once, each
 //! append comes to what the model says, and the log holds what the model holds. Invariants 2, 4, 5, 6 and 8.
 
+use crate::bank::CATEGORIES;
 use crate::harness::{append_as, database, event, id, stream};
 use chrono::{DateTime, Utc};
-use order_views::CATEGORIES;
+use daybook_store::ExpectedVersion::{Any, Exact, Exists, NoStream};
+use daybook_store::connect::{self, Role};
+use daybook_store::{
+    Append, AppendError, Appended, Appender, Chain, ExpectedVersion, Log, Metadata, Position, RecordedEvent,
+    Speculation, StreamAppend, StreamId, Version, event_id,
+};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::Config;
@@ -12,12 +18,6 @@ use sqlx::{PgPool, query};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use store::ExpectedVersion::{Any, Exact, Exists, NoStream};
-use store::connect::{self, Role};
-use store::{
-    Append, AppendError, Appended, Appender, Chain, ExpectedVersion, Log, Metadata, Position, RecordedEvent,
-    Speculation, StreamAppend, StreamId, Version, event_id,
-};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -318,10 +318,10 @@ struct State {
 impl State {
     fn append(&mut self, append: &Try) {
         self.commands = self.commands.max(append.command + 1);
-        let is_unfounded = append.speculative && append.streams.iter().any(|w| self.broken.contains(&w.stream));
+        let lost_its_dependency = append.speculative && append.streams.iter().any(|w| self.broken.contains(&w.stream));
         let outcome = match append.flaw {
             // That is seen at once.
-            None if is_unfounded => Outcome::DependencyAborted,
+            None if lost_its_dependency => Outcome::DependencyAborted,
             _ => self.model.append(append),
         };
         if append.speculative && !matches!(outcome, Outcome::Written { .. } | Outcome::Refused) {
@@ -338,8 +338,8 @@ impl State {
 enum Transition {
     /// All are submitted before any is answered.
     Append { process: usize, appends: Vec<Try> },
-    /// The same, while it holds the log.
-    AppendHeld { process: usize, appends: Vec<Try> },
+    /// The same, while it has locked the log.
+    AppendLocked { process: usize, appends: Vec<Try> },
     /// Postgres ends the connections of both.
     Disconnect,
 }
@@ -377,7 +377,7 @@ impl ReferenceStateMachine for Machine {
             8 => (0..2_usize, (wishes.clone(), stale.clone()).prop_map(appends.clone()))
                 .prop_map(|(process, appends)| Transition::Append { process, appends }),
             2 => (0..2_usize, (wishes, stale).prop_map(appends))
-                .prop_map(|(process, appends)| Transition::AppendHeld { process, appends }),
+                .prop_map(|(process, appends)| Transition::AppendLocked { process, appends }),
             1 => Just(Transition::Disconnect),
         ]
         .boxed()
@@ -385,7 +385,7 @@ impl ReferenceStateMachine for Machine {
 
     /// Nobody believes of a stream what is not in the log nor to be written by those before.
     fn preconditions(state: &State, transition: &Transition) -> bool {
-        let (Transition::Append { appends, .. } | Transition::AppendHeld { appends, .. }) = transition else {
+        let (Transition::Append { appends, .. } | Transition::AppendLocked { appends, .. }) = transition else {
             return true;
         };
         let mut believed = BTreeMap::new();
@@ -403,7 +403,7 @@ impl ReferenceStateMachine for Machine {
         state.outcomes.clear();
         state.broken.clear();
         match transition {
-            Transition::Append { appends, .. } | Transition::AppendHeld { appends, .. } => {
+            Transition::Append { appends, .. } | Transition::AppendLocked { appends, .. } => {
                 appends.iter().for_each(|append| state.append(append));
             }
             Transition::Disconnect => {}
@@ -437,10 +437,10 @@ impl System {
         Self { place: Place::after(&log).await, log, superuser, appenders }
     }
 
-    async fn append(&self, process: usize, appends: &[Try], held: bool) -> Vec<Outcome> {
+    async fn append(&self, process: usize, appends: &[Try], locked: bool) -> Vec<Outcome> {
         let appender = &self.appenders[process];
         // On a connection that was ended it does not come about; then it is done without.
-        let hold = if held { appender.hold().await.ok() } else { None };
+        let lock = if locked { appender.lock_log().await.ok() } else { None };
         let mut speculations: BTreeMap<u64, Speculation> = BTreeMap::new();
         let mut submitted = Vec::new();
         for append in appends {
@@ -448,7 +448,7 @@ impl System {
             let speculations = if append.speculative { append.streams.iter().map(of).collect() } else { vec![] };
             submitted.push(appender.submit(self.place.append(append), speculations).await);
         }
-        drop(hold);
+        drop(lock);
         let mut outcomes = Vec::new();
         for (append, submitted) in appends.iter().zip(submitted) {
             let outcome = match submitted {
@@ -477,7 +477,7 @@ impl System {
         assert!(all.windows(2).all(|pair| pair[0].recorded_at <= pair[1].recorded_at));
         let mut chain = Chain::after(self.log.mark(self.place.start).await.unwrap().expect("the end of a group"));
         assert!(
-            all.iter().map(|event| chain.take(event).unwrap()).last().unwrap_or(true),
+            all.iter().map(|event| chain.advance(event).unwrap()).last().unwrap_or(true),
             "the last group is complete"
         );
     }
@@ -497,7 +497,7 @@ impl StateMachineTest for System {
                 Transition::Append { process, appends } => {
                     (system.append(*process, appends, false).await, &appends[..])
                 }
-                Transition::AppendHeld { process, appends } => {
+                Transition::AppendLocked { process, appends } => {
                     (system.append(*process, appends, true).await, &appends[..])
                 }
                 Transition::Disconnect => {

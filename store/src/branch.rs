@@ -1,34 +1,37 @@
 //! Which history of the log a process has seen.
 //!
-//! A log can go on from an older state: after a failover to a replica that lacked the last events, or a restore. What a
-//! process remembers of the events that were lost must not count any more. It cannot notice that by its connections: they
-//! survive behind a pooler. So each append names the marks that the process has seen, and each load asks for them.
+//! A log can go on from an older state: after a restore, or a failover to a replica that lacked the last events. What a
+//! process remembers of lost events must not count any more. Its connections do not tell it: behind a pooler they
+//! survive. So each append names the marks that the process has seen, and each load asks for them.
 //!
-//! There may be several: of statements that were under way at once, one may have shown the log before a change of history,
+//! There may be several marks. Of two statements that ran at once, one may have shown the log before a change of history
 //! and the other one the log after it.
 
 use crate::Position;
-use crate::chain::Mark;
+use crate::hash_chain::Mark;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The marks that a process has seen of the log, by appending or loading. One a process; clones share it.
+/// The marks that a process has seen of the log, by appending or loading. There is one for each process, which the
+/// [`Appender`](crate::Appender::history) makes; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct History(Arc<Mutex<Seen>>);
 
-/// One history of the log, until the log is found to have another one. What was read from it carries it.
+/// One history of the log, as this process knows it. What was read from it carries it. It is lost when the log is found to
+/// have another history.
 #[derive(Debug, Clone, Default)]
 pub struct Branch(Arc<AtomicBool>);
 
-/// The branch that the log is on, and where it ended in each answer that no later statement has asked for. A log that has
-/// all these marks has all that was seen of the branch.
+/// What a process has seen of a branch. A log that has all the marks has all of it.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
+    /// The branch that the log is on.
     pub branch: Branch,
+    /// The ends of the log in the answers that no later statement has asked for.
     pub marks: Vec<Mark>,
 }
 
-/// What a statement has found that was asked for marks, and reads something else at the same moment.
+/// What a statement found that asked for marks with [`Seen::columns`], while it read something else.
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
     /// Whether the log has all the marks.
@@ -38,7 +41,7 @@ pub struct Found {
 }
 
 impl Seen {
-    /// The positions of the marks, and their links, as `append_group` and `has_marks` take them.
+    /// The positions and the links of the marks, as the SQL functions `append_group` and `has_marks` take them.
     pub fn columns(&self) -> (Vec<Position>, Vec<&[u8]>) {
         self.marks.iter().map(|mark| (mark.position, &mark.link.0[..])).unzip()
     }
@@ -66,12 +69,12 @@ impl History {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a statement is to ask for.
+    /// The marks that a statement has to ask for.
     pub fn seen(&self) -> Seen {
         self.lock().clone()
     }
 
-    /// Notes what a statement has found that was asked for `asked`. Returns the branch that it has read from.
+    /// Notes what a statement found that asked for `asked`. Returns the branch that it read from.
     pub fn note(&self, asked: Seen, found: Found) -> Branch {
         if !found.has_seen {
             return self.lose(&asked.branch, found.end);
@@ -82,8 +85,8 @@ impl History {
         asked.branch
     }
 
-    /// The log had all of `asked`, and ended at `end`: so `end` stands for them. What was seen meanwhile stays to be asked
-    /// for, for `end` may be of a log that does not have it.
+    /// The log had all of `asked` and ended at `end`, so `end` stands for them. Marks that were seen meanwhile stay: the log
+    /// that ends at `end` may not have them.
     pub(crate) fn advance(&self, asked: &Seen, end: Mark) {
         let mut seen = self.lock();
         if seen.branch.is_same(&asked.branch) {
@@ -92,8 +95,8 @@ impl History {
         }
     }
 
-    /// The log does not have what was seen of `branch`. It goes on from `now`, if that is known. Returns the branch that
-    /// it is on; one that is lost if somebody else has found that out before, and perhaps yet another history.
+    /// The log does not have what was seen of `branch`, and ends at `now` if that is known. Returns the branch that the log
+    /// is on; a lost one, if another statement has found this out before.
     pub(crate) fn lose(&self, branch: &Branch, now: Option<Mark>) -> Branch {
         let mut seen = self.lock();
         if seen.branch.is_same(branch) {

@@ -1,38 +1,38 @@
-//! Events out of Postgres' binary COPY: the leanest way that many of them can be read.
+//! Decodes events from Postgres' binary COPY, the leanest way to read many of them.
 //!
-//! The format is in PostgreSQL's manual, under COPY, "Binary Format"; that of each column is what its type's `send`
-//! function writes. Texts stay where they were received.
+//! The format is in PostgreSQL's manual, under COPY, "Binary Format". Each column is what the `send` function of its type
+//! writes. Texts are not copied: they are slices of what was received.
 
 use crate::Category;
-use crate::chain::{Link, POSTGRES_EPOCH};
 use crate::event::RecordedEvent;
+use crate::hash_chain::{Link, POSTGRES_EPOCH};
 use crate::read::{ReadError, Row};
 use bytes::{Buf, Bytes};
 use bytestring::ByteString;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-/// The columns of an event, in the order that they are taken apart in.
+/// The columns of an event, in the order in which they are decoded.
 pub(crate) const COLUMNS: &str = "position, version, recorded_at, occurred_at, category, schema_version, origin, \
                                   stream_id, event_id, correlation_id, causation_id, command_id, fingerprint, \
                                   event_type, actor, traceparent, payload, link";
 const COLUMN_COUNT: i16 = 18;
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-/// What stands after the last row in place of a number of columns.
+/// Follows the last row, in place of a number of columns.
 const TRAILER: i16 = -1;
 
-/// Takes the messages of one COPY, in order.
+/// Decodes the messages of one COPY, in order.
 #[derive(Default)]
 pub(crate) struct Decoder {
     begun: bool,
 }
 
-/// What is not as Postgres writes it.
+/// The column, or other part, that is not as Postgres writes it.
 struct Bad(&'static str);
 
 impl Decoder {
     /// Adds the events of a message to `events`. Postgres sends whole rows in a message.
-    pub(crate) fn take(
+    pub(crate) fn decode(
         &mut self,
         mut message: Bytes,
         categories: &[Category],
@@ -119,7 +119,7 @@ fn column(message: &mut Bytes, name: &'static str) -> Result<Option<Bytes>, Bad>
     }
 }
 
-/// A column of a fixed length, without the detour of a slice that is shared.
+/// A column of a fixed length. It is copied at once, which is cheaper than a shared slice.
 fn array<const N: usize>(message: &mut Bytes, name: &'static str) -> Result<[u8; N], Bad> {
     if message.try_get_i32().ok() != i32::try_from(N).ok() {
         return Err(Bad(name));

@@ -1,15 +1,17 @@
 //! What the log promises to whoever appends, on a real Postgres.
 
-use crate::harness::{append, append_as, database, event, id, open_append, run, stream, to};
+use crate::bank::CATEGORIES;
+use crate::harness::{append, append_as, database, event, forge, id, log, open_append, run, stream, to};
 use chrono::{DateTime, Utc};
-use order_views::CATEGORIES;
+use daybook_store::connect::{self, Role};
+use daybook_store::{
+    Append, AppendError, Appended, Appender, ExpectedVersion, Log, RecordedEvent, Speculation, StreamAppend, StreamId,
+    event_id,
+};
 use sqlx::{Connection, PgConnection};
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use store::connect::{self, Role};
-use store::{
-    Append, AppendError, Appended, Appender, ExpectedVersion, Log, RecordedEvent, StreamAppend, StreamId, event_id,
-};
 use uuid::Uuid;
 
 struct Store {
@@ -21,7 +23,7 @@ struct Store {
 impl Store {
     async fn new() -> Self {
         let url = database().await;
-        let log = Log::new(connect::pool(&url, Role::Read, 4).unwrap(), CATEGORIES);
+        let log = log(&url);
         let appender = Appender::start(&url).unwrap();
         Self { url, log, appender }
     }
@@ -122,8 +124,8 @@ async fn one_client_a_process_writes_whoever_else_does() {
     let again = store.appender.append(twice).await;
     assert_eq!(again, Err(AppendError::AlreadyRecorded { position: first.position }));
     let all = store.assert_dense().await;
-    let mut chain = store::Chain::after(store::Mark::GENESIS);
-    assert!(all.iter().all(|event| chain.take(event).unwrap()), "each is a group of its own");
+    let mut chain = daybook_store::Chain::after(daybook_store::Mark::GENESIS);
+    assert!(all.iter().all(|event| chain.advance(event).unwrap()), "each is a group of its own");
 }
 
 /// Invariants 2 and 5.
@@ -287,10 +289,7 @@ async fn a_long_foreign_transaction_stalls_nobody() {
 async fn recorded_at_never_falls_with_position() {
     let store = Store::new().await;
     let first = store.appender.append(append(vec![to(stream(1), NoStream, 1)])).await.unwrap();
-    let later = "ALTER TABLE daybook.events DISABLE TRIGGER events_append_only;
-        UPDATE daybook.events SET recorded_at = recorded_at + interval '1 hour';
-        ALTER TABLE daybook.events ENABLE ALWAYS TRIGGER events_append_only";
-    run(&store.url, later).await;
+    forge(&store.url, "UPDATE daybook.events SET recorded_at = recorded_at + interval '1 hour'").await;
     let second = store.appender.append(append(vec![to(stream(1), Exact(1), 1)])).await.unwrap();
     assert_eq!(second.recorded_at, first.recorded_at + chrono::TimeDelta::hours(1));
     store.assert_dense().await;
@@ -358,17 +357,17 @@ async fn what_is_too_large_is_refused_before_it_reaches_the_database() {
     assert!(store.all().await.is_empty());
 }
 
-/// Somebody has the log for longer than an appender waits: it appends again as soon as it can.
+/// Another session has the log for longer than an appender waits: it appends again as soon as it can.
 #[tokio::test]
-async fn a_log_that_cannot_be_held_does_not_stop_the_appender() {
+async fn a_log_that_cannot_be_locked_does_not_stop_the_appender() {
     let store = Store::new().await;
     store.appender.append(append(vec![to(stream(1), NoStream, 1)])).await.unwrap();
     let mut other = PgConnection::connect(&store.url).await.unwrap();
     sqlx::raw_sql("BEGIN; SELECT FROM daybook.log FOR UPDATE").execute(&mut other).await.unwrap();
-    assert!(store.appender.hold().await.is_err());
+    assert!(store.appender.lock_log().await.is_err());
     sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
     store.appender.append(append(vec![to(stream(1), Exact(1), 1)])).await.unwrap();
-    drop(store.appender.hold().await.unwrap());
+    drop(store.appender.lock_log().await.unwrap());
     store.appender.append(append(vec![to(stream(1), Exact(2), 1)])).await.unwrap();
     store.assert_dense().await;
 }
@@ -387,4 +386,32 @@ async fn a_read_that_is_refused_leaves_nothing_to_the_next_one() {
     sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
     assert_eq!(log.read_command(command_id).await.unwrap().len(), 1);
     assert_eq!(log.read_all(0, 10).await.unwrap().len(), 1);
+}
+
+/// A caller's mistake is refused, and not cut to size.
+#[tokio::test]
+async fn an_append_has_one_speculation_for_each_stream_or_none() {
+    let store = Store::new().await;
+    let both = || append(vec![to(stream(1), NoStream, 1), to(stream(2), NoStream, 1)]);
+    for speculations in [1, 3] {
+        let refused = store.appender.submit(both(), vec![Speculation::default(); speculations]).await;
+        assert!(matches!(refused, Err(AppendError::Refused(_))), "{speculations}: {refused:?}");
+    }
+    for speculations in [vec![Speculation::default(), Speculation::default()], vec![]] {
+        store.appender.submit(both(), speculations).await.unwrap().written().await.ok();
+    }
+    assert_eq!(store.assert_dense().await.len(), 2);
+}
+
+/// An error of the database is not only told in words: a caller can look at what it came of.
+#[tokio::test]
+async fn a_failed_append_keeps_the_error_that_it_came_of() {
+    let store = Store::new().await;
+    store.appender.append(append(vec![to(stream(1), NoStream, 1)])).await.unwrap();
+    run(&store.url, "REVOKE EXECUTE ON FUNCTION daybook.append_group, daybook.append_one FROM daybook_append").await;
+    let failed = store.appender.append(append(vec![to(stream(2), NoStream, 1)])).await.unwrap_err();
+    assert!(matches!(failed, AppendError::Broken(_)), "{failed:?}");
+    let source = failed.source().and_then(|cause| cause.source()).and_then(|e| e.downcast_ref::<sqlx::Error>());
+    let code = source.and_then(|e| e.as_database_error()).and_then(|e| e.code());
+    assert_eq!(code.as_deref(), Some("42501"), "{failed:?}");
 }

@@ -1,12 +1,10 @@
 //! Invariant 8, and what others hold open meanwhile: an append that is not committed yet, or something beside the log.
 
-use crate::harness::{append, appenders_waiting, database, open_append, run, stream, to};
+use crate::harness::{append, appenders_waiting, database, log, open_append, run, stream, to};
+use daybook_store::ExpectedVersion::NoStream;
+use daybook_store::{Appender, Filter, RecordedEvent};
 use futures_util::future::join_all;
-use order_views::CATEGORIES;
-use sqlx::{Connection, PgConnection};
-use store::ExpectedVersion::NoStream;
-use store::connect::{self, Role};
-use store::{Appender, Filter, Log, RecordedEvent};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 /// An append stands open in its transaction; others wait behind it, and a subscriber polls. Whether it is committed or
 /// rolled back in the end, the subscriber is shown every event once, in the order of dense positions.
@@ -14,7 +12,7 @@ use store::{Appender, Filter, Log, RecordedEvent};
 async fn nothing_is_skipped_over_an_append_that_is_still_open() {
     for end in ["COMMIT", "ROLLBACK"] {
         let url = database().await;
-        let log = Log::new(connect::pool(&url, Role::Read, 2).unwrap(), CATEGORIES);
+        let log = log(&url);
         let appenders = [Appender::start(&url).unwrap(), Appender::start(&url).unwrap()];
         appenders[0].append(append(vec![to(stream(1), NoStream, 2)])).await.unwrap();
         let mut subscription = log.subscribe(0, Filter::default(), appenders[0].head());
@@ -50,19 +48,25 @@ async fn nothing_is_skipped_over_an_append_that_is_still_open() {
 }
 
 /// A transaction of somebody else that has written (so that the horizon of transactions stands still), looks at an old
-/// snapshot and keeps everybody out of the tables beside the log: appends and polls go on to their end under it.
+/// snapshot and locks every table that appends and polls do not need: they go on to their end under it.
 #[tokio::test]
 async fn a_foreign_transaction_that_writes_and_locks_stalls_nobody() {
     let url = database().await;
     run(&url, "CREATE TABLE foreign_table (n int)").await;
     let mut foreign = PgConnection::connect(&url).await.unwrap();
-    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ;
-        SELECT count(*) FROM daybook.events;
-        INSERT INTO foreign_table VALUES (1);
-        LOCK TABLE foreign_table, daybook.order_summary, daybook.stock_level, daybook.follow_ups, daybook.checkpoints
-            IN ACCESS EXCLUSIVE MODE";
-    sqlx::raw_sql(begin).execute(&mut foreign).await.unwrap();
-    let log = Log::new(connect::pool(&url, Role::Read, 2).unwrap(), CATEGORIES);
+    let others = "SELECT string_agg(format('daybook.%I', tablename), ', ') FROM pg_tables
+                  WHERE schemaname = 'daybook' AND tablename <> ALL (ARRAY['events', 'log', 'event_types'])
+                    AND tablename NOT LIKE '%migrations'";
+    let others: String = sqlx::query_scalar(others).fetch_one(&mut foreign).await.unwrap();
+    assert!(["checkpoints", "leases", "snapshots", "epochs"].iter().all(|table| others.contains(table)), "{others}");
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ;
+         SELECT count(*) FROM daybook.events;
+         INSERT INTO foreign_table VALUES (1);
+         LOCK TABLE foreign_table, {others} IN ACCESS EXCLUSIVE MODE"
+    );
+    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut foreign).await.unwrap();
+    let log = log(&url);
     let appenders = [Appender::start(&url).unwrap(), Appender::start(&url).unwrap()];
     let mut subscription = log.subscribe(0, Filter::default(), appenders[0].head());
     let appending = join_all((0..200).map(|n| {

@@ -1,18 +1,20 @@
-//! The loader: streams to be folded.
+//! The loader: reads streams that are to be folded into a state.
 //!
-//! One task a process gathers the loads that wait and reads them in one statement, on one connection, as the appender
-//! does for appends. A long stream comes with the last snapshot of it that the same fold has made.
+//! One task a process gathers the loads that wait, and reads them in one statement on one connection, as the appender
+//! does for appends. A long stream comes with its last snapshot, if the same code has made it.
 
-use crate::chain::{Link, Mark};
+use crate::branch::{Branch, Found, History, Seen};
 use crate::connect::Role;
 use crate::connection::{Connection, is_broken};
 use crate::connector::Connector;
 use crate::event::Payload;
-use crate::history::{Branch, Found, History, Seen};
+use crate::hash_chain::{Link, Mark};
 use crate::read::ReadError;
-use crate::{Failure, Position, StreamId, Version};
+use crate::stream::count;
+use crate::{Position, StreamId, Version};
 use bytestring::ByteString;
 use sqlx::postgres::PgConnection;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -20,42 +22,71 @@ use uuid::Uuid;
 const MAX_BATCH: usize = 128;
 /// How many events of a stream are loaded at once.
 const PAGE: usize = 1000;
+/// How many jobs may wait. Beyond it, callers wait for room in the queue.
 const QUEUE: usize = 4096;
 
 /// An event, as far as folding needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamEvent {
+    /// Its place in the log.
     pub position: Position,
+    /// Its place in the stream.
     pub version: Version,
+    /// Unique in the log.
     pub event_id: Uuid,
+    /// As it was appended.
     pub event_type: ByteString,
+    /// Of the payload.
     pub schema_version: i16,
+    /// As it was appended, byte for byte.
     pub payload: Payload,
 }
 
-/// A state of a stream, as JSON: what all events up to `version` come to.
+/// The state of a stream after all its events up to a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Of the event at `version`.
+    /// The position of the event at `version`.
     pub position: Position,
+    /// The version up to which it is the state.
     pub version: Version,
+    /// JSON.
     pub state: String,
 }
 
-/// What is to be folded.
+/// What was loaded of a stream, to be folded.
 #[derive(Debug, Clone, Default)]
 pub struct Loaded {
-    /// What to begin with, if it was not said after which version.
+    /// The state to begin with, if there is one and the load did not name a version.
     pub snapshot: Option<Snapshot>,
-    /// What follows, in order.
+    /// The events that follow, in order.
     pub events: Vec<StreamEvent>,
-    /// There may be more after them.
+    /// Whether there may be more events after these. Load again after the last version.
     pub more: bool,
-    /// The history of the log that it was read from.
+    /// The history of the log that it was read from. The pages of a stream must be of the same branch.
     pub branch: Branch,
 }
 
 /// A handle on the process's loader. Cheap to clone; the task ends with the last handle.
+///
+/// ```no_run
+/// # use daybook_store::{Appender, Loader, Snapshot, StreamId};
+/// # async fn example(url: &str, stream: StreamId) -> Result<(), Box<dyn std::error::Error>> {
+/// /// Changes with the code that folds: snapshots of other code are not used.
+/// const SNAPSHOT_VERSION: i64 = 1;
+/// let appender = Appender::start(url)?;
+/// let loader = Loader::start(url, SNAPSHOT_VERSION, appender.history())?;
+/// let loaded = loader.load(stream, None).await?;
+/// let mut total: i64 = loaded.snapshot.map_or(Ok(0), |snapshot| snapshot.state.parse())?;
+/// for event in &loaded.events {
+///     total += i64::try_from(event.payload.len())?;
+/// }
+/// if let Some(last) = loaded.events.last() {
+///     let snapshot = Snapshot { position: last.position, version: last.version, state: total.to_string() };
+///     loader.save_snapshot(stream, snapshot, loaded.branch);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Loader {
     queue: mpsc::Sender<Job>,
@@ -64,50 +95,51 @@ pub struct Loader {
 #[derive(Debug)]
 enum Job {
     Load { stream: StreamId, after: Option<Version>, reply: oneshot::Sender<Result<Loaded, ReadError>> },
-    Keep { stream: StreamId, snapshot: Snapshot, branch: Branch },
+    Save { stream: StreamId, snapshot: Snapshot, branch: Branch },
 }
 
 impl Loader {
-    /// Starts the loader on the database of `url`. It connects when there is something to load. `fold` is another
-    /// number whenever the code that folds is another: snapshots are taken of the same one only. `history` is what the
-    /// process has seen of the log: the appender has the same.
+    /// Starts the loader on the database of `url`. It connects when there is something to load. `snapshot_version` changes
+    /// with the code that folds: only snapshots of the same version are used. `history` is that of the process's
+    /// [`Appender`](crate::Appender::history).
     ///
     /// # Errors
     /// When `url` is no Postgres URL.
-    pub fn start(url: &str, fold: i64, history: History) -> Result<Self, sqlx::Error> {
+    pub fn start(url: &str, snapshot_version: i64, history: History) -> Result<Self, sqlx::Error> {
         // A plan made while the log was a page long would scan it whole for every stream, until the next ANALYZE.
         let connector = Connector::new(url, Some(Role::Project), &[("enable_seqscan", "off")])?;
         let (queue, jobs) = mpsc::channel(QUEUE);
-        tokio::spawn(Worker { connection: Connection::that_reads(connector), history, fold }.run(jobs));
+        tokio::spawn(Worker { connection: Connection::that_reads(connector), history, snapshot_version }.run(jobs));
         Ok(Self { queue })
     }
 
-    /// The stream's events after version `after`; without one, a snapshot, if there is one, and what follows it.
+    /// Loads the stream's events after version `after`, 1,000 at most. Without a version: the snapshot, if there is one, and
+    /// the events that follow it.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the stream cannot be read, or the loader has ended.
     pub async fn load(&self, stream: StreamId, after: Option<Version>) -> Result<Loaded, ReadError> {
         let (reply, answer) = oneshot::channel();
         self.queue.send(Job::Load { stream, after, reply }).await.map_err(|_| ReadError::Ended)?;
         answer.await.map_err(|_| ReadError::Ended)?
     }
 
-    /// Returns when the loader can load no more, by a defect: the process has to be started again.
+    /// Returns when the loader has ended because of a defect. The process has to be started again.
     pub async fn ended(&self) {
         self.queue.closed().await;
     }
 
-    /// Keeps a snapshot of what was loaded from `branch`, in place of an older one. It is for speed alone: if it cannot be
-    /// kept now, or the log has another history by now, it is not.
-    pub fn keep(&self, stream: StreamId, snapshot: Snapshot, branch: Branch) {
-        _ = self.queue.try_send(Job::Keep { stream, snapshot, branch });
+    /// Saves a snapshot of what was loaded from `branch`, in place of an older one. Snapshots are for speed alone: if it
+    /// cannot be saved now, or the log has another history by now, it is dropped.
+    pub fn save_snapshot(&self, stream: StreamId, snapshot: Snapshot, branch: Branch) {
+        _ = self.queue.try_send(Job::Save { stream, snapshot, branch });
     }
 }
 
 struct Worker {
     connection: Connection,
     history: History,
-    fold: i64,
+    snapshot_version: i64,
 }
 
 struct Wanted {
@@ -116,7 +148,7 @@ struct Wanted {
     reply: oneshot::Sender<Result<Loaded, ReadError>>,
 }
 
-/// An event; or the snapshot before the events, which has no id and no type; or, as number 0, where the log ends.
+/// An event; or a snapshot, which has no id and no type; or, as number 0, the end of the log.
 struct Row {
     number: i64,
     version: Option<Version>,
@@ -125,9 +157,9 @@ struct Row {
     event_type: Option<String>,
     schema_version: Option<i16>,
     payload: Option<String>,
-    /// The rest is of where the log ends.
+    /// The link at the end of the log.
     link: Option<Link>,
-    /// Whether the log has the marks that it was asked for.
+    /// Whether the log has the marks that were asked for; with the end of the log.
     has_seen: Option<bool>,
 }
 
@@ -135,17 +167,17 @@ impl Worker {
     async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut jobs = Vec::with_capacity(MAX_BATCH);
         while queue.recv_many(&mut jobs, MAX_BATCH).await > 0 {
-            let (mut wanted, mut kept) = (Vec::new(), Vec::new());
+            let (mut wanted, mut snapshots) = (Vec::new(), Vec::new());
             for job in jobs.drain(..) {
                 match job {
                     Job::Load { stream, after, reply } => wanted.push(Wanted { stream, after, reply }),
-                    Job::Keep { stream, snapshot, branch } => kept.push((stream, snapshot, branch)),
+                    Job::Save { stream, snapshot, branch } => snapshots.push((stream, snapshot, branch)),
                 }
             }
             self.answer(wanted).await;
-            for (stream, snapshot, branch) in kept {
-                if let Err(e) = self.keep(stream, snapshot, &branch).await {
-                    tracing::warn!(%stream, error = %e, "a snapshot was not kept");
+            for (stream, snapshot, branch) in snapshots {
+                if let Err(e) = self.save(stream, snapshot, &branch).await {
+                    tracing::warn!(%stream, error = %e, "a snapshot was not saved");
                 }
             }
         }
@@ -157,20 +189,21 @@ impl Worker {
         }
         match self.load(&wanted).await {
             Ok(loaded) => {
+                debug_assert_eq!(loaded.len(), wanted.len(), "an answer for each load");
                 for (wanted, loaded) in wanted.into_iter().zip(loaded) {
                     _ = wanted.reply.send(Ok(loaded));
                 }
             }
             Err(e) => {
-                let (why, failure) = (e.to_string(), Failure::of(&e));
+                let error = Arc::new(e);
                 for wanted in wanted {
-                    _ = wanted.reply.send(Err(ReadError::NotLoaded { why: why.clone(), failure }));
+                    _ = wanted.reply.send(Err(ReadError::NotLoaded(error.clone())));
                 }
             }
         }
     }
 
-    /// A connection that had been kept may have broken long ago: then it is tried with a new one.
+    /// The connection of an earlier call may have broken long ago. Then a new one is tried.
     async fn load(&mut self, wanted: &[Wanted]) -> Result<Vec<Loaded>, sqlx::Error> {
         let kept = self.connection.is_kept();
         match self.load_once(wanted).await {
@@ -183,7 +216,7 @@ impl Worker {
         let categories: Vec<i16> = wanted.iter().map(|w| w.stream.category.id).collect();
         let ids: Vec<Uuid> = wanted.iter().map(|w| w.stream.id).collect();
         let after: Vec<Option<Version>> = wanted.iter().map(|w| w.after).collect();
-        let (fold, seen) = (self.fold, self.history.seen());
+        let (fold, seen) = (self.snapshot_version, self.history.seen());
         let (seen_positions, seen_links) = seen.columns();
         let rows = self
             .connection
@@ -219,7 +252,7 @@ impl Worker {
                     &ids,
                     &after as &[Option<Version>],
                     fold,
-                    PAGE as i64,
+                    count(PAGE),
                     &seen_positions,
                     &seen_links as &[&[u8]]
                 )
@@ -233,7 +266,9 @@ impl Worker {
             let Row { version: Some(version), position: Some(position), payload: Some(payload), .. } = row else {
                 continue;
             };
-            let Some(loaded) = loaded.get_mut(row.number as usize - 1) else { continue };
+            let place = usize::try_from(row.number).ok().and_then(|number| number.checked_sub(1));
+            debug_assert!(place.is_some_and(|place| place < wanted.len()), "a row for what was wanted: {}", row.number);
+            let Some(loaded) = place.and_then(|place| loaded.get_mut(place)) else { continue };
             match row.event_id.zip(row.event_type) {
                 None => loaded.snapshot = Some(Snapshot { position, version, state: payload }),
                 Some((event_id, event_type)) => loaded.events.push(StreamEvent {
@@ -247,23 +282,23 @@ impl Worker {
             }
         }
         for loaded in &mut loaded {
-            // They come in order, though Postgres does not promise it: it would sort all of them for that.
+            // They come in order. Postgres does not promise it, and would sort all rows to do so.
             loaded.events.sort_by_key(|event| event.version);
             loaded.more = loaded.events.len() == PAGE;
         }
         Ok(loaded)
     }
 
-    /// The branch that the rows were read from. All of them are of one moment, and so is where the log ended.
+    /// The branch that the rows were read from. All rows are of one moment, and so is the end of the log.
     fn branch_of(&self, seen: Seen, end: Option<&Row>) -> Branch {
         let Some(row) = end else { return seen.branch };
         let end = row.position.zip(row.link).map(|(position, link)| Mark { position, link });
         self.history.note(seen, Found { has_seen: row.has_seen == Some(true), end })
     }
 
-    /// In the log that has all that was seen of the branch, and so what the snapshot was made of.
-    async fn keep(&mut self, stream: StreamId, snapshot: Snapshot, branch: &Branch) -> Result<(), sqlx::Error> {
-        let (fold, seen) = (self.fold, self.history.seen());
+    /// Saves it only in a log that has all that was seen of the branch, and so all that the snapshot was made of.
+    async fn save(&mut self, stream: StreamId, snapshot: Snapshot, branch: &Branch) -> Result<(), sqlx::Error> {
+        let (fold, seen) = (self.snapshot_version, self.history.seen());
         if !seen.branch.is_same(branch) || seen.marks.is_empty() {
             return Ok(());
         }

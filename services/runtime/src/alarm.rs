@@ -1,4 +1,4 @@
-//! What somebody has to be told, and not a hundred times a second.
+//! Warnings that would be logged a hundred times a second are logged once a minute.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// Rings once a minute, however often there is a reason, and counts the reasons.
 #[derive(Debug, Default)]
-pub struct Alarm(Mutex<Counted>);
+pub(crate) struct Alarm(Mutex<Counted>);
 
 #[derive(Debug, Default)]
 struct Counted {
@@ -17,7 +17,7 @@ struct Counted {
 
 impl Alarm {
     /// Counts a reason. If it is to be told now: how many there were since that was last done, this one included.
-    pub fn rings(&self) -> Option<u64> {
+    pub(crate) fn rings(&self) -> Option<u64> {
         self.rings_at(Instant::now())
     }
 
