@@ -1,5 +1,6 @@
 //! The documents say what is so: `docs/cli.md` is the help of the command line, each block of JSON is taken by the parser
-//! that it claims, each invariant names tests that exist, and each link and path leads somewhere.
+//! that it claims, each invariant names tests that exist, the drawing of the crates has the arrows of their manifests, and
+//! each link, path and name leads somewhere.
 //!
 //! `UPDATE_DOCS=1 cargo test -p tests docs::` writes `docs/cli.md` anew.
 
@@ -21,6 +22,7 @@ use std::fmt::Write;
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use uuid::Uuid;
 
 fn root() -> PathBuf {
@@ -340,6 +342,124 @@ async fn each_block_of_json_is_taken_by_the_parser_that_it_claims() {
     }
 }
 
+// The crates.
+
+/// A crate uses another one: always, or only with a feature.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Arrow {
+    from: String,
+    to: String,
+    is_optional: bool,
+}
+
+/// The crates of the workspace, each with its folder at the top, and the arrows between them.
+fn crates() -> (BTreeMap<String, String>, BTreeSet<Arrow>) {
+    let metadata = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--locked", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
+    let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let name = |value: &Value| value["name"].as_str().unwrap().to_owned();
+    let folder = |package: &Value| {
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+        manifest.strip_prefix(root()).unwrap().iter().next().unwrap().to_str().unwrap().to_owned()
+    };
+    let folders: BTreeMap<_, _> = packages.iter().map(|package| (name(package), folder(package))).collect();
+    let mut arrows = BTreeSet::new();
+    for package in packages {
+        let dependencies = package["dependencies"].as_array().unwrap().iter();
+        let of_the_build = dependencies.filter(|d| d["kind"].is_null() && folders.contains_key(&name(d)));
+        arrows.extend(of_the_build.map(|dependency| Arrow {
+            from: name(package),
+            to: name(dependency),
+            is_optional: dependency["optional"].as_bool().unwrap(),
+        }));
+    }
+    (folders, arrows)
+}
+
+/// The crates and arrows that the drawing in docs/architecture.md has.
+fn drawn_crates() -> (BTreeMap<String, String>, BTreeSet<Arrow>) {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let (_, drawing) = text.split_once("```mermaid\n").expect("docs/architecture.md has a drawing");
+    let (drawing, _) = drawing.split_once("```").unwrap();
+    let (mut folders, mut arrows) = (BTreeMap::new(), BTreeSet::new());
+    let mut folder = None;
+    for line in drawing.lines().map(str::trim) {
+        let arrow = line.split_once(" --> ").or_else(|| line.split_once(" -.-> "));
+        if let Some((from, to)) = arrow {
+            arrows.extend(to.split(" & ").map(|to| Arrow {
+                from: from.to_owned(),
+                to: to.to_owned(),
+                is_optional: line.contains(" -.-> "),
+            }));
+        } else if line.starts_with("subgraph ") {
+            folder = line.split('"').nth(1).map(|title| title.trim_end_matches('/').to_owned());
+        } else if line == "end" {
+            folder = None;
+        } else if let Some(folder) = &folder {
+            folders.extend(line.split(" & ").map(|name| (name.to_owned(), folder.clone())));
+        }
+    }
+    (folders, arrows)
+}
+
+#[test]
+fn the_drawing_of_the_crates_has_the_arrows_of_their_manifests() {
+    let ((folders, arrows), (drawn_folders, drawn)) = (crates(), drawn_crates());
+    assert_eq!(drawn_folders, folders, "the drawing in docs/architecture.md has each crate in its folder");
+    let (missing, wrong): (Vec<_>, Vec<_>) = (arrows.difference(&drawn).collect(), drawn.difference(&arrows).collect());
+    assert!(missing.is_empty() && wrong.is_empty(), "the drawing lacks {missing:#?}, and should not have {wrong:#?}");
+}
+
+/// The folders at the top, from the lowest on. The first two do not know each other.
+const LAYERS: [&[&str]; 4] = [&["domain", "store"], &["projections"], &["services"], &["examples", "tests"]];
+
+#[test]
+fn crates_use_only_crates_of_their_own_folder_or_of_a_lower_layer() {
+    let (folders, arrows) = crates();
+    let layer = |folder: &String| {
+        let found = LAYERS.iter().position(|layer| layer.contains(&folder.as_str()));
+        found.unwrap_or_else(|| panic!("in which layer is {folder}/?"))
+    };
+    let runs_up = |arrow: &&Arrow| {
+        let (from, to) = (&folders[&arrow.from], &folders[&arrow.to]);
+        from != to && layer(from) <= layer(to)
+    };
+    let up: Vec<_> = arrows.iter().filter(runs_up).collect();
+    assert!(up.is_empty(), "these arrows run up: {up:#?}");
+}
+
+/// In the table that says where to look, a cell has the path of a file and then names that stand in it, up to the next path.
+#[test]
+fn the_names_of_where_to_look_stand_in_their_files() {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let (_, section) = text.split_once("\n## Where to look\n").expect("docs/architecture.md says where to look");
+    let section = section.split("\n## ").next().unwrap();
+    let mut missing = BTreeSet::new();
+    let mut found = 0;
+    for row in section.lines().filter(|line| line.starts_with("| ")) {
+        let mut file: Option<(&str, String)> = None;
+        for name in row.split('`').skip(1).step_by(2) {
+            if name.contains('/') {
+                file = Some((name, fs::read_to_string(root().join(name)).unwrap_or_default()));
+            } else if let Some((path, text)) = &file {
+                found += 1;
+                let words = |c: char| c != '_' && !c.is_alphanumeric();
+                let is_there = name.split("::").all(|part| text.split(words).any(|word| word == part));
+                if !is_there {
+                    missing.insert(format!("{path}: {name}"));
+                }
+            }
+        }
+    }
+    assert!(found > 0);
+    assert!(missing.is_empty(), "these names are not in their files: {missing:#?}");
+}
+
 // The links and paths.
 
 /// GitHub's name for a heading: small letters, without punctuation, blanks as hyphens.
@@ -381,7 +501,8 @@ fn each_link_between_documents_leads_somewhere() {
     assert!(broken.is_empty(), "these links lead nowhere: {broken:#?}");
 }
 
-/// A path that begins with a folder of the project, between backticks, is that of a file or folder.
+/// A path that begins with a folder of the project, between backticks, is that of a file or folder: seen from the project, or
+/// from the document.
 #[test]
 fn each_path_that_a_document_names_exists() {
     let root = root();
@@ -394,10 +515,11 @@ fn each_path_that_a_document_names_exists() {
     };
     let (mut found, mut missing) = (0, BTreeSet::new());
     for (document, text) in documents() {
+        let folder = root.join(Path::new(&document).parent().unwrap());
         for line in text.lines().filter(|line| !line.contains("```")) {
             for path in line.split('`').skip(1).step_by(2).filter(|path| is_ours(path)) {
                 found += 1;
-                if !root.join(path).exists() {
+                if !root.join(path).exists() && !folder.join(path).exists() {
                     missing.insert(format!("{document}: {path}"));
                 }
             }

@@ -82,7 +82,7 @@ pub enum Rejection {
 }
 
 impl Shipment {
-    /// What `command` makes of the shipment `id`; nothing, if it is so already.
+    /// What `command` makes of the shipment `id`; no events if nothing changes.
     ///
     /// # Errors
     /// When the shipment's state forbids it.

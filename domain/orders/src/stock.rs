@@ -133,8 +133,8 @@ impl Command {
     }
 }
 
-/// What `command` makes of the stocks of its SKUs, given and returned in the order of [`Command::skus`]; nothing where
-/// it is so already.
+/// What `command` makes of the stocks of its SKUs, given and returned in the order of [`Command::skus`]; no events
+/// where nothing changes.
 ///
 /// # Errors
 /// When a line is short: then nothing is reserved, and every short line is named. When what was dispatched is not held,

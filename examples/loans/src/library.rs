@@ -201,7 +201,7 @@ impl Loan {
 mod tests {
     use super::*;
 
-    fn book(events: Vec<Event>) -> Book {
+    fn book(events: &[Event]) -> Book {
         let mut book = Book::default();
         events.iter().for_each(|event| book.evolve(event));
         book
@@ -212,7 +212,7 @@ mod tests {
         let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let queued = |reader: &str| Event::ReaderQueued { reader: reader.into() };
         let lent = Event::BookLent { loan_id: first, reader: "Ann".into() };
-        let out = book(vec![Event::BookAdded { title: "Emma".into() }, lent, queued("Ben"), queued("Cal")]);
+        let out = book(&[Event::BookAdded { title: "Emma".into() }, lent, queued("Ben"), queued("Cal")]);
         assert_eq!(out.lend(second, "Ben"), Err(Rejection::BookIsLent));
         assert_eq!(
             (out.lend(first, "Ann"), out.queue("Cal"), out.take_back(second)),

@@ -18,11 +18,11 @@ use store::{Appender, Log};
 pub struct Args {
     /// The folder.
     dir: PathBuf,
-    /// Leave out orders with an amount that is not exact, such as 299.40999999999997. Without it, an amount within a
-    /// thousandth of a minor unit of a whole one is that amount, and is listed as tidied.
+    /// Do not record orders with an inexact amount, such as 299.40999999999997. By default, an amount within a
+    /// thousandth of a minor unit of a whole number of units is taken as that number, and listed as tidied.
     #[arg(long)]
     exact: bool,
-    /// Write all that there is to tell to this file, as one JSON object a line; the screen has ten examples of each kind.
+    /// Write all findings to this file, one JSON object per line. The screen shows ten examples of each kind.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }

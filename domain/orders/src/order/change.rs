@@ -82,7 +82,7 @@ impl Order {
         }
     }
 
-    /// What follows for the order and its shipments; `None` if all is so already.
+    /// What follows for the order and its shipments; `None` if nothing changes.
     fn changed(&self, id: OrderId, change: &Change) -> Result<Option<Next>, Rejection> {
         match change {
             Change::Cancel { reason } => Ok(Some(Next { events: self.cancelled(*reason), shipments: vec![] })),

@@ -14,7 +14,7 @@ use crate::id::{OrderId, PaymentId};
 pub(super) const HOLD_SECONDS: u32 = 6 * 24 * 60 * 60;
 
 impl Order {
-    /// What `command` makes of the order `id`; nothing, if it is so already.
+    /// What `command` makes of the order `id`; no events if nothing changes.
     ///
     /// # Errors
     /// When the order's state forbids it.

@@ -43,7 +43,7 @@ pub enum Rejection {
 }
 
 impl Payment {
-    /// What `command` makes of the payment `id`; nothing, if it is so already.
+    /// What `command` makes of the payment `id`; no events if nothing changes.
     ///
     /// # Errors
     /// When the payment's state forbids it.

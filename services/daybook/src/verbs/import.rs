@@ -19,8 +19,8 @@ pub(super) enum Verb {
         /// The file, compressed with zstd or not; - for standard input.
         file: String,
     },
-    /// Record the orders of a folder as history: the public Olist data set, as CSV files. Nothing follows from it. Run
-    /// again, it records what is missing.
+    /// Record the orders of a folder as history: the public Olist data set, as CSV files. Ids need not be UUIDs. Nothing
+    /// follows from these events. If an import was interrupted, run it again: it records the rest.
     #[cfg(feature = "dev")]
     Olist(::dev::import::Args),
 }

@@ -17,7 +17,7 @@ pub(super) struct Args {
     /// How long to wait until JetStream and the read models have reached the end of the log, in seconds.
     #[arg(long, default_value_t = 10)]
     wait: u64,
-    /// Check the rows of this many orders only, chosen at random.
+    /// Check only this many orders, chosen at random: their rows, and what their events promise.
     #[arg(long, value_name = "ORDERS", conflicts_with = "wait", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     sample: Option<u32>,
     /// Also compare with the payment provider's books, by one lookup for each call of a payment. A number limits this to
