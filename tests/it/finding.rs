@@ -146,7 +146,8 @@ async fn orders_are_found_by_all_that_is_asked_for_at_once() {
                     ] {
                         let filter = Filter {
                             customer_id: customer.map(id),
-                            status: status.map(|word| *DisplayStatus::ALL.iter().find(|one| one.as_str() == word).unwrap()),
+                            status: status
+                                .map(|word| *DisplayStatus::ALL.iter().find(|one| one.as_str() == word).unwrap()),
                             sku: sku.map(|sku| Sku::new(sku).unwrap()),
                             placed_from: from,
                             placed_before: before,

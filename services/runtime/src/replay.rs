@@ -53,10 +53,7 @@ impl ReplayError {
             Self::Database(e) | Self::Advance(AdvanceError::Database(e)) => Failure::of(e),
             // Another process is at it.
             Self::Busy(_) | Self::Advance(AdvanceError::Fenced(_)) => Failure::Passing,
-            Self::Decode(_)
-            | Self::Advance(_)
-            | Self::NothingKept(_)
-            | Self::NameTaken(_) => Failure::Permanent,
+            Self::Decode(_) | Self::Advance(_) | Self::NothingKept(_) | Self::NameTaken(_) => Failure::Permanent,
         }
     }
 }

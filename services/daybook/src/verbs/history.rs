@@ -75,8 +75,8 @@ fn text(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
     use chrono::DateTime;
+    use serde_json::json;
 
     #[test]
     fn an_event_is_told_in_a_line() {
