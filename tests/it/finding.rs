@@ -368,7 +368,7 @@ async fn the_verb_finds_orders_and_says_what_it_cannot_be_asked() {
         ("--sku a\tb", 2, "a sku is 1 to 64 printable ASCII characters without blanks"),
         ("--placed-from yesterday", 2, "a day such as 2026-11-22, or a time such as"),
         ("--limit 0", 2, "invalid value '0' for '--limit"),
-        ("--status gone", 3, "data.status: one of `placed`, `awaiting_approval`"),
+        ("--status gone", 2, "awaiting_approval"),
         ("--currency EUR --total-at-least 5 --total-at-most 4", 3, "data.total_at_most: total_at_least or more"),
         ("--placed-from 2024-01-02 --placed-before 2024-01-01", 3, "data.placed_before: placed_from or later"),
     ] {
