@@ -304,6 +304,8 @@ pub async fn live(pool: &PgPool) -> Result<Vec<(String, Position)>, sqlx::Error>
 pub struct Live {
     /// Of the code that folded them.
     pub version: i16,
+    /// Of the last event that is in them.
+    pub position: Position,
     /// Somebody wants it to stand still.
     pub paused: bool,
 }
@@ -313,9 +315,13 @@ pub struct Live {
 /// # Errors
 /// When Postgres cannot be asked.
 pub async fn live_rows(on: impl PgExecutor<'_>, projection: &str) -> Result<Option<Live>, sqlx::Error> {
-    sqlx::query_as!(Live, "SELECT version, paused FROM daybook.checkpoints WHERE projection = $1 AND live", projection)
-        .fetch_optional(on)
-        .await
+    sqlx::query_as!(
+        Live,
+        "SELECT version, position, paused FROM daybook.checkpoints WHERE projection = $1 AND live",
+        projection
+    )
+    .fetch_optional(on)
+    .await
 }
 
 /// Has a projection stand still, or go on; `false` if there is none of that name.
