@@ -344,6 +344,8 @@ pub async fn live(pool: &PgPool) -> Result<Vec<(String, Position)>, sqlx::Error>
 pub struct Live {
     /// The version of the code that made them.
     pub version: i16,
+    /// Of the last event that is in them.
+    pub position: Position,
     /// An operator wants it to stand still.
     pub paused: bool,
 }
@@ -353,9 +355,13 @@ pub struct Live {
 /// # Errors
 /// When Postgres cannot be asked.
 pub async fn live_rows(on: impl PgExecutor<'_>, projection: &str) -> Result<Option<Live>, sqlx::Error> {
-    sqlx::query_as!(Live, "SELECT version, paused FROM daybook.checkpoints WHERE projection = $1 AND live", projection)
-        .fetch_optional(on)
-        .await
+    sqlx::query_as!(
+        Live,
+        "SELECT version, position, paused FROM daybook.checkpoints WHERE projection = $1 AND live",
+        projection
+    )
+    .fetch_optional(on)
+    .await
 }
 
 /// Pauses a projection, or lets it go on. `false` if there is none of that name.

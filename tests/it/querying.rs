@@ -17,6 +17,7 @@ use orders::order::{CancelReason, HoldReason, PaymentMethod, PlaceOrder, PlacePa
 use orders::payment::{PaymentCaptured, PaymentRefunded, PaymentRequested};
 use orders::{Command, Event, order, shipment};
 use runtime::client::{Client, ClientError};
+use runtime::process::connect_nats;
 use runtime::subject;
 use serde_json::{Value, json};
 use sqlx::{query_as, query_scalar};
@@ -414,7 +415,7 @@ async fn a_list_that_may_go_on_is_not_taken_for_whole() {
     system.project().await;
     // The same service, as earlier builds answered.
     let older = start_nats().await;
-    let asked = async_nats::connect(older.url()).await.unwrap();
+    let asked = connect_nats(&older.url(), "test").await.unwrap();
     let (mut requests, answering) = (asked.subscribe("daybook.qry.v1.>").await.unwrap(), system.parts.client.clone());
     let responder = asked.clone();
     tokio::spawn(async move {

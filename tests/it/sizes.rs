@@ -22,8 +22,7 @@ use uuid::Uuid;
 
 /// Has NATS carry so many bytes from now on, without a restart.
 async fn set_max_payload(nats: &Nats, bytes: usize) {
-    let mut file = nats.store_dir().canonicalize().unwrap().into_os_string();
-    file.push(".conf");
+    let file = nats.configuration_file();
     let settings = fs::read_to_string(&file).unwrap();
     let others = settings.lines().filter(|line| !line.starts_with("max_payload"));
     let settings: Vec<String> = others.map(str::to_owned).chain([format!("max_payload: {bytes}\n")]).collect();

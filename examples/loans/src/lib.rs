@@ -39,8 +39,6 @@ pub async fn migrate(database_url: &str) -> Result<(), MigrateError> {
 /// # Errors
 /// When one cannot be reached, or the database lacks a migration.
 pub async fn connect(database_url: &str, nats_url: &str) -> Result<Context, StartError> {
-    schema::rely_on(&ENGINE);
-    schema::rely_on(&LOANS);
     let roles = [Role::Append, Role::Project, Role::Read];
     let (nats, projections) = (Nats::at(nats_url)?, Projection::<Loans>::all().count());
     Context::connect(database_url, &roles, nats, Loans::CATEGORIES, clock::TOLERANCE, projections).await

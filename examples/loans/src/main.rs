@@ -1,6 +1,7 @@
 //! `loans migrate | serve | list | replay | verify`, on the servers that `DATABASE_URL` and `NATS_URL` name.
 
-use loans::{Loans, ReadModel, books_out, connect, migrate, start};
+use engine::schema::ENGINE;
+use loans::{LOANS, Loans, ReadModel, books_out, connect, migrate, start};
 use runtime::process::{Process, jetstream};
 use runtime::replay::{Mode, replay};
 use runtime::verify::verify;
@@ -27,6 +28,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     if verb == "migrate" {
         return Ok(migrate(&database_url).await?);
     }
+    // Each connect of this program checks that the database has these, too.
+    [&ENGINE, &LOANS].into_iter().for_each(|part| store::schema::rely_on(part));
     let context = connect(&database_url, &url("NATS_URL")?).await?;
     match verb.as_str() {
         "serve" => {

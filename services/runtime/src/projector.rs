@@ -100,7 +100,10 @@ impl<D: Domain> Projector<D> {
         }
         let Some(lease) = self.keeper.renew(&self.pool).await? else { return Ok(false) };
         let checkpoint = match before {
-            Some(held) if held.lease == lease => held.checkpoint,
+            // A failover may have lost what the rows had, and not the log: no event comes to tell that.
+            Some(held) if held.lease == lease && live.is_some_and(|live| live.position == held.checkpoint.position) => {
+                held.checkpoint
+            }
             _ => {
                 self.applier.forget();
                 checkpoint::acquire(&self.pool, name, version, &lease).await?

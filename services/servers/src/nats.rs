@@ -88,6 +88,14 @@ impl Nats {
         }
     }
 
+    /// The file of its configuration.
+    pub fn configuration_file(&self) -> PathBuf {
+        match &self.configuration {
+            Some(configuration) => configuration.file.clone(),
+            None => folder::beside(&self.store_dir, "conf"),
+        }
+    }
+
     /// Where it keeps what it stores.
     pub fn store_dir(&self) -> &Path {
         &self.store_dir
