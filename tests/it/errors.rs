@@ -35,7 +35,7 @@ async fn what_real_failures_mean() {
         ("SELECT convert_from('\\x00', 'UTF8')", "22021", Data),
         ("SELECT '4000-01-01 BC'::timestamptz - interval '10000 years'", "22008", Data),
         ("SELECT 'x'::uuid", "22P02", Data),
-        ("INSERT INTO daybook.categories VALUES (1, 'order')", "23505", Data),
+        ("INSERT INTO daybook.categories VALUES (1, 'order', 'orders')", "23505", Data),
         ("INSERT INTO daybook.log (only_row) VALUES (false)", "23514", Data),
         ("BEGIN READ ONLY; CREATE TABLE public.x ()", "25006", Passing),
         ("SET transaction_timeout = 1; BEGIN; SELECT pg_sleep(1)", "25P04", Passing),
@@ -161,8 +161,9 @@ async fn an_answer_says_whether_a_failure_passes() {
 /// A verb that reads says by its exit code whether it is worth waiting for a server.
 #[tokio::test]
 async fn a_verb_says_whether_a_failed_read_passes() {
-    let system = System::start().await;
+    let mut system = System::start().await;
     system.receive("mug", 1).await;
+    system.project().await;
     let url = &system.urls.database_url;
     let fails = "CREATE TABLE public.failing (code text);
         CREATE FUNCTION public.fails() RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS $$

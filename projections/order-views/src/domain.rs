@@ -19,7 +19,7 @@ pub trait Stored: Aggregate {
 macro_rules! aggregates {
     ($($variant:ident($aggregate:ty) = $constant:ident($id:literal),)+) => {
         $(
-            pub const $constant: Category = Category { id: $id, name: <$aggregate>::CATEGORY };
+            pub const $constant: Category = Category { id: $id, name: <$aggregate>::CATEGORY, domain: Orders::NAME };
 
             impl Stored for $aggregate {
                 const STORED_IN: Category = $constant;

@@ -37,7 +37,7 @@ use follow_ups::FollowUps;
 use fulfilment::Shipment;
 use order_history::Entry;
 use order_summary::Order;
-use order_views::{CATEGORIES, Orders};
+use order_views::Orders;
 use read_models::Fold;
 use revenue::PaymentDay;
 use runtime::verify::log::{self, Promises};
@@ -106,7 +106,7 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
         // One for each event: all together, they would be as many as the log has.
         history.compare_page(&mut snapshot).await?;
         // Nothing follows from history, nor here from another domain's events.
-        let is_ours = |row: &log::Row| row.category_name.is_none() || CATEGORIES.iter().any(|c| c.id == row.category);
+        let is_ours = |row: &log::Row| row.domain.as_deref().is_none_or(|domain| domain == Orders::NAME);
         let page = page.into_iter().filter(is_ours);
         let page = page.filter(|e| e.position > imported_to && e.origin_name() != Some("import"));
         let decoded: Vec<_> = page.map(follow_ups::decoded).collect();
