@@ -20,7 +20,7 @@ use uuid::Uuid;
 /// # use daybook_store::{Category, Filter, Log, connect::{self, Role}};
 /// # use uuid::Uuid;
 /// # async fn example(url: &str, command_id: Uuid) -> Result<(), Box<dyn std::error::Error>> {
-/// const CATEGORIES: &[Category] = &[Category { id: 21, name: "cart" }];
+/// const CATEGORIES: &[Category] = &[Category { id: 21, name: "cart", domain: "shop" }];
 /// let log = Log::new(connect::pool(url, Role::Read, 4)?, CATEGORIES);
 /// // Fails if it is another program's log.
 /// log.identity().await?;

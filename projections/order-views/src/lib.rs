@@ -1,5 +1,7 @@
 //! The order domain on the engine: its categories, how its events are stored, and its read models.
 
+#[cfg(test)]
+mod counts;
 mod domain;
 pub mod fulfilment;
 pub mod order_history;

@@ -14,6 +14,8 @@ mod backoff;
 mod cache;
 pub mod client;
 pub mod commands;
+#[cfg(test)]
+mod counts;
 pub mod dead_letters;
 pub mod executor;
 pub mod feed;

@@ -32,6 +32,7 @@ pub use sample::verify_sample;
 
 use async_nats::jetstream;
 use business::Business;
+use engine::Domain;
 use event_index::Positions;
 use follow_ups::FollowUps;
 use fulfilment::Shipment;
