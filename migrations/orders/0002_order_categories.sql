@@ -1,4 +1,5 @@
 -- The categories of the domain's streams. An id never changes: each event of its category stores it.
 SET LOCAL ROLE daybook_owner;
 
-INSERT INTO daybook.categories (id, name) VALUES (1, 'order'), (2, 'payment'), (3, 'stock'), (4, 'shipment');
+INSERT INTO daybook.categories (id, name, domain)
+VALUES (1, 'order', 'orders'), (2, 'payment', 'orders'), (3, 'stock', 'orders'), (4, 'shipment', 'orders');

@@ -13,7 +13,7 @@ use std::error::Error;
 use uuid::Uuid;
 
 /// The kinds of streams of this program. The id is stored with every event, so it never changes.
-const CATEGORIES: &[Category] = &[Category { id: 21, name: "cart" }];
+const CATEGORIES: &[Category] = &[Category { id: 21, name: "cart", domain: "shop" }];
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -14,7 +14,7 @@ use std::error::Error;
 use tokio::sync::watch;
 
 /// All kinds of streams that the log has: to read an event of another one is an error.
-const CATEGORIES: &[Category] = &[Category { id: 21, name: "cart" }];
+const CATEGORIES: &[Category] = &[Category { id: 21, name: "cart", domain: "shop" }];
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS events_by_type (event_type text PRIMARY KEY, events bigint NOT NULL);

@@ -12,7 +12,11 @@ use std::time::Duration;
 pub struct EventType {
     /// The category's id.
     pub category: i16,
-    /// Its name.
+    /// The category's name.
+    pub category_name: String,
+    /// The domain that the category belongs to.
+    pub domain: String,
+    /// The type's name.
     pub event_type: String,
     /// Of the payload.
     pub schema_version: i16,
@@ -36,7 +40,8 @@ pub enum Presence {
 pub async fn registered(pool: &PgPool) -> Result<Vec<EventType>, sqlx::Error> {
     let registered = sqlx::query_as!(
         EventType,
-        "SELECT category, event_type, schema_version FROM daybook.event_types
+        "SELECT category, name AS category_name, domain, event_type, schema_version
+         FROM daybook.event_types JOIN daybook.categories ON id = category
          ORDER BY category, event_type, schema_version"
     );
     registered.fetch_all(pool).await

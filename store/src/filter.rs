@@ -32,8 +32,8 @@ mod tests {
     use crate::{Fingerprint, Metadata, Origin};
     use chrono::DateTime;
 
-    const CART: Category = Category { id: 1, name: "cart" };
-    const SHELF: Category = Category { id: 2, name: "shelf" };
+    const CART: Category = Category { id: 1, name: "cart", domain: "bank" };
+    const SHELF: Category = Category { id: 2, name: "shelf", domain: "bank" };
 
     fn recorded(stream: StreamId, event_type: &'static str, correlation_id: Uuid) -> RecordedEvent {
         RecordedEvent {

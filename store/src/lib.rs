@@ -19,6 +19,8 @@ pub mod clock;
 pub mod connect;
 mod connection;
 mod connector;
+#[cfg(test)]
+mod counts;
 pub mod epoch;
 mod event;
 pub mod event_types;

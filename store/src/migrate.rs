@@ -13,14 +13,15 @@ pub enum MigrateError {
     /// A migration has failed, or the schema is of another build.
     #[error("the schema cannot be brought up to date: {0}")]
     Schema(#[from] schema::MigrateError),
-    /// An id or a name is another category's already: the database is of another program.
-    #[error("the database has another category with the id {id} or the name {name}: it is another program's log")]
-    OtherCategory {
-        /// Of the category that was to be named.
-        id: i16,
-        /// Its name.
-        name: &'static str,
-    },
+    /// The id or the name of this category is another one's already: the database is of another program.
+    #[error(
+        "the database has another category with the id {} or the name {}, or it is of another domain than {}: it is another \
+         program's log",
+        .0.id,
+        .0.name,
+        .0.domain
+    )]
+    OtherCategory(Category),
 }
 
 /// Creates the log's schema (`daybook`) and roles, or brings them up to date, and names the categories of its streams.
@@ -41,20 +42,25 @@ pub async fn migrate(url: &str, categories: &[Category]) -> Result<(), MigrateEr
 async fn name_categories(connection: &mut PgConnection, categories: &[Category]) -> Result<(), MigrateError> {
     let ids: Vec<i16> = categories.iter().map(|category| category.id).collect();
     let names: Vec<&str> = categories.iter().map(|category| category.name).collect();
+    let domains: Vec<&str> = categories.iter().map(|category| category.domain).collect();
     let mut transaction = connection.begin().await?;
     sqlx::raw_sql("SET LOCAL ROLE daybook_owner").execute(&mut *transaction).await?;
     sqlx::query!(
-        "INSERT INTO daybook.categories (id, name)
-         SELECT id, name FROM unnest($1::smallint[], $2::text[]) AS c(id, name) ON CONFLICT DO NOTHING",
+        "INSERT INTO daybook.categories (id, name, domain)
+         SELECT id, name, domain FROM unnest($1::smallint[], $2::text[], $3::text[]) AS c(id, name, domain)
+         ON CONFLICT DO NOTHING",
         &ids,
-        &names as &[&str]
+        &names as &[&str],
+        &domains as &[&str]
     )
     .execute(&mut *transaction)
     .await?;
-    let named = sqlx::query!("SELECT id, name FROM daybook.categories").fetch_all(&mut *transaction).await?;
-    let is_named = |category: &Category| named.iter().any(|row| row.id == category.id && row.name == category.name);
-    if let Some(&Category { id, name }) = categories.iter().find(|category| !is_named(category)) {
-        return Err(MigrateError::OtherCategory { id, name });
+    let named = sqlx::query!("SELECT id, name, domain FROM daybook.categories").fetch_all(&mut *transaction).await?;
+    let is_named = |category: &&Category| {
+        named.iter().any(|row| (row.id, &*row.name, &*row.domain) == (category.id, category.name, category.domain))
+    };
+    if let Some(&category) = categories.iter().find(|category| !is_named(category)) {
+        return Err(MigrateError::OtherCategory(category));
     }
     transaction.commit().await?;
     Ok(())

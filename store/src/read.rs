@@ -20,7 +20,7 @@ use uuid::Uuid;
 /// # use daybook_store::{Category, Filter, Log, connect::{self, Role}};
 /// # use uuid::Uuid;
 /// # async fn example(url: &str, command_id: Uuid) -> Result<(), Box<dyn std::error::Error>> {
-/// const CATEGORIES: &[Category] = &[Category { id: 21, name: "cart" }];
+/// const CATEGORIES: &[Category] = &[Category { id: 21, name: "cart", domain: "shop" }];
 /// let log = Log::new(connect::pool(url, Role::Read, 4)?, CATEGORIES);
 /// // Fails if it is another program's log.
 /// log.identity().await?;
@@ -101,14 +101,17 @@ pub enum ReadError {
         what: &'static str,
     },
     /// The database is another program's.
-    #[error("the database calls category {id} {stored:?}, this build {expected:?}: it is not this build's database")]
+    #[error(
+        "the database calls category {} {stored:?}, this build \"{} of {}\": it is not this build's database",
+        expected.id,
+        expected.name,
+        expected.domain
+    )]
     OtherCategories {
-        /// The category's id.
-        id: i16,
-        /// Its name in the database, if it has one there.
+        /// Its name and domain in the database, if it has it.
         stored: Option<String>,
-        /// Its name in this build.
-        expected: &'static str,
+        /// As this build knows it.
+        expected: Category,
     },
 }
 
@@ -249,15 +252,15 @@ impl Log {
     }
 
     async fn learn_on(&self, connection: &mut PgConnection) -> Result<(), ReadError> {
-        let stored = sqlx::query!("SELECT id, name FROM daybook.categories").fetch_all(connection).await?;
-        let mut stored: Vec<(i16, String)> = stored.into_iter().map(|row| (row.id, row.name)).collect();
-        for Category { id, name } in self.categories {
-            let stored = stored.iter().find(|(stored, _)| stored == id).map(|(_, name)| name.clone());
-            if stored.as_deref() != Some(name) {
-                return Err(ReadError::OtherCategories { id: *id, stored, expected: name });
+        let stored = sqlx::query_as!(Named, "SELECT id, name, domain FROM daybook.categories ORDER BY id");
+        let stored = stored.fetch_all(connection).await?;
+        for &expected in self.categories {
+            let stored = stored.iter().find(|stored| stored.id == expected.id);
+            if stored.is_none_or(|stored| !stored.is(&expected)) {
+                let stored = stored.map(|stored| format!("{} of {}", stored.name, stored.domain));
+                return Err(ReadError::OtherCategories { stored, expected });
             }
         }
-        stored.sort_unstable();
         *self.all.write().unwrap_or_else(PoisonError::into_inner) = interned(stored);
         Ok(())
     }
@@ -563,18 +566,32 @@ impl Log {
     }
 }
 
-/// The categories of these ids and names. A list of them is allocated once a process, and never freed: names of categories
+/// A category as the database names it.
+struct Named {
+    id: i16,
+    name: String,
+    domain: String,
+}
+
+impl Named {
+    fn is(&self, category: &Category) -> bool {
+        (self.id, &*self.name, &*self.domain) == (category.id, category.name, category.domain)
+    }
+}
+
+/// These categories. A list of them is allocated once a process, and never freed: names of categories
 /// are used everywhere, and a database has few.
-fn interned(stored: Vec<(i16, String)>) -> &'static [Category] {
+fn interned(stored: Vec<Named>) -> &'static [Category] {
     static LISTS: Mutex<Vec<&'static [Category]>> = Mutex::new(Vec::new());
     let mut lists = LISTS.lock().unwrap_or_else(PoisonError::into_inner);
     let is_same = |list: &&'static [Category]| {
-        list.iter().map(|category| (category.id, category.name)).eq(stored.iter().map(|(id, name)| (*id, &**name)))
+        list.len() == stored.len() && stored.iter().zip(*list).all(|(stored, category)| stored.is(category))
     };
     if let Some(list) = lists.iter().copied().find(is_same) {
         return list;
     }
-    let list: Vec<Category> = stored.into_iter().map(|(id, name)| Category { id, name: name.leak() }).collect();
+    let leaked = |Named { id, name, domain }| Category { id, name: name.leak(), domain: domain.leak() };
+    let list: Vec<Category> = stored.into_iter().map(leaked).collect();
     let list: &'static [Category] = list.leak();
     lists.push(list);
     list

@@ -15,7 +15,7 @@ pub(crate) fn count(events: usize) -> i64 {
     i64::try_from(events).unwrap_or(i64::MAX)
 }
 
-/// A kind of streams. The id is stored with every event, so neither it nor the name may ever change.
+/// A kind of streams. The id is stored with every event, so nothing of it may ever change.
 /// [`migrate`](crate::migrate()) names the categories in the table `daybook.categories`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Category {
@@ -23,6 +23,8 @@ pub struct Category {
     pub id: i16,
     /// Unique in the log: lower-case letters and `_`, 31 at most.
     pub name: &'static str,
+    /// The domain that it belongs to, in the form of a name. A log may have several.
+    pub domain: &'static str,
 }
 
 // By the id alone: streams are looked up for every append.
@@ -36,7 +38,7 @@ impl Hash for Category {
 ///
 /// ```
 /// # use daybook_store::{Category, StreamId};
-/// let stream = StreamId { category: Category { id: 1, name: "order" }, id: uuid::Uuid::from_u128(7) };
+/// let stream = StreamId { category: Category { id: 1, name: "order", domain: "shop" }, id: uuid::Uuid::from_u128(7) };
 /// assert_eq!(stream.to_string(), "order-00000000-0000-0000-0000-000000000007");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,6 +1,6 @@
 //! What becomes of Postgres' errors: each class is met for real, and the answers of the APIs say whether to try again.
 
-use crate::harness::{System, database, receipt, run};
+use crate::harness::{System, database, daybook_on, receipt, run};
 use order_services::queries;
 use runtime::subject;
 use runtime::wire::{Code, ErrorBody};
@@ -35,7 +35,7 @@ async fn what_real_failures_mean() {
         ("SELECT convert_from('\\x00', 'UTF8')", "22021", Data),
         ("SELECT '4000-01-01 BC'::timestamptz - interval '10000 years'", "22008", Data),
         ("SELECT 'x'::uuid", "22P02", Data),
-        ("INSERT INTO daybook.categories VALUES (1, 'order')", "23505", Data),
+        ("INSERT INTO daybook.categories VALUES (1, 'order', 'orders')", "23505", Data),
         ("INSERT INTO daybook.log (only_row) VALUES (false)", "23514", Data),
         ("BEGIN READ ONLY; CREATE TABLE public.x ()", "25006", Passing),
         ("SET transaction_timeout = 1; BEGIN; SELECT pg_sleep(1)", "25P04", Passing),
@@ -156,4 +156,31 @@ async fn an_answer_says_whether_a_failure_passes() {
     assert_eq!(found["data"][0]["sku"], "mug");
     insta::assert_snapshot!(shown);
     service.stop().await;
+}
+
+/// A verb that reads says by its exit code whether it is worth waiting for a server.
+#[tokio::test]
+async fn a_verb_says_whether_a_failed_read_passes() {
+    let mut system = System::start().await;
+    system.receive("mug", 1).await;
+    system.project().await;
+    let url = &system.urls.database_url;
+    let fails = "CREATE TABLE public.failing (code text);
+        CREATE FUNCTION public.fails() RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS $$
+        BEGIN
+            RAISE EXCEPTION 'made to fail' USING ERRCODE = (SELECT code FROM public.failing);
+        END
+        $$;
+        ALTER TABLE daybook.events ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY fails ON daybook.events USING (public.fails());
+        INSERT INTO public.failing VALUES ('')";
+    run(url, fails).await;
+    for (code, exit_code) in [("57014", 4), ("P0001", 5)] {
+        run(url, &format!("UPDATE public.failing SET code = '{code}'")).await;
+        for verb in ["events read", "verify --wait 0", "replay stock_level --dry-run"] {
+            let output = daybook_on(&system.urls).args(verb.split(' ')).output().await.unwrap();
+            assert_eq!(output.status.code(), Some(exit_code), "{code} {verb}: {output:?}");
+            assert!(String::from_utf8_lossy(&output.stderr).contains("made to fail"), "{code} {verb}: {output:?}");
+        }
+    }
 }

@@ -97,7 +97,7 @@ fn of(category: Category, event_type: &str, schema_version: i16) -> Shown {
 const ORDER: Category = CATEGORIES[0];
 const PAYMENT: Category = CATEGORIES[1];
 /// Of another domain.
-const CART: Category = Category { id: 9, name: "cart" };
+const CART: Category = Category { id: 9, name: "cart", domain: "carts" };
 
 /// A type and a version that this build does not know, of its own domain.
 #[tokio::test]
@@ -123,6 +123,17 @@ async fn a_log_that_holds_what_this_build_does_not_know_is_refused() {
             )
         );
     }
+}
+
+/// A newer build has given the domain a category: its events are not another domain's.
+#[tokio::test]
+async fn a_category_that_the_domain_has_gained_since_is_refused() {
+    let log = Log::new().await;
+    run(&log.url, "INSERT INTO daybook.categories (id, name, domain) VALUES (9, 'cart', 'orders')").await;
+    let gained = Category { domain: "orders", ..CART };
+    log.write(gained, "CartFilled", 1).await;
+    let held = Unreadable::Held { event_type: of(gained, "CartFilled", 1), first: 1 };
+    assert_eq!(log.refusal().await, Some(held));
 }
 
 /// The verbs that have to read what is in the log say so at once, with exit code 3; the one that shows it goes on.
@@ -166,7 +177,7 @@ async fn a_type_that_was_registered_and_never_written_is_no_hindrance() {
 #[tokio::test]
 async fn a_log_that_holds_events_of_another_domain_is_started_on() {
     let (log, nats) = (Log::new().await, start_nats().await);
-    run(&log.url, "INSERT INTO daybook.categories (id, name) VALUES (9, 'cart')").await;
+    run(&log.url, "INSERT INTO daybook.categories (id, name, domain) VALUES (9, 'cart', 'carts')").await;
     log.write(CART, "CartFilled", 2).await;
     assert_eq!(log.refusal().await, None);
     let urls = Urls { database_url: log.url.clone(), nats_url: nats.url() };

@@ -8,6 +8,7 @@ use order_views::{CATEGORIES, encode, stream as stream_of};
 use order_views::{Projection, ReadModel};
 use orders::id::{AddressId, CustomerId, OrderId, SellerId, Sku};
 use orders::money::Amount;
+use orders::order::DisplayStatus;
 use orders::order::{
     self, CancelReason, Order, OrderCompleted, OrderLine, OrderPlaced, OrderTotals, PlaceLine, ProposeEdit,
     SellerShipping,
@@ -145,7 +146,8 @@ async fn orders_are_found_by_all_that_is_asked_for_at_once() {
                     ] {
                         let filter = Filter {
                             customer_id: customer.map(id),
-                            status: status.map(str::to_owned),
+                            status: status
+                                .map(|word| *DisplayStatus::ALL.iter().find(|one| one.as_str() == word).unwrap()),
                             sku: sku.map(|sku| Sku::new(sku).unwrap()),
                             placed_from: from,
                             placed_before: before,
@@ -237,7 +239,7 @@ async fn an_order_is_found_by_the_skus_of_the_lines_that_it_has_now() {
     tell(&mut system, Command::CancelOrder { id: first, reason: CancelReason::CustomerRequest }).await;
     system.ship(second).await;
     assert_eq!((with(&system, sku("mug")).await, with(&system, sku("pin")).await), (vec![first.0], vec![second.0]));
-    let filter = Filter { sku: sku("mug"), status: Some("cancelled".into()), ..Filter::default() };
+    let filter = Filter { sku: sku("mug"), status: Some(DisplayStatus::Cancelled), ..Filter::default() };
     assert_eq!(found(&system, filter, 500).await.len(), 1);
     system.assert_verified().await;
 }
@@ -366,7 +368,7 @@ async fn the_verb_finds_orders_and_says_what_it_cannot_be_asked() {
         ("--sku a\tb", 2, "a sku is 1 to 64 printable ASCII characters without blanks"),
         ("--placed-from yesterday", 2, "a day such as 2026-11-22, or a time such as"),
         ("--limit 0", 2, "invalid value '0' for '--limit"),
-        ("--status gone", 3, "data.status: one of `placed`, `awaiting_approval`"),
+        ("--status gone", 2, "awaiting_approval"),
         ("--currency EUR --total-at-least 5 --total-at-most 4", 3, "data.total_at_most: total_at_least or more"),
         ("--placed-from 2024-01-02 --placed-before 2024-01-01", 3, "data.placed_before: placed_from or later"),
     ] {

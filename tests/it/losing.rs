@@ -14,13 +14,15 @@ use orders::order::{self, CancelReason, PlaceOrder};
 use orders::payment::{self, PaymentRequested};
 use runtime::message;
 use runtime::process::jetstream;
-use runtime::step::Step;
+use runtime::relay::Relay;
+use runtime::step::{Outcome, Step};
 use runtime::subject::STREAM;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::time::Duration;
 use store::RecordedEvent;
 use store::connect::{self, Role};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// Copies all tables of the log's database, as a backup would.
@@ -370,6 +372,41 @@ async fn that_the_lost_messages_are_gone_is_told() {
     let (code, lines) = shop.report().await;
     assert_eq!((code, lines.len()), (1, 1), "{lines:?}");
     assert_eq!((&lines[0]["gone_is_known"], &lines[0]["forked_after"]), (&json!(false), &json!(1)));
+}
+
+/// The stream was made anew, and nothing was published since. Then the log lost events that had been distributed before, and it
+/// has grown to where they were.
+#[tokio::test]
+async fn that_an_empty_stream_cannot_show_what_was_lost_is_told() {
+    let mut shop = Shop::start().await;
+    shop.system.place(paid_by("tok_approve")).await;
+    shop.system.settle().await;
+    let distributed_to = shop.system.parts.log.head().await.unwrap();
+    let jetstream = jetstream(&shop.system.parts.client);
+    jetstream.delete_stream(STREAM).await.unwrap();
+    let (log, project) = (shop.system.parts.log.clone(), shop.system.parts.project.clone());
+    let relay = || Relay::new(log.clone(), project.clone(), jetstream.clone(), watch::channel(0).1);
+    assert!(matches!(relay().step().await, Ok(Outcome::Idle)));
+    let stream = jetstream.get_stream(STREAM).await.unwrap();
+    assert_eq!(
+        (stream.cached_info().state.messages, stream.cached_info().state.last_sequence),
+        (0, distributed_to as u64)
+    );
+    // As if on the timeline before.
+    let mut config = stream.cached_info().config.clone();
+    let server = message::server(&config).unwrap();
+    let before = store::Server { timeline: server.timeline - 1, ..server };
+    config.metadata = message::metadata(message::identity(&config).unwrap(), before);
+    jetstream.update_stream(config).await.unwrap();
+    shop.go_back().await;
+    while shop.system.parts.log.head().await.unwrap() < distributed_to {
+        shop.system.receive("mug", 1).await;
+    }
+    let mut relay = relay();
+    while !matches!(relay.step().await, Ok(Outcome::Idle)) {}
+    let (code, lines) = shop.report().await;
+    assert_eq!((code, lines.len()), (1, 1), "{lines:?}");
+    assert_eq!(lines[0]["gone_is_known"], json!(false));
 }
 
 /// The stream was made anew after the fork: it begins above the end of the log.

@@ -5,7 +5,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use order_services::Envelope;
-use order_services::queries;
+use order_services::queries::{self, ListStock};
 use order_views::encode;
 use order_views::fulfilment::{self, Fulfilment, Status};
 use order_views::order_history::{self, Entry};
@@ -428,7 +428,7 @@ async fn a_list_that_may_go_on_is_not_taken_for_whole() {
     });
     let list = async |client: &async_nats::Client, limit| {
         let client = Client::new(client.clone(), "test");
-        let rows = client.list("stock_level.list", json!({}), limit).all::<Value>().await;
+        let rows = client.list(ListStock::default(), limit).unwrap().all().await;
         rows.map(|rows| rows.len())
     };
     assert_eq!(list(&system.parts.client, 1000).await.unwrap(), 500);

@@ -532,10 +532,13 @@ async fn the_verb_shows_an_order_as_it_was() {
     assert_eq!((&placed["version"], &placed["state"]["status"]), (&1.into(), &"placed".into()));
     assert_eq!(placed["recorded_at"], serde_json::to_value(first.recorded_at).unwrap());
     assert_eq!(placed.as_object().unwrap().len(), 4);
+    // Nobody is shown a payment token.
+    assert_eq!(placed["state"]["placed"]["payments"][0]["method"]["token"], "…");
     // For people it is the same, on many lines.
     let output = show("--version 1").await;
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.lines().count() > 20, "{text}");
+    assert!(!text.contains("tok_"), "{text}");
     assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), placed);
     assert_eq!(shown(&format!("--as-of {} --json", first.recorded_at.to_rfc3339())).await, placed);
     let now = shown("--as-of 2200-01-01T00:00:00Z --json").await;

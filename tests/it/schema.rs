@@ -89,7 +89,7 @@ async fn the_schema_is_what_was_reviewed() {
 async fn a_new_database_begins_at_the_beginning() {
     let superuser = PgPool::connect(&database().await).await.unwrap();
     let rows: Vec<String> = query_scalar(
-        "SELECT 'category ' || id || ' is ' || name FROM daybook.categories
+        "SELECT 'category ' || id || ' is ' || name || ' of ' || domain FROM daybook.categories
          UNION ALL SELECT format('%s: generation %s, version %s, position %s', projection, generation, version, position)
                    FROM daybook.checkpoints
          UNION ALL SELECT format('%s: any build from migration %s on', name, least_known) FROM daybook.schema_parts

@@ -1,7 +1,7 @@
 //! What orders wait for, as a team sees it: told from beginning to end of what can keep an order.
 
 use crate::harness::{System, card, order_of};
-use order_views::waiting::{self, Filter, WaitingOrder};
+use order_views::waiting::{self, Filter, WaitedFor, WaitingOrder};
 use orders::Command;
 use orders::id::{OrderId, ReceiptId};
 use orders::order::{self, HoldReason, ReceivedLine, ReturnLine, ReturnReason};
@@ -77,7 +77,7 @@ async fn orders_are_listed_by_what_they_wait_for_with_what_could_not_be_done() {
     told(&mut system, held, order::Command::PlaceHold { reason: HoldReason::Manual }).await;
     system.ship(parked).await;
 
-    let on_hold = listed(&system, &Filter { what: Some("hold".into()), ..Filter::default() }).await;
+    let on_hold = listed(&system, &Filter { what: Some(WaitedFor::Hold), ..Filter::default() }).await;
     assert_eq!(on_hold.iter().map(|one| one.order_id).collect::<Vec<_>>(), [held.0]);
     assert!(on_hold[0].follow_ups.is_empty());
     let all = listed(&system, &Filter::default()).await;
@@ -88,7 +88,7 @@ async fn orders_are_listed_by_what_they_wait_for_with_what_could_not_be_done() {
     // What is parked is told with the order that it is for, as long as that waits.
     let lines = vec![ReturnLine { line: 1, quantity: 1 }];
     told(&mut system, parked, order::Command::RequestReturn { lines, reason: ReturnReason::Unwanted }).await;
-    let asked = Filter { what: Some("return_approval".into()), ..Filter::default() };
+    let asked = Filter { what: Some(WaitedFor::ReturnApproval), ..Filter::default() };
     let asked = listed(&system, &asked).await;
     assert_eq!((asked.len(), asked[0].order_id), (1, parked.0));
     let trouble = &asked[0].follow_ups[0];

@@ -45,20 +45,3 @@ pub enum Command {
         command: shipment::Command,
     },
 }
-
-impl Command {
-    /// The change of an order, if it is one that is decided over its shipments too.
-    pub fn change(&self) -> Option<(OrderId, order::Change)> {
-        match self {
-            Self::CancelOrder { id, reason } => Some((*id, order::Change::Cancel { reason: *reason })),
-            Self::CancelLines { id, lines, reason } => {
-                Some((*id, order::Change::CancelLines { lines: lines.clone(), reason: *reason }))
-            }
-            Self::ConfirmEdit { id, edit } => Some((*id, order::Change::ConfirmEdit { edit: *edit })),
-            Self::ChangeAddress { id, address_id } => {
-                Some((*id, order::Change::ChangeAddress { address_id: *address_id }))
-            }
-            Self::Order { .. } | Self::Payment { .. } | Self::Stock(_) | Self::Shipment { .. } => None,
-        }
-    }
-}

@@ -21,6 +21,7 @@ pub mod stock;
 #[cfg(test)]
 mod testing;
 pub mod timer;
+mod words;
 
 pub use aggregate::Aggregate;
 pub use command::Command;

@@ -1,4 +1,7 @@
-//! Money: integer minor units and an ISO 4217 currency. Arithmetic is checked; nothing wraps and nothing is a float.
+//! Money: integer minor units and an ISO 4217 currency. Nothing wraps, and nothing is a float.
+//!
+//! What a client sends is added up by the checked operations, and refused if it does not fit. The saturating ones are for
+//! amounts that were checked when they were recorded: folding what has happened never fails.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -21,6 +24,21 @@ impl Amount {
         self.0.checked_sub(other.0).map(Self)
     }
 
+    /// As near to the sum as there are minor units.
+    pub fn saturating_add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
+    /// As near to the difference as there are minor units.
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    /// As near to the product as there are minor units.
+    pub fn saturating_mul(self, by: u32) -> Self {
+        Self(self.0.saturating_mul(i64::from(by)))
+    }
+
     pub fn checked_mul(self, by: u32) -> Option<Self> {
         self.0.checked_mul(i64::from(by)).map(Self)
     }
@@ -28,6 +46,11 @@ impl Amount {
     /// The sum, or `None` if it does not fit.
     pub fn sum(amounts: impl IntoIterator<Item = Self>) -> Option<Self> {
         amounts.into_iter().try_fold(Self::ZERO, Self::checked_add)
+    }
+
+    /// As near to the sum as there are minor units, one amount after the other.
+    pub fn saturating_sum(amounts: impl IntoIterator<Item = Self>) -> Self {
+        amounts.into_iter().fold(Self::ZERO, Self::saturating_add)
     }
 
     /// The amount with its currency's decimals: `Amount(1099)` in USD is `10.99`.
@@ -144,5 +167,13 @@ mod tests {
     fn a_sum_that_does_not_fit_is_none() {
         assert_eq!(Amount::sum([Amount(1), Amount(2)]), Some(Amount(3)));
         assert_eq!(Amount::sum([Amount(i64::MAX), Amount(1)]), None);
+    }
+
+    #[test]
+    fn what_is_recorded_is_added_up_as_far_as_it_fits() {
+        assert_eq!(Amount::saturating_sum([Amount(1), Amount(2)]), Amount(3));
+        assert_eq!(Amount::saturating_sum([Amount(i64::MAX), Amount(1)]), Amount(i64::MAX));
+        assert_eq!(Amount(i64::MIN).saturating_sub(Amount(1)), Amount(i64::MIN));
+        assert_eq!(Amount(i64::MAX).saturating_mul(2), Amount(i64::MAX));
     }
 }

@@ -2,7 +2,7 @@
 SET LOCAL ROLE daybook_owner;
 
 INSERT INTO daybook.schema_parts (name) VALUES ('loans');
-INSERT INTO daybook.categories (id, name) VALUES (100, 'book'), (101, 'loan');
+INSERT INTO daybook.categories (id, name, domain) VALUES (100, 'book', 'loans'), (101, 'loan', 'loans');
 
 -- Read model: the books that are out, one row for each loan that has not ended. A read model has two generations, each
 -- in a partition: one is live, the other is being built or is kept for an undo.

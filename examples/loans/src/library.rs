@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use store::Category;
 use uuid::Uuid;
 
-// The ids and names are in the table `daybook.categories`: the migration adds them.
-pub const BOOK: Category = Category { id: 100, name: "book" };
-pub const LOAN: Category = Category { id: 101, name: "loan" };
+// The same stands in the table `daybook.categories`: the migration adds them.
+pub const BOOK: Category = Category { id: 100, name: "book", domain: "loans" };
+pub const LOAN: Category = Category { id: 101, name: "loan", domain: "loans" };
 
 /// Declares the events: the category, the type, and the fields, which are the payload.
 macro_rules! events {

@@ -106,10 +106,9 @@ impl<R: Row> Rows<R> {
         connection: &mut PgConnection,
         events: &[Delivered<R::Domain>],
     ) -> Result<(), sqlx::Error> {
-        let ours = || events.iter().filter(|e| R::CATEGORIES.contains(&e.record().stream.category));
         if R::IS_WHOLE && !self.is_all {
             let mut unknown = Vec::new();
-            for key in ours().flat_map(|event| R::keys(event)) {
+            for key in events.iter().filter(|event| Self::concerns(event)).flat_map(R::keys) {
                 self.rows.entry(key).or_insert_with_key(|key| {
                     unknown.push(key.clone());
                     Entry { row: None, changed: false }
@@ -121,7 +120,13 @@ impl<R: Row> Rows<R> {
                 }
             }
         }
-        for event in ours() {
+        self.fold(events);
+        Ok(())
+    }
+
+    /// Applies events to rows that are in memory, or are none.
+    pub fn fold(&mut self, events: &[Delivered<R::Domain>]) {
+        for event in events.iter().filter(|event| Self::concerns(event)) {
             for key in R::keys(event) {
                 let entry = self.rows.entry(key.clone()).or_insert(Entry { row: None, changed: false });
                 R::fold(&mut entry.row, &key, event);
@@ -130,7 +135,10 @@ impl<R: Row> Rows<R> {
                 }
             }
         }
-        Ok(())
+    }
+
+    fn concerns(event: &Delivered<R::Domain>) -> bool {
+        R::CATEGORIES.contains(&event.record().stream.category)
     }
 
     /// How many rows are to be written.

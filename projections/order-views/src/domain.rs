@@ -9,19 +9,40 @@ use serde_json::Value;
 use store::{Category, NewEvent, StreamId};
 use uuid::Uuid;
 
-// The ids stand in the table `categories`.
-pub const ORDER: Category = Category { id: 1, name: order::Order::CATEGORY };
-pub const PAYMENT: Category = Category { id: 2, name: payment::Payment::CATEGORY };
-pub const STOCK: Category = Category { id: 3, name: stock::Stock::CATEGORY };
-pub const SHIPMENT: Category = Category { id: 4, name: shipment::Shipment::CATEGORY };
+/// An aggregate whose streams have a category in the log.
+pub trait Stored: Aggregate {
+    const STORED_IN: Category;
+}
 
-/// The categories of the domain's streams.
-pub const CATEGORIES: &[Category] = &[ORDER, PAYMENT, STOCK, SHIPMENT];
+/// Declares the aggregates of the domain: for each its variant of [`Event`], its category, and the id that stands in the table
+/// `categories`. An event of an aggregate that is not declared does not compile.
+macro_rules! aggregates {
+    ($($variant:ident($aggregate:ty) = $constant:ident($id:literal),)+) => {
+        $(
+            pub const $constant: Category = Category { id: $id, name: <$aggregate>::CATEGORY, domain: Orders::NAME };
+
+            impl Stored for $aggregate {
+                const STORED_IN: Category = $constant;
+            }
+        )+
+
+        /// The categories of the domain's streams.
+        pub const CATEGORIES: &[Category] = &[$($constant),+];
+
+        const _: fn(&Event) -> Category = |event| match event { $(Event::$variant(..) => $constant),+ };
+    };
+}
+
+aggregates! {
+    Order(order::Order) = ORDER(1),
+    Payment(payment::Payment) = PAYMENT(2),
+    Stock(stock::Stock) = STOCK(3),
+    Shipment(shipment::Shipment) = SHIPMENT(4),
+}
 
 /// The stream `id` of an aggregate.
-pub fn stream<A: Aggregate>(id: Uuid) -> StreamId {
-    let category = CATEGORIES.iter().find(|c| c.name == A::CATEGORY);
-    StreamId { category: *category.unwrap_or_else(|| unreachable!("every aggregate's category is listed")), id }
+pub fn stream<A: Stored>(id: Uuid) -> StreamId {
+    StreamId { category: A::STORED_IN, id }
 }
 
 /// What is stored for an event.

@@ -42,37 +42,38 @@ pub struct Fulfilment {
     released: i64,
 }
 
-/// Where a shipment is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    Planned,
-    Ready,
-    Held,
-    Dispatched,
-    Delivered,
-    Lost,
-    ReturnedToSender,
-    Cancelled,
+/// Selects rows of the table: its columns stand here once.
+macro_rules! select {
+    ($rest:tt, $($argument:expr),+ $(,)?) => {
+        sqlx::query_as!(
+            Fulfilment,
+            r#"SELECT shipment_id, order_id, seller_id, customer_id, address_id, status, revision,
+                      lines AS "lines: Json<Vec<StockLine>>", tracking, planned_at, changed_at, version, packed, held,
+                      released
+               FROM daybook.fulfilment
+               "# + $rest,
+            $($argument),+
+        )
+    };
+}
+
+orders::words! {
+    /// Where a shipment is.
+    Status {
+        Planned = "planned",
+        Ready = "ready",
+        Held = "held",
+        Dispatched = "dispatched",
+        Delivered = "delivered",
+        Lost = "lost",
+        ReturnedToSender = "returned_to_sender",
+        Cancelled = "cancelled",
+    }
 }
 
 impl Status {
     /// Those of what is still to be shipped.
     pub const TO_SHIP: [Self; 3] = [Self::Planned, Self::Ready, Self::Held];
-
-    /// The word that it is stored and sent as.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Planned => "planned",
-            Self::Ready => "ready",
-            Self::Held => "held",
-            Self::Dispatched => "dispatched",
-            Self::Delivered => "delivered",
-            Self::Lost => "lost",
-            Self::ReturnedToSender => "returned_to_sender",
-            Self::Cancelled => "cancelled",
-        }
-    }
 }
 
 impl Row for Fulfilment {
@@ -131,15 +132,7 @@ impl Row for Fulfilment {
         generation: i32,
         keys: Vec<Uuid>,
     ) -> Result<Vec<(Uuid, Self)>, sqlx::Error> {
-        let stored = sqlx::query_as!(
-            Fulfilment,
-            r#"SELECT shipment_id, order_id, seller_id, customer_id, address_id, status, revision,
-                      lines AS "lines: Json<Vec<StockLine>>", tracking, planned_at, changed_at, version, packed, held,
-                      released
-               FROM daybook.fulfilment WHERE generation = $1 AND shipment_id = ANY($2)"#,
-            generation,
-            &keys
-        );
+        let stored = select!("WHERE generation = $1 AND shipment_id = ANY($2)", generation, &keys);
         Ok(stored.fetch_all(connection).await?.into_iter().map(|row| (row.shipment_id, row)).collect())
     }
 
@@ -236,14 +229,9 @@ impl Fulfilment {
 /// # Errors
 /// When Postgres fails.
 pub async fn get(pool: &PgPool, shipment_id: Uuid) -> Result<Option<Fulfilment>, sqlx::Error> {
-    sqlx::query_as!(
-        Fulfilment,
-        r#"SELECT shipment_id, order_id, seller_id, customer_id, address_id, status, revision,
-                  lines AS "lines: Json<Vec<StockLine>>", tracking, planned_at, changed_at, version, packed, held,
-                  released
-           FROM daybook.fulfilment
-           WHERE shipment_id = $1 AND revision > 0
-             AND generation = (SELECT generation FROM daybook.checkpoints WHERE projection = 'fulfilment' AND live)"#,
+    select!(
+        "WHERE shipment_id = $1 AND revision > 0
+             AND generation = (SELECT generation FROM daybook.checkpoints WHERE projection = 'fulfilment' AND live)",
         shipment_id
     )
     .fetch_optional(pool)
@@ -268,17 +256,12 @@ pub struct Filter {
 pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<Fulfilment>, sqlx::Error> {
     let statuses = filter.status.map_or(Status::TO_SHIP.to_vec(), |status| vec![status]);
     let statuses: Vec<String> = statuses.into_iter().map(|status| status.as_str().to_owned()).collect();
-    sqlx::query_as!(
-        Fulfilment,
-        r#"SELECT shipment_id, order_id, seller_id, customer_id, address_id, status, revision,
-                  lines AS "lines: Json<Vec<StockLine>>", tracking, planned_at, changed_at, version, packed, held,
-                  released
-           FROM daybook.fulfilment
-           WHERE generation = (SELECT generation FROM daybook.checkpoints WHERE projection = 'fulfilment' AND live)
+    select!(
+        "WHERE generation = (SELECT generation FROM daybook.checkpoints WHERE projection = 'fulfilment' AND live)
              AND status = ANY($1) AND revision > 0
              AND ($2::uuid IS NULL OR seller_id = $2)
              AND ($3::timestamptz IS NULL OR (planned_at, shipment_id) > ($3, $4))
-           ORDER BY planned_at, shipment_id LIMIT $5"#,
+           ORDER BY planned_at, shipment_id LIMIT $5",
         &statuses,
         filter.seller_id,
         filter.after.map(|(planned_at, _)| planned_at),

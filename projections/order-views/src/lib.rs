@@ -1,5 +1,7 @@
 //! The order domain on the engine: its categories, how its events are stored, and its read models.
 
+#[cfg(test)]
+mod counts;
 mod domain;
 pub mod fulfilment;
 pub mod order_history;
@@ -10,7 +12,7 @@ pub mod schema;
 pub mod stock_level;
 pub mod waiting;
 
-pub use domain::{CATEGORIES, ORDER, Orders, PAYMENT, SHIPMENT, STOCK, encode, follow_up, stream};
+pub use domain::{CATEGORIES, ORDER, Orders, PAYMENT, SHIPMENT, STOCK, Stored, encode, follow_up, stream};
 
 /// An event of the log, decoded.
 pub type Recorded = engine::Recorded<Orders>;

@@ -1,5 +1,20 @@
 //! Read model: an order as it stands. Its row and its fold; orders are found in `find.rs`.
 
+/// Selects rows of the table: its columns stand here once.
+macro_rules! select {
+    ($rest:tt, $($argument:expr),+ $(,)?) => {
+        sqlx::query_as!(
+            OrderSummary,
+            r#"SELECT order_id, customer_id, status, reason, currency, total, authorised, captured, lines, delivered,
+                      payments AS "payments: Json<Vec<PaymentSummary>>", placed_at, changed_at, version, skus, line_nos,
+                      edit AS "edit: Json<OpenEdit>"
+               FROM daybook.order_summary
+               "# + $rest,
+            $($argument),+
+        )
+    };
+}
+
 mod find;
 
 pub use find::{Filter, has_skus, list};
@@ -10,7 +25,7 @@ use engine::parked::KeyedBy;
 use engine::row::Row;
 use orders::id::{LineNo, OrderId, PaymentId, Sku};
 use orders::money::Amount;
-use orders::order::{EditProposed, Life, OrderPlaced, Status};
+use orders::order::{DisplayStatus, EditProposed, OrderPlaced};
 use orders::{Event, order, payment};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
@@ -130,15 +145,7 @@ impl Row for OrderSummary {
         generation: i32,
         keys: Vec<Uuid>,
     ) -> Result<Vec<(Uuid, Self)>, sqlx::Error> {
-        let stored = sqlx::query_as!(
-            OrderSummary,
-            r#"SELECT order_id, customer_id, status, reason, currency, total, authorised, captured, lines, delivered,
-                      payments AS "payments: Json<Vec<PaymentSummary>>", placed_at, changed_at, version, skus, line_nos,
-                      edit AS "edit: Json<OpenEdit>"
-               FROM daybook.order_summary WHERE generation = $1 AND order_id = ANY($2)"#,
-            generation,
-            &keys
-        );
+        let stored = select!("WHERE generation = $1 AND order_id = ANY($2)", generation, &keys);
         Ok(stored.fetch_all(connection).await?.into_iter().map(|row| (row.order_id, row)).collect())
     }
 
@@ -241,7 +248,7 @@ impl OrderSummary {
         Self {
             order_id: order_id.0,
             customer_id: placed.customer_id.0,
-            status: Status::Placed.as_str().to_owned(),
+            status: DisplayStatus::Placed.to_string(),
             reason: None,
             currency: placed.currency.to_string(),
             total: placed.totals.total.0,
@@ -266,26 +273,26 @@ impl OrderSummary {
     fn order_event(&mut self, event: &order::Event) {
         use order::Event as E;
         match event {
-            E::OrderConfirmed(_) => self.status = Status::Confirmed.as_str().to_owned(),
+            E::OrderConfirmed(_) => self.status = DisplayStatus::Confirmed.to_string(),
             E::PaymentRefused(e) => self.reason = Some(e.reason.clone()),
             // Only the edit has ended.
             E::EditDiscarded(_) => {
                 self.reason = None;
                 self.edit = None;
             }
-            E::OrderRejected(_) => self.status = Status::Rejected.as_str().to_owned(),
+            E::OrderRejected(_) => self.status = DisplayStatus::Rejected.to_string(),
             E::OrderCancelled(e) => {
-                self.status = Status::Cancelled.as_str().to_owned();
+                self.status = DisplayStatus::Cancelled.to_string();
                 self.reason = Some(e.reason.as_str().to_owned());
             }
-            E::OrderExpired(_) => self.status = Status::Expired.as_str().to_owned(),
-            E::HoldPlaced(_) => self.status = Life::OnHold.as_str().to_owned(),
-            E::HoldReleased(e) => self.status = e.then.as_str().to_owned(),
-            E::ApprovalRequested(_) if self.status == Life::Placed.as_str() => {
-                self.status = Life::AwaitingApproval.as_str().to_owned();
+            E::OrderExpired(_) => self.status = DisplayStatus::Expired.to_string(),
+            E::HoldPlaced(_) => self.status = DisplayStatus::OnHold.to_string(),
+            E::HoldReleased(e) => self.status = DisplayStatus::from(e.then).to_string(),
+            E::ApprovalRequested(_) if self.status == DisplayStatus::Placed.as_str() => {
+                self.status = DisplayStatus::AwaitingApproval.to_string();
             }
-            E::ApprovalGranted(_) if self.status == Life::AwaitingApproval.as_str() => {
-                self.status = Life::Placed.as_str().to_owned();
+            E::ApprovalGranted(_) if self.status == DisplayStatus::AwaitingApproval.as_str() => {
+                self.status = DisplayStatus::Placed.to_string();
             }
             E::LinesCancelled(e) => {
                 self.lines -= e.lines.len() as i32;
@@ -306,7 +313,7 @@ impl OrderSummary {
                 }
             }
             E::LinesDelivered(e) => self.delivered += e.lines.len() as i32,
-            E::OrderCompleted(_) => self.status = Status::Completed.as_str().to_owned(),
+            E::OrderCompleted(_) => self.status = DisplayStatus::Completed.to_string(),
             E::OrderPlaced(_)
             | E::PaymentAuthorisedRecorded(_)
             | E::PaymentsSecured(_)
@@ -347,8 +354,8 @@ impl OrderSummary {
             E::PaymentDeclined(_) => payment.status = S::Declined,
             E::PaymentCaptured(e) => {
                 let Amount(amount) = e.amount;
-                payment.captured += amount;
-                self.captured += amount;
+                payment.captured = payment.captured.saturating_add(amount);
+                self.captured = self.captured.saturating_add(amount);
             }
             E::VoidDeferred(_) => payment.status = S::VoidDeferred,
             E::ExpiryDeferred(_) => payment.status = S::ExpiryDeferred,
@@ -357,7 +364,7 @@ impl OrderSummary {
             E::VoidRequested(_) => payment.status = S::VoidRequested,
             E::VoidDeclined(_) => payment.status = S::VoidDeclined,
             E::PaymentVoided(_) => payment.status = S::Voided,
-            E::PaymentRefunded(e) => payment.refunded += e.amount.0,
+            E::PaymentRefunded(e) => payment.refunded = payment.refunded.saturating_add(e.amount.0),
             E::CaptureRequested(_)
             | E::CaptureDeclined(_)
             | E::RefundDeferred(_)
@@ -374,7 +381,7 @@ impl OrderSummary {
             // What is not held any more is what was captured of it before.
             S::Unrequested | S::Requested | S::VoidDeferred | S::Declined | S::Voided => p.captured,
         };
-        self.authorised = self.payments.iter().map(authorised).sum();
+        self.authorised = self.payments.iter().map(authorised).fold(0, i64::saturating_add);
     }
 }
 
@@ -383,14 +390,9 @@ impl OrderSummary {
 /// # Errors
 /// When Postgres fails.
 pub async fn get(pool: &PgPool, order_id: Uuid) -> Result<Option<OrderSummary>, sqlx::Error> {
-    sqlx::query_as!(
-        OrderSummary,
-        r#"SELECT order_id, customer_id, status, reason, currency, total, authorised, captured, lines, delivered,
-                  payments AS "payments: Json<Vec<PaymentSummary>>", placed_at, changed_at, version, skus, line_nos,
-                  edit AS "edit: Json<OpenEdit>"
-           FROM daybook.order_summary
-           WHERE order_id = $1
-             AND generation = (SELECT generation FROM daybook.checkpoints WHERE projection = 'order_summary' AND live)"#,
+    select!(
+        "WHERE order_id = $1
+             AND generation = (SELECT generation FROM daybook.checkpoints WHERE projection = 'order_summary' AND live)",
         order_id
     )
     .fetch_optional(pool)

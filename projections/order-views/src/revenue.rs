@@ -59,11 +59,11 @@ impl Row for PaymentDay {
             row.kind = Some(e.method.kind.clone());
         } else if let E::PaymentCaptured(e) = event {
             let Amount(amount) = e.amount;
-            row.captured += amount;
+            row.captured = row.captured.saturating_add(amount);
             row.captures += 1;
         } else if let E::PaymentRefunded(e) = event {
             let Amount(amount) = e.amount;
-            row.refunded += amount;
+            row.refunded = row.refunded.saturating_add(amount);
             row.refunds += 1;
         }
     }

@@ -21,6 +21,18 @@ pub struct StockLevel {
     pub version: i64,
 }
 
+/// Selects rows of the table: its columns stand here once.
+macro_rules! select {
+    ($rest:tt, $($argument:expr),+ $(,)?) => {
+        sqlx::query_as!(
+            StockLevel,
+            "SELECT sku, on_hand, reserved, changed_at, version FROM daybook.stock_level
+             " + $rest,
+            $($argument),+
+        )
+    };
+}
+
 impl Row for StockLevel {
     type Domain = Orders;
     const NAME: &'static str = "stock_level";
@@ -69,13 +81,7 @@ impl Row for StockLevel {
         generation: i32,
         keys: Vec<String>,
     ) -> Result<Vec<(String, Self)>, sqlx::Error> {
-        let stored = sqlx::query_as!(
-            StockLevel,
-            "SELECT sku, on_hand, reserved, changed_at, version FROM daybook.stock_level
-             WHERE generation = $1 AND sku = ANY($2)",
-            generation,
-            &keys
-        );
+        let stored = select!("WHERE generation = $1 AND sku = ANY($2)", generation, &keys);
         Ok(stored.fetch_all(connection).await?.into_iter().map(|row| (row.sku.clone(), row)).collect())
     }
 
@@ -117,10 +123,8 @@ fn pieces(lines: &[LineQuantity]) -> i64 {
 /// # Errors
 /// When Postgres fails.
 pub async fn get(pool: &PgPool, sku: &str) -> Result<Option<StockLevel>, sqlx::Error> {
-    sqlx::query_as!(
-        StockLevel,
-        "SELECT sku, on_hand, reserved, changed_at, version FROM daybook.stock_level
-         WHERE sku = $1
+    select!(
+        "WHERE sku = $1
            AND generation = (SELECT generation FROM daybook.checkpoints WHERE projection = 'stock_level' AND live)",
         sku
     )
@@ -133,10 +137,8 @@ pub async fn get(pool: &PgPool, sku: &str) -> Result<Option<StockLevel>, sqlx::E
 /// # Errors
 /// When Postgres fails.
 pub async fn list(pool: &PgPool, after: Option<&str>, limit: i64) -> Result<Vec<StockLevel>, sqlx::Error> {
-    sqlx::query_as!(
-        StockLevel,
-        "SELECT sku, on_hand, reserved, changed_at, version FROM daybook.stock_level
-         WHERE ($1::text IS NULL OR sku > $1)
+    select!(
+        "WHERE ($1::text IS NULL OR sku > $1)
            AND generation = (SELECT generation FROM daybook.checkpoints WHERE projection = 'stock_level' AND live)
          ORDER BY sku LIMIT $2",
         after,

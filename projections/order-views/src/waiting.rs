@@ -37,6 +37,21 @@ pub enum What {
     Return { return_no: u32, pieces: u32 },
 }
 
+orders::words! {
+    /// What an order can wait for, without the details: the tags of [`What`].
+    WaitedFor {
+        Payment = "payment",
+        Stock = "stock",
+        Backorder = "backorder",
+        Approval = "approval",
+        Hold = "hold",
+        Edit = "edit",
+        Delivery = "delivery",
+        ReturnApproval = "return_approval",
+        Return = "return",
+    }
+}
+
 /// Something that an order waits for, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wait {
@@ -136,7 +151,8 @@ fn after(waits: &mut Vec<Wait>, event: &order::Event, since: DateTime<Utc>) {
         E::EditProposed(e) => begin(What::Edit { edit: e.edit }),
         E::EditConfirmed(_) | E::EditDiscarded(_) => end(waits, |what| matches!(what, What::Edit { .. })),
         E::ReturnRequested(e) => {
-            begin(What::ReturnApproval { return_no: e.return_no, pieces: e.lines.iter().map(|l| l.quantity).sum() });
+            let pieces = e.lines.iter().map(|l| l.quantity).fold(0, u32::saturating_add);
+            begin(What::ReturnApproval { return_no: e.return_no, pieces });
         }
         E::ReturnApproved(e) => {
             let asked = waits.iter().position(
@@ -147,7 +163,7 @@ fn after(waits: &mut Vec<Wait>, event: &order::Event, since: DateTime<Utc>) {
             }
         }
         E::ReturnReceived(e) => {
-            let came: u32 = e.lines.iter().map(|l| l.quantity).sum();
+            let came = e.lines.iter().map(|l| l.quantity).fold(0, u32::saturating_add);
             for wait in waits.iter_mut() {
                 if let What::Return { return_no, pieces } = &mut wait.what
                     && *return_no == e.return_no
@@ -210,8 +226,7 @@ pub struct Troubled {
 /// Which orders that wait to list, the longest first. The last row of a page is where the next one goes on.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// The word for what is waited for, as `for` has it.
-    pub what: Option<String>,
+    pub what: Option<WaitedFor>,
     /// Only who has waited for so many seconds.
     pub longer_than_seconds: Option<i64>,
     /// `(since, order_id)`.
@@ -239,7 +254,7 @@ pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<WaitingOrder>, s
              AND ($2::bigint IS NULL OR w.since <= clock_timestamp() - make_interval(secs => $2::bigint))
              AND ($3::timestamptz IS NULL OR (w.since, w.order_id) > ($3, $4))
            ORDER BY w.since, w.order_id LIMIT $5"#,
-        filter.what.as_deref(),
+        filter.what.map(WaitedFor::as_str),
         filter.longer_than_seconds,
         filter.after.map(|(since, _)| since),
         filter.after.map(|(_, order_id)| order_id),
@@ -247,4 +262,41 @@ pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<WaitingOrder>, s
     )
     .fetch_all(pool)
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A new one of either has to be listed here to compile.
+    #[test]
+    fn what_is_asked_for_has_the_word_that_is_stored() {
+        for word in WaitedFor::ALL {
+            let what = match word {
+                WaitedFor::Payment => What::Payment,
+                WaitedFor::Stock => What::Stock,
+                WaitedFor::Backorder => What::Backorder { lines: vec![1] },
+                WaitedFor::Approval => What::Approval { approval: 1 },
+                WaitedFor::Hold => What::Hold { reason: HoldReason::Fraud },
+                WaitedFor::Edit => What::Edit { edit: 1 },
+                WaitedFor::Delivery => What::Delivery,
+                WaitedFor::ReturnApproval => What::ReturnApproval { return_no: 1, pieces: 1 },
+                WaitedFor::Return => What::Return { return_no: 1, pieces: 1 },
+            };
+            assert_eq!(json!(what)["for"], word.as_str());
+            let asked_for = match what {
+                What::Payment => WaitedFor::Payment,
+                What::Stock => WaitedFor::Stock,
+                What::Backorder { .. } => WaitedFor::Backorder,
+                What::Approval { .. } => WaitedFor::Approval,
+                What::Hold { .. } => WaitedFor::Hold,
+                What::Edit { .. } => WaitedFor::Edit,
+                What::Delivery => WaitedFor::Delivery,
+                What::ReturnApproval { .. } => WaitedFor::ReturnApproval,
+                What::Return { .. } => WaitedFor::Return,
+            };
+            assert_eq!(asked_for, *word);
+        }
+    }
 }

@@ -6,6 +6,7 @@ use runtime::client::ClientError;
 use runtime::process::StartError;
 use runtime::readable::CheckError;
 use runtime::wire::Code;
+use store::ReadError;
 use store::connect::Unusable;
 
 /// Why a verb did not do what it was asked to; each kind has an exit code.
@@ -29,6 +30,14 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// A failure of what is beneath: waiting for a server helps, or it does not.
+    pub fn beneath(failure: store::Failure, message: String) -> Self {
+        match failure {
+            store::Failure::Passing => Self::Unavailable(message),
+            store::Failure::Data | store::Failure::Permanent => Self::Other(message),
+        }
+    }
+
     /// The error with what brought it about, as far as it does not say so itself.
     pub fn chain(&self) -> String {
         let mut text = match self {
@@ -66,6 +75,12 @@ impl Failure {
             Self::Start(
                 StartError::Unreadable(_) | StartError::MaxPayload { .. } | StartError::Unusable(Unusable::Unfit(_)),
             ) => 3,
+            // Waiting for a server does not help: the log holds what this build cannot read.
+            Self::Start(StartError::Log(
+                ReadError::UnknownCategory { .. } | ReadError::Malformed { .. } | ReadError::OtherCategories { .. },
+            )) => 3,
+            Self::Start(StartError::Log(e)) if e.failure() != store::Failure::Passing => 5,
+            Self::Start(StartError::Database(e)) if store::Failure::of(e) != store::Failure::Passing => 5,
             Self::Client(ClientError::NoAnswer(_)) | Self::Start(_) | Self::Unavailable(_) => 4,
             Self::Client(ClientError::Malformed(_) | ClientError::MayGoOn(_)) | Self::Other(_) => 5,
         }
@@ -74,18 +89,12 @@ impl Failure {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        let error = StartError::from(error);
-        match &error {
-            StartError::Database(e) if store::Failure::of(e) != store::Failure::Passing => {
-                Self::Other(error.to_string())
-            }
-            _ => Self::Start(error),
-        }
+        Self::Start(error.into())
     }
 }
 
-impl From<store::ReadError> for Failure {
-    fn from(error: store::ReadError) -> Self {
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
         Self::Start(error.into())
     }
 }
@@ -117,5 +126,22 @@ impl From<std::io::Error> for Failure {
 impl From<serde_json::Error> for Failure {
     fn from(error: serde_json::Error) -> Self {
         Self::Other(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Exit code 4 says that it is worth waiting for a server.
+    #[test]
+    fn a_read_that_fails_for_good_is_not_told_as_a_server_that_does_not_answer() {
+        let code = |error: ReadError| Failure::from(error).exit_code();
+        assert_eq!(code(ReadError::Database(sqlx::Error::PoolTimedOut)), 4);
+        assert_eq!(code(ReadError::Database(sqlx::Error::RowNotFound)), 5);
+        assert_eq!(Failure::from(sqlx::Error::PoolTimedOut).exit_code(), 4);
+        assert_eq!(Failure::from(sqlx::Error::RowNotFound).exit_code(), 5);
+        assert_eq!(code(ReadError::UnknownCategory { position: 7, category: 9 }), 3);
+        assert_eq!(code(ReadError::Malformed { position: 7, what: "fingerprint" }), 3);
     }
 }

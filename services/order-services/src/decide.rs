@@ -1,7 +1,7 @@
 //! How commands of the order domain are decided: which streams each loads, and what it appends to them.
 
 use crate::ExecuteError;
-use order_views::{ORDER, Orders, PAYMENT, SHIPMENT, STOCK, encode, stream};
+use order_views::{CATEGORIES, Orders, Stored, encode, stream};
 use orders::id::StockId;
 use orders::order::{self, Order};
 use orders::payment::Payment;
@@ -10,7 +10,6 @@ use orders::stock::{self, Stock};
 use orders::{Aggregate, Command, Event, Rejection};
 use runtime::executor::{self, Decide, Session};
 use runtime::wire::{Code, ErrorBody, Fault};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use store::{NewEvent, StreamId};
 use uuid::Uuid;
@@ -135,7 +134,7 @@ fn rejected(rejection: impl Into<Rejection>) -> ExecuteError {
     ExecuteError::Rejected(rejection.into())
 }
 
-async fn load<A: Aggregate>(session: &mut Session<'_, OrderDecider>, id: Uuid) -> Result<(), ExecuteError> {
+async fn load<A: Stored>(session: &mut Session<'_, OrderDecider>, id: Uuid) -> Result<(), ExecuteError> {
     session.load(stream::<A>(id)).await?;
     Ok(())
 }
@@ -148,71 +147,53 @@ fn append<A: Aggregate>(session: &mut Session<'_, OrderDecider>, index: usize, i
     session.append(index, events.into_iter().map(|event| A::event(id, event)));
 }
 
-/// The state of any aggregate of the domain. That of an order is by far the largest.
-#[derive(Debug, Clone)]
-pub enum State {
-    Order(Box<Order>),
-    Payment(Payment),
-    Stock(Stock),
-    Shipment(Shipment),
-}
-
-impl executor::State for State {
-    type Event = Event;
-
-    fn new(stream: StreamId) -> Self {
-        match stream.category {
-            ORDER => Self::Order(Box::default()),
-            PAYMENT => Self::Payment(Payment::default()),
-            STOCK => Self::Stock(Stock::default()),
-            SHIPMENT => Self::Shipment(Shipment::default()),
-            other => unreachable!("only streams of the domain are loaded, not {other:?}"),
-        }
-    }
-
-    fn evolve(&mut self, event: &Event) {
-        match (self, event) {
-            (Self::Order(state), Event::Order(_, event)) => state.evolve(event),
-            (Self::Payment(state), Event::Payment(_, event)) => state.evolve(event),
-            (Self::Stock(state), Event::Stock(_, event)) => state.evolve(event),
-            (Self::Shipment(state), Event::Shipment(_, event)) => state.evolve(event),
-            (Self::Order(_) | Self::Payment(_) | Self::Stock(_) | Self::Shipment(_), event) => {
-                debug_assert!(false, "a stream holds events of its category alone, and no {event:?}");
-            }
-        }
-    }
-
-    fn to_json(&self) -> Result<String, serde_json::Error> {
-        match self {
-            Self::Order(state) => serde_json::to_string(state),
-            Self::Payment(state) => serde_json::to_string(state),
-            Self::Stock(state) => serde_json::to_string(state),
-            Self::Shipment(state) => serde_json::to_string(state),
-        }
-    }
-
-    fn from_json(stream: StreamId, json: &str) -> Result<Self, serde_json::Error> {
-        fn of<A: DeserializeOwned>(state: fn(A) -> State, json: &str) -> Result<State, serde_json::Error> {
-            serde_json::from_str(json).map(state)
-        }
-        match stream.category {
-            ORDER => of(Self::Order, json),
-            PAYMENT => of(Self::Payment, json),
-            STOCK => of(Self::Stock, json),
-            SHIPMENT => of(Self::Shipment, json),
-            other => unreachable!("only streams of the domain are loaded, not {other:?}"),
-        }
-    }
-}
-
 /// An aggregate, as one of the states.
-trait InState: Aggregate {
+trait InState: Stored {
     /// The state of a stream of the aggregate's category.
     fn of(state: &State) -> &Self;
 }
 
-macro_rules! in_state {
-    ($($aggregate:ident)+) => {
+/// Declares the states of the aggregates, each with how it is kept. An event of an aggregate without a state does not compile,
+/// nor does a category without one.
+macro_rules! states {
+    ($($aggregate:ident in $kept:ty,)+) => {
+        /// The state of any aggregate of the domain.
+        #[derive(Debug, Clone)]
+        pub enum State { $($aggregate($kept)),+ }
+
+        const _: () = assert!([$(stringify!($aggregate)),+].len() == CATEGORIES.len(), "each category has its state");
+
+        impl executor::State for State {
+            type Event = Event;
+
+            fn new(stream: StreamId) -> Self {
+                match stream.category {
+                    $($aggregate::STORED_IN => Self::$aggregate(Default::default()),)+
+                    other => unreachable!("only streams of the domain are loaded, not {other:?}"),
+                }
+            }
+
+            fn evolve(&mut self, event: &Event) {
+                match event {
+                    $(Event::$aggregate(_, event) => match self {
+                        Self::$aggregate(state) => state.evolve(event),
+                        state => debug_assert!(false, "a stream holds events of its category alone: {state:?}"),
+                    },)+
+                }
+            }
+
+            fn to_json(&self) -> Result<String, serde_json::Error> {
+                match self { $(Self::$aggregate(state) => serde_json::to_string(state)),+ }
+            }
+
+            fn from_json(stream: StreamId, json: &str) -> Result<Self, serde_json::Error> {
+                match stream.category {
+                    $($aggregate::STORED_IN => serde_json::from_str(json).map(Self::$aggregate),)+
+                    other => unreachable!("only streams of the domain are loaded, not {other:?}"),
+                }
+            }
+        }
+
         $(impl InState for $aggregate {
             fn of(state: &State) -> &Self {
                 match state {
@@ -223,4 +204,11 @@ macro_rules! in_state {
         })+
     };
 }
-in_state!(Order Payment Stock Shipment);
+
+states! {
+    // By far the largest.
+    Order in Box<Order>,
+    Payment in Payment,
+    Stock in Stock,
+    Shipment in Shipment,
+}

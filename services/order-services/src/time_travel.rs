@@ -4,9 +4,9 @@
 use chrono::{DateTime, Utc};
 use engine::codec::{self, DecodeError};
 use order_views::redact::hide_tokens;
-use order_views::{Orders, stream as stream_of};
-use orders::Aggregate;
-use serde::Serialize;
+use order_views::{Orders, Stored, stream as stream_of};
+use serde::ser::Error as _;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use store::{Log, ReadError, StreamId, Version};
@@ -26,12 +26,21 @@ pub enum At {
 
 /// A state, and the last event that it was folded from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(bound(serialize = "A: Serialize"))]
 pub struct StateAt<A> {
     /// `order-0199…`
     pub stream: String,
     pub version: Version,
     pub recorded_at: DateTime<Utc>,
+    #[serde(serialize_with = "without_tokens")]
     pub state: A,
+}
+
+/// A state is shown to people, and a payment token to nobody.
+fn without_tokens<A: Serialize, S: Serializer>(state: &A, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut state = serde_json::to_value(state).map_err(S::Error::custom)?;
+    hide_tokens(&mut state);
+    state.serialize(serializer)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +61,7 @@ pub enum StateAtError {
 ///
 /// # Errors
 /// When it was not there yet, or has not come to that version, or its events cannot be read.
-pub async fn state_at<A: Aggregate>(log: &Log, id: Uuid, at: At) -> Result<StateAt<A>, StateAtError> {
+pub async fn state_at<A: Stored>(log: &Log, id: Uuid, at: At) -> Result<StateAt<A>, StateAtError> {
     let stream = stream_of::<A>(id);
     let mut found =
         StateAt { stream: stream.to_string(), version: 0, recorded_at: DateTime::default(), state: A::default() };

@@ -2,19 +2,19 @@
 
 use crate::api;
 use crate::commands::Verb;
+use crate::queries::{Get, List, MAX_PAGE};
 use crate::subject;
 use crate::wire::{CommandBody, ErrorBody, QueryBody, QueryReply, Reply};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
+use std::marker::PhantomData;
 use std::time::Duration;
 use store::Position;
 use uuid::Uuid;
 
 /// Somewhat longer than a command may take at the service.
 const ANSWER: Duration = Duration::from_secs(15);
-/// As many rows as a reply may have.
-const PAGE: u64 = 500;
 /// How long to wait before a command or a query that can be repeated is repeated.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -45,24 +45,24 @@ impl ClientError {
 }
 
 /// A list, to be asked for page by page.
-pub struct List<'a> {
+pub struct Pages<'a, Q> {
     client: &'a Client,
-    verb: &'a str,
+    query: PhantomData<Q>,
     data: Value,
     left: u64,
 }
 
-impl List<'_> {
+impl<Q: List> Pages<'_, Q> {
     /// The next rows; none at its end.
     ///
     /// # Errors
     /// When it is refused, or there is no answer.
-    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Vec<T>, ClientError> {
+    pub async fn next(&mut self) -> Result<Vec<Q::Found>, ClientError> {
         if self.left == 0 {
             return Ok(vec![]);
         }
-        let limit = self.left.min(PAGE);
-        let page = self.page::<T>(limit).await?;
+        let limit = self.left.min(MAX_PAGE.unsigned_abs());
+        let page = self.page::<Q::Found>(limit).await?;
         if page.next.is_none()
             && limit < self.left
             && page.data.len() as u64 == limit
@@ -78,7 +78,7 @@ impl List<'_> {
 
     async fn page<T: DeserializeOwned>(&mut self, limit: u64) -> Result<QueryReply<Vec<T>>, ClientError> {
         self.data["limit"] = limit.into();
-        self.client.query(self.verb, self.data.clone(), None).await
+        self.client.query(Q::NAME, self.data.clone(), None).await
     }
 
     /// Whether who answers never says that a list goes on, not even where this one does: after its first row of many.
@@ -90,7 +90,7 @@ impl List<'_> {
     ///
     /// # Errors
     /// As those of [`Self::next`].
-    pub async fn all<T: DeserializeOwned>(mut self) -> Result<Vec<T>, ClientError> {
+    pub async fn all(mut self) -> Result<Vec<Q::Found>, ClientError> {
         let mut rows = Vec::new();
         loop {
             match self.next().await? {
@@ -143,7 +143,15 @@ impl Client {
         }
     }
 
-    /// Asks a query, `order_summary.get` for example; `at_least` names a position to be at.
+    /// Asks for one thing; `at_least` names a position to be at.
+    ///
+    /// # Errors
+    /// When it is refused or not found, or there is no answer.
+    pub async fn get<Q: Get>(&self, query: Q, at_least: Option<Position>) -> Result<QueryReply<Q::Found>, ClientError> {
+        self.query(Q::NAME, serde_json::to_value(query)?, at_least).await
+    }
+
+    /// Asks a query by its name, `order_summary.get` for example, which this build need not know.
     ///
     /// # Errors
     /// When it is refused, or there is no answer.
@@ -157,9 +165,12 @@ impl Client {
         self.request(format!("{}.{verb}", subject::QUERIES), &body).await
     }
 
-    /// Asks for a list, `order_summary.list` for example, of `limit` rows at most.
-    pub fn list<'a>(&'a self, verb: &'a str, data: Value, limit: u64) -> List<'a> {
-        List { client: self, verb, data, left: limit }
+    /// Asks for a list of `limit` rows at most.
+    ///
+    /// # Errors
+    /// When the query is not plain data.
+    pub fn list<Q: List>(&self, query: Q, limit: u64) -> Result<Pages<'_, Q>, ClientError> {
+        Ok(Pages { client: self, query: PhantomData, data: serde_json::to_value(query)?, left: limit })
     }
 
     async fn request<T: DeserializeOwned>(&self, subject: String, body: &impl Serialize) -> Result<T, ClientError> {

@@ -257,7 +257,7 @@ mod tests {
         let longest = "%".repeat(128);
         let event = RecordedEvent {
             position: i64::MAX,
-            stream: StreamId { category: Category { id: 1, name: "shipment" }, id },
+            stream: StreamId { category: Category { id: 1, name: "shipment", domain: "orders" }, id },
             version: i64::MAX,
             event_id: id,
             event_type: "T".into(),

@@ -1,6 +1,7 @@
 //! Keeps one projection at the end of the log. Of all processes that would, the one with the lease does.
 
 use crate::feed::{FeedError, Reader};
+use crate::lease::{Keeper, RENEW};
 use crate::step::{Outcome, Step};
 use engine::apply::Applier;
 use engine::follow_up::storable;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::Position;
 use store::checkpoint::{self, AdvanceError, Checkpoint};
-use store::lease::{self, Lease};
+use store::lease::Lease;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -22,8 +23,6 @@ const MOST: usize = 10_000;
 const LONG: Duration = Duration::from_millis(250);
 /// How long events are gathered for a batch, from the beginning of the one before, where nobody waits for them.
 const GATHER: Duration = Duration::from_millis(20);
-/// How often the lease is renewed: a third of what it holds for.
-pub const RENEW: Duration = Duration::from_secs(1);
 /// How often a process without the lease asks for it.
 const STANDBY: Duration = Duration::from_millis(500);
 
@@ -42,7 +41,7 @@ pub struct Projector<D: Domain> {
     projection: Projection<D>,
     applier: Applier<D>,
     feed: Reader<D>,
-    owner: Uuid,
+    keeper: Keeper,
     held: Option<Held>,
     /// Whether the rows were found to be of another version.
     is_other: bool,
@@ -59,7 +58,6 @@ pub struct Projector<D: Domain> {
 /// The lease, and the checkpoint taken under its fence.
 struct Held {
     lease: Lease,
-    renewed: Instant,
     checkpoint: Checkpoint,
 }
 
@@ -72,7 +70,7 @@ impl<D: Domain> Projector<D> {
             projection,
             applier,
             feed,
-            owner,
+            keeper: Keeper::new(projection.name(), owner),
             held: None,
             is_other: false,
             stuck_at: None,
@@ -84,11 +82,10 @@ impl<D: Domain> Projector<D> {
 
     /// Has the lease held and fresh; `false` if another process has it, or the rows are of another version.
     async fn hold(&mut self) -> Result<bool, ProjectorError> {
-        if self.held.as_ref().is_some_and(|held| held.renewed.elapsed() < RENEW) {
+        if self.held.is_some() && self.keeper.fresh().is_some() {
             return Ok(true);
         }
         let (name, version) = (self.projection.name(), self.projection.version());
-        let renewed = Instant::now();
         let before = self.held.take();
         // Who cannot write the rows must not keep those from it who can.
         let live = checkpoint::live_rows(&self.pool, name).await?;
@@ -98,12 +95,10 @@ impl<D: Domain> Projector<D> {
         }
         self.is_other = is_other;
         if is_other || live.is_some_and(|live| live.paused) {
-            if let Some(held) = before {
-                lease::release(&self.pool, &held.lease).await?;
-            }
+            self.keeper.release(&self.pool).await?;
             return Ok(false);
         }
-        let Some(lease) = lease::acquire(&self.pool, name, self.owner).await? else { return Ok(false) };
+        let Some(lease) = self.keeper.renew(&self.pool).await? else { return Ok(false) };
         let checkpoint = match before {
             // A failover may have lost what the rows had, and not the log: no event comes to tell that.
             Some(held) if held.lease == lease && live.is_some_and(|live| live.position == held.checkpoint.position) => {
@@ -114,7 +109,7 @@ impl<D: Domain> Projector<D> {
                 checkpoint::acquire(&self.pool, name, version, &lease).await?
             }
         };
-        self.held = Some(Held { lease, renewed, checkpoint });
+        self.held = Some(Held { lease, checkpoint });
         Ok(true)
     }
 
@@ -168,8 +163,7 @@ impl<D: Domain> Projector<D> {
                 Ok(Outcome::Again)
             }
             Err(e) => {
-                self.held = None;
-                self.batch = FEWEST;
+                self.begin_anew();
                 _ = checkpoint::failed(&self.pool, self.projection.name(), &storable(&e.to_string())).await;
                 Err(e.into())
             }
@@ -179,6 +173,7 @@ impl<D: Domain> Projector<D> {
     /// Goes on from the checkpoint that is stored.
     fn begin_anew(&mut self) {
         self.held = None;
+        self.keeper.forget();
         self.applier.forget();
         self.batch = FEWEST;
     }
@@ -235,9 +230,8 @@ impl<D: Domain> Step for Projector<D> {
     }
 
     async fn end(&mut self) {
-        if let Some(held) = self.held.take() {
-            _ = lease::release(&self.pool, &held.lease).await;
-        }
+        self.held = None;
+        _ = self.keeper.release(&self.pool).await;
     }
 }
 

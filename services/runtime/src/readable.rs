@@ -64,16 +64,13 @@ pub async fn check<D: Domain>(pool: &PgPool) -> Result<(), CheckError> {
 /// As those of [`check`].
 pub async fn check_within<D: Domain>(pool: &PgPool, limit: Duration) -> Result<(), CheckError> {
     for registered in registered(pool).await.map_err(ReadError::from)? {
-        let EventType { category, event_type, schema_version } = &registered;
+        let EventType { category_name: category, domain, event_type, schema_version, .. } = &registered;
         // What is another domain's is not decoded here.
-        let Some(name) = D::CATEGORIES.iter().find(|known| known.id == *category).map(|known| known.name) else {
-            continue;
-        };
-        if codec::reads::<D>(name, event_type, *schema_version) {
+        if domain != D::NAME || codec::reads::<D>(category, event_type, *schema_version) {
             continue;
         }
-        let shown =
-            Shown { category: name.to_owned(), event_type: event_type.clone(), schema_version: *schema_version };
+        let (category, event_type) = (category.clone(), event_type.clone());
+        let shown = Shown { category, event_type, schema_version: *schema_version };
         match presence(pool, &registered, limit).await.map_err(ReadError::from)? {
             Presence::From(first) => return Err(Unreadable::Held { event_type: shown, first }.into()),
             Presence::Unknown => return Err(Unreadable::NotExcluded { event_type: shown, limit }.into()),

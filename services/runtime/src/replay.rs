@@ -7,7 +7,7 @@ mod copy;
 
 pub use copy::{Copied, CopyName, Part, copy};
 
-use crate::projector::RENEW;
+use crate::lease::{Keeper, RENEW};
 use engine::codec::{self, DecodeError};
 use engine::rebuild::Rebuild;
 use engine::{Batch, Comparison, Domain, ReadModel};
@@ -15,8 +15,8 @@ use serde::Serialize;
 use sqlx::{PgPool, Postgres, Transaction};
 use std::time::{Duration, Instant};
 use store::checkpoint::{self, AdvanceError};
-use store::lease::{self, Lease};
-use store::{Category, Filter, Log, Position, ReadError};
+use store::lease::Lease;
+use store::{Category, Failure, Filter, Log, Position, ReadError};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -43,6 +43,19 @@ pub enum ReplayError {
     NothingKept(&'static str),
     #[error("there is a copy daybook_copies.{0} already: take another name, or drop that table")]
     NameTaken(String),
+}
+
+impl ReplayError {
+    /// What somebody can do about it.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Log(e) => e.failure(),
+            Self::Database(e) | Self::Advance(AdvanceError::Database(e)) => Failure::of(e),
+            // Another process is at it.
+            Self::Busy(_) | Self::Advance(AdvanceError::Fenced(_)) => Failure::Passing,
+            Self::Decode(_) | Self::Advance(_) | Self::NothingKept(_) | Self::NameTaken(_) => Failure::Permanent,
+        }
+    }
 }
 
 /// What a replay is to do.
@@ -127,34 +140,21 @@ async fn live_position(pool: &PgPool, model: impl ReadModel) -> Result<Position,
 struct Owner<'a, M> {
     pool: &'a PgPool,
     model: M,
-    id: Uuid,
-    held: Option<(Lease, Instant)>,
+    keeper: Keeper,
 }
 
 impl<'a, M: ReadModel> Owner<'a, M> {
     fn new(pool: &'a PgPool, model: M) -> Self {
-        Self { pool, model, id: Uuid::now_v7(), held: None }
+        Self { pool, model, keeper: Keeper::new(model.replay_name(), Uuid::now_v7()) }
     }
 
     /// The lease, renewed when it is time.
     async fn hold(&mut self) -> Result<Lease, ReplayError> {
-        if let Some((lease, renewed)) = self.held
-            && renewed.elapsed() < RENEW
-        {
-            return Ok(lease);
-        }
-        let renewed = Instant::now();
-        let lease = lease::acquire(self.pool, self.model.replay_name(), self.id).await?;
-        let lease = lease.ok_or(ReplayError::Busy(self.model.name()))?;
-        self.held = Some((lease, renewed));
-        Ok(lease)
+        self.keeper.keep(self.pool).await?.ok_or(ReplayError::Busy(self.model.name()))
     }
 
-    async fn release(self) -> Result<(), sqlx::Error> {
-        match self.held {
-            Some((lease, _)) => lease::release(self.pool, &lease).await,
-            None => Ok(()),
-        }
+    async fn release(mut self) -> Result<(), sqlx::Error> {
+        self.keeper.release(self.pool).await
     }
 }
 

@@ -3,7 +3,7 @@
 //! Each is carried out at least once and has its effect once: its command id, or its idempotency key, comes from its cause.
 
 use crate::executor::{Decide, Envelope, ExecuteError, Executor};
-use crate::projector::RENEW;
+use crate::lease::Keeper;
 use crate::step::{Outcome, Step};
 use chrono::{DateTime, TimeDelta, Utc};
 use engine::Domain;
@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::lease::{self, Lease};
+use store::lease::Lease;
 use store::{Branch, History, clock};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -61,8 +61,7 @@ pub struct Sender<E: Effects> {
     /// What the process has seen of the log.
     history: History,
     limits: Limits,
-    owner: Uuid,
-    held: Option<(Lease, Instant)>,
+    keeper: Keeper,
     under_way: JoinSet<Finished<E>>,
     ids: HashSet<Uuid>,
     /// When what was started last was due.
@@ -85,8 +84,7 @@ impl<E: Effects> Sender<E> {
             effects,
             history,
             limits,
-            owner,
-            held: None,
+            keeper: Keeper::new(<E::Domain as Domain>::SENDER, owner),
             under_way,
             ids,
             started: None,
@@ -97,24 +95,17 @@ impl<E: Effects> Sender<E> {
     }
 
     async fn hold(&mut self) -> Result<Option<Lease>, sqlx::Error> {
-        if let Some((lease, renewed)) = &self.held
-            && renewed.elapsed() < RENEW
-        {
-            return Ok(Some(*lease));
-        }
-        let now = Instant::now();
-        let lease = lease::acquire(&self.pool, <E::Domain as Domain>::SENDER, self.owner).await?;
-        if self.held.is_some_and(|(before, _)| Some(before) != lease) {
+        let before = self.keeper.last();
+        let lease = self.keeper.keep(&self.pool).await?;
+        if before.is_some() && before != lease {
             // Another process has owned it meanwhile.
-            self.lost_lease();
+            self.abandon();
         }
-        self.held = lease.map(|lease| (lease, now));
         Ok(lease)
     }
 
     /// Another process owns the lease, and so what is under way.
-    fn lost_lease(&mut self) {
-        self.held = None;
+    fn abandon(&mut self) {
         self.under_way.abort_all();
         self.ids.clear();
         self.started = None;
@@ -201,7 +192,8 @@ impl<E: Effects> Sender<E> {
             return Ok(());
         }
         if !follow_up::settle::<E::Domain>(&self.pool, lease, &seen, settled).await? {
-            self.lost_lease();
+            self.keeper.forget();
+            self.abandon();
         }
         Ok(())
     }
@@ -232,12 +224,12 @@ impl<E: Effects> Step for Sender<E> {
     }
 
     async fn end(&mut self) {
-        let Some((lease, _)) = self.held.take() else { return };
+        let Some(lease) = self.keeper.last() else { return };
         while !self.under_way.is_empty() {
             let settled = self.finished().await;
             _ = self.settle(&lease, settled).await;
         }
-        _ = lease::release(&self.pool, &lease).await;
+        _ = self.keeper.release(&self.pool).await;
     }
 }
 

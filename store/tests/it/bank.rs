@@ -14,7 +14,8 @@ use tokio::sync::{Mutex as TurnMutex, OwnedMutexGuard};
 use uuid::Uuid;
 
 /// Accounts; and another kind of streams, to tell them from.
-pub(crate) const CATEGORIES: &[Category] = &[Category { id: 11, name: "account" }, Category { id: 12, name: "vault" }];
+pub(crate) const CATEGORIES: &[Category] =
+    &[Category { id: 11, name: "account", domain: "bank" }, Category { id: 12, name: "vault", domain: "bank" }];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub(crate) enum Command {

@@ -144,6 +144,8 @@ async fn whether_the_log_holds_a_type_is_found_out_or_unknown() {
     let registered = event_types::registered(&pool).await.unwrap();
     let of = |category: Category, event_type: &str, schema_version| EventType {
         category: category.id,
+        category_name: category.name.into(),
+        domain: category.domain.into(),
         event_type: event_type.into(),
         schema_version,
     };

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use uuid::Uuid;
 
-const CART: Category = Category { id: 21, name: "cart" };
+const CART: Category = Category { id: 21, name: "cart", domain: "shop" };
 
 /// An example, to be run on the database of `url`. `cargo test` builds the examples beside the tests.
 fn example(name: &str, url: &str) -> Command {

@@ -30,10 +30,11 @@ async fn another_programs_categories_are_refused() {
     let url = empty_database().await;
     migrate(&url, CATEGORIES).await.unwrap();
     let before = named(&url).await;
-    for taken in [Category { id: 11, name: "cart" }, Category { id: 31, name: "vault" }] {
-        let refused = migrate(&url, &[Category { id: 41, name: "shelf" }, taken]).await.unwrap_err();
-        let MigrateError::OtherCategory { id, name } = refused else { panic!("{refused}") };
-        assert_eq!((id, name), (taken.id, taken.name));
+    let with = |id, name, domain| Category { id, name, domain };
+    for taken in [with(11, "cart", "bank"), with(31, "vault", "bank"), with(12, "vault", "shop")] {
+        let refused = migrate(&url, &[with(41, "shelf", "bank"), taken]).await.unwrap_err();
+        let MigrateError::OtherCategory(category) = refused else { panic!("{refused}") };
+        assert_eq!(category, taken);
         assert_eq!(named(&url).await, before, "nothing is added beside it");
     }
 }

@@ -57,7 +57,7 @@ impl Order {
 
     /// What is authorised, or is to be.
     pub(crate) fn to_be_paid(&self) -> Amount {
-        Amount(self.payments().map(|p| p.amount.0).sum())
+        Amount::saturating_sum(self.payments().map(|p| p.amount))
     }
 
     pub(super) fn address(&self) -> Option<AddressId> {
@@ -118,7 +118,7 @@ impl Order {
             let rest = take(&mut left, Amount(i64::MAX), last.shipment_id);
             for share in rest {
                 match last.captures.iter_mut().find(|c| c.payment_id == share.payment_id) {
-                    Some(before) => before.amount.0 += share.amount.0,
+                    Some(before) => before.amount = before.amount.saturating_add(share.amount),
                     None => last.captures.push(share),
                 }
             }
@@ -128,9 +128,9 @@ impl Order {
 
     /// What the lines and the shipping of a seller cost. It fits: the total of the order, which is no less, does.
     fn owed_for(&self, seller: SellerId) -> Amount {
-        let goods: i64 = self.lines().filter(|l| l.seller_id == seller).map(|l| l.cost().0).sum();
-        let shipping: i64 = self.shipping().iter().filter(|s| s.seller_id == seller).map(|s| s.amount.0).sum();
-        Amount(goods + shipping)
+        let goods = self.lines().filter(|l| l.seller_id == seller).map(OrderLine::cost);
+        let shipping = self.shipping().into_iter().filter(|s| s.seller_id == seller).map(|s| s.amount);
+        Amount::saturating_sum(goods.chain(shipping))
     }
 
     /// The payments of which nothing is captured for any of `shipments`.
@@ -149,7 +149,7 @@ impl OrderLine {
 
     /// What the line costs. It fits: it was checked when the line was taken.
     pub(super) fn cost(&self) -> Amount {
-        Amount(self.unit_price.0 * i64::from(self.quantity) - self.discount.0 + self.tax.0)
+        self.unit_price.saturating_mul(self.quantity).saturating_sub(self.discount).saturating_add(self.tax)
     }
 }
 
@@ -184,8 +184,8 @@ fn take(left: &mut [OrderPayment], mut owed: Amount, shipment: ShipmentId) -> Ve
     for payment in left {
         let amount = payment.amount.min(owed);
         if amount > Amount::ZERO {
-            payment.amount.0 -= amount.0;
-            owed.0 -= amount.0;
+            payment.amount = payment.amount.saturating_sub(amount);
+            owed = owed.saturating_sub(amount);
             let capture_id = CaptureId::of_shipment(payment.payment_id, shipment);
             shares.push(CaptureShare { payment_id: payment.payment_id, capture_id, amount });
         }

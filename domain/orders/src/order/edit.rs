@@ -90,7 +90,7 @@ impl Order {
         let add = numbered_lines(&edit.add, self.lines_numbered - lines_of_open as LineNo + 1);
         let totals = OrderTotals::of(kept.into_iter().chain(&add), &edit.shipping);
         let totals = totals.ok_or_else(|| vec![too_large("add")])?;
-        let missing = Amount((totals.total.0 - self.to_be_paid().0).max(0));
+        let missing = totals.total.saturating_sub(self.to_be_paid()).max(Amount::ZERO);
         if Amount::sum(edit.payments.iter().map(|p| p.amount)) != Some(missing) {
             let expected = format!("amounts that add up to {}", missing.display(placed.currency));
             return Err(vec![Fault::new("payments", expected)]);

@@ -10,7 +10,7 @@ use crate::Fault;
 use crate::id::{OrderId, ShipmentId};
 
 /// The longest time that an approval may take: five days, a day less than stock is held.
-const MAX_APPROVAL_SECONDS: u32 = 5 * 24 * 60 * 60;
+pub const MAX_APPROVAL_SECONDS: u32 = 5 * 24 * 60 * 60;
 
 impl Order {
     pub(super) fn place_hold(&self, id: OrderId, reason: HoldReason) -> Result<Vec<Event>, Rejection> {

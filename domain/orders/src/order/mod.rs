@@ -5,6 +5,7 @@ mod command;
 mod contents;
 mod decide;
 mod delivery;
+mod display_status;
 mod edit;
 mod event;
 mod history;
@@ -19,6 +20,8 @@ mod tests;
 
 pub use change::{Change, Changed};
 pub use command::{Command, PlaceLine, PlaceOrder, PlacePayment, ProposeEdit};
+pub use display_status::DisplayStatus;
 pub use event::*;
+pub use hold::MAX_APPROVAL_SECONDS;
 pub use rejection::Rejection;
 pub use state::{Approval, Order, Status};

@@ -35,9 +35,9 @@ pub(super) fn take_back(
     let mut shares = Vec::new();
     for &CaptureShare { payment_id, capture_id, amount: captured } in captures {
         let refunded = refunded.get(&capture_id).copied().unwrap_or_default();
-        let amount = Amount(owed.0.min(captured.0 - refunded.0));
+        let amount = owed.min(captured.saturating_sub(refunded));
         if amount > Amount::ZERO {
-            owed.0 -= amount.0;
+            owed = owed.saturating_sub(amount);
             shares.push(RefundShare { payment_id, capture_id, refund_id: refund_id(capture_id), amount });
         }
     }

@@ -116,9 +116,10 @@ impl Order {
         for received in lines {
             let Some(line) = self.line(received.line) else { continue };
             let before = self.came_back(line);
-            let share = |pieces| share(line.cost(), pieces, line.quantity, placed.rounding.mode).0;
+            let share = |pieces| share(line.cost(), pieces, line.quantity, placed.rounding.mode);
             let owed = owed.entry(ShipmentId::of_seller(id, line.seller_id)).or_default();
-            owed.0 += share(before + received.quantity) - share(before);
+            let cost = share(before.saturating_add(received.quantity)).saturating_sub(share(before));
+            *owed = owed.saturating_add(cost);
         }
         let refund_id = |capture_id| RefundId::of_return(capture_id, receipt_id);
         owed.into_iter().flat_map(|(shipment_id, owed)| self.take_back(id, shipment_id, owed, refund_id)).collect()

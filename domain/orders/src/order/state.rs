@@ -1,5 +1,6 @@
 //! What an order's events come to: all that decisions need.
 
+use super::display_status::DisplayStatus;
 use super::event::{
     EditProposed, Event, HoldReason, Life, OrderLine, OrderPayment, OrderPlaced, ReceivedLine, RefundShare,
     SellerShipping, StockLine,
@@ -29,19 +30,6 @@ pub enum Status {
 }
 
 impl Status {
-    /// The word that it is stored and sent as.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unplaced => "unplaced",
-            Self::Placed => "placed",
-            Self::Confirmed => "confirmed",
-            Self::Completed => "completed",
-            Self::Cancelled => "cancelled",
-            Self::Rejected => "rejected",
-            Self::Expired => "expired",
-        }
-    }
-
     /// Whether the order came to nothing.
     pub(super) fn is_called_off(self) -> bool {
         matches!(self, Self::Cancelled | Self::Rejected | Self::Expired)
@@ -50,7 +38,7 @@ impl Status {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(self.shown().map_or("unplaced", DisplayStatus::as_str))
     }
 }
 
@@ -319,7 +307,8 @@ impl Order {
 
     fn refund(&mut self, refunds: &[RefundShare]) {
         for share in refunds {
-            self.refunded.entry(share.capture_id).or_default().0 += share.amount.0;
+            let refunded = self.refunded.entry(share.capture_id).or_default();
+            *refunded = refunded.saturating_add(share.amount);
         }
     }
 

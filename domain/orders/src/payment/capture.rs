@@ -23,8 +23,8 @@ impl Payment {
         if self.status != Status::Authorised {
             return Err(Rejection::NotAuthorised { payment_id, status: self.status });
         }
-        // What is being captured counts as much as what is captured. It fits: each was checked when it was asked for.
-        let captured = Amount(self.captured().0 + self.capturing().0);
+        // What is being captured counts as much as what is captured.
+        let captured = self.captured().saturating_add(self.capturing());
         let fits = captured.checked_add(amount).is_some_and(|sum| sum <= request.amount);
         if amount <= Amount::ZERO || !fits {
             let authorised = request.amount;
@@ -47,7 +47,7 @@ impl Payment {
         let amount = self.captures.get(&capture_id).map_or(Amount::ZERO, |capture| capture.amount);
         let mut events = match outcome {
             Outcome::Approved { reference } => {
-                let left = Amount(request.amount.0 - self.captured().0 - amount.0);
+                let left = request.amount.saturating_sub(self.captured()).saturating_sub(amount);
                 let reference = reference.clone();
                 let captured = PaymentCaptured { order_id, capture_id, amount, left, currency, reference }.into();
                 [vec![captured], self.refunds_now_possible(id, request, capture_id)].concat()

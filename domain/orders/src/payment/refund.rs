@@ -87,10 +87,10 @@ impl Payment {
         capture_id: CaptureId,
     ) -> Vec<Event> {
         let captured = self.captures.get(&capture_id).map_or(Amount::ZERO, |c| c.amount);
-        let mut free = captured.0 - self.refunds(capture_id, &UNDER_WAY).0;
+        let mut free = captured.saturating_sub(self.refunds(capture_id, &UNDER_WAY));
         let decide = |refund: &Refund| {
-            if refund.amount.0 <= free {
-                free -= refund.amount.0;
+            if refund.amount <= free {
+                free = free.saturating_sub(refund.amount);
                 requested(id, request, refund)
             } else {
                 dropped(request, refund, "less than that was captured")
@@ -122,7 +122,7 @@ impl Payment {
     pub(super) fn refunds_of_the_rest(&self, id: PaymentId, request: &PaymentRequested) -> Vec<Event> {
         let captured = self.captures.iter().filter(|(_, c)| c.settled == Some(Settled::Captured));
         let rest = captured.filter_map(|(capture_id, capture)| {
-            let amount = Amount(capture.amount.0 - self.refunds(*capture_id, &UNDER_WAY).0);
+            let amount = capture.amount.saturating_sub(self.refunds(*capture_id, &UNDER_WAY));
             let refund_id = RefundId::of_void(*capture_id);
             let is_new = amount > Amount::ZERO && self.refund_of(refund_id).is_none();
             let refund = Refund::new(refund_id, *capture_id, amount, RefundStage::Requested);

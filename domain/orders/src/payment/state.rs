@@ -178,7 +178,7 @@ impl Payment {
 
 /// What is authorised bounds all but declined captures, of which there may be any number.
 fn sum(amounts: impl Iterator<Item = Amount>) -> Amount {
-    Amount(amounts.fold(0, |sum: i64, amount| sum.saturating_add(amount.0)))
+    Amount::saturating_sum(amounts)
 }
 
 impl Aggregate for Payment {

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use engine::row::Row;
 use orders::id::Sku;
 use orders::money::Currency;
+use orders::order::DisplayStatus;
 use sqlx::PgPool;
 use sqlx::types::Json;
 use store::checkpoint;
@@ -15,7 +16,7 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub customer_id: Option<Uuid>,
-    pub status: Option<String>,
+    pub status: Option<DisplayStatus>,
     /// One of the lines that it has now is of this SKU.
     pub sku: Option<Sku>,
     /// Placed at this time or later.
@@ -38,13 +39,8 @@ pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<OrderSummary>, s
     let mut transaction = pool.begin().await?;
     // Which index is the best depends on what is asked for, and how many orders have that: the plan is made each time.
     sqlx::query!("SET LOCAL plan_cache_mode = force_custom_plan").execute(&mut *transaction).await?;
-    let page = sqlx::query_as!(
-        OrderSummary,
-        r#"SELECT order_id, customer_id, status, reason, currency, total, authorised, captured, lines, delivered,
-                  payments AS "payments: Json<Vec<PaymentSummary>>", placed_at, changed_at, version, skus, line_nos,
-                  edit AS "edit: Json<OpenEdit>"
-           FROM daybook.order_summary
-           WHERE generation = (SELECT generation FROM daybook.checkpoints WHERE projection = 'order_summary' AND live)
+    let page = select!(
+        "WHERE generation = (SELECT generation FROM daybook.checkpoints WHERE projection = 'order_summary' AND live)
              AND ($1::uuid IS NULL OR customer_id = $1)
              AND ($2::text IS NULL OR status = $2)
              AND ($3::text IS NULL OR skus @> ARRAY[$3])
@@ -54,9 +50,9 @@ pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<OrderSummary>, s
              AND ($7::bigint IS NULL OR total >= $7)
              AND ($8::bigint IS NULL OR total <= $8)
              AND ($9::timestamptz IS NULL OR placed_at <= $9 AND (placed_at < $9 OR order_id > $10))
-           ORDER BY placed_at DESC, order_id LIMIT $11"#,
+           ORDER BY placed_at DESC, order_id LIMIT $11",
         filter.customer_id,
-        filter.status.as_deref(),
+        filter.status.map(DisplayStatus::as_str),
         filter.sku.as_ref().map(Sku::as_str),
         filter.placed_from,
         filter.placed_before,

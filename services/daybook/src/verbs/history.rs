@@ -2,19 +2,19 @@
 
 use cli::config::Servers;
 use cli::{Failure, output, target};
+use order_services::queries::{GetOrder, ListHistory};
 use order_views::order_history::Entry;
-use order_views::order_summary::OrderSummary;
 use orders::money::{Amount, Currency};
-use serde_json::{Value, json};
+use serde_json::Value;
 use store::Position;
 use uuid::Uuid;
 
 pub(super) async fn run(id: Uuid, after: Position, limit: u64, servers: &Servers, json: bool) -> Result<(), Failure> {
     let client = target::client(servers).await?;
     // An order that does not exist is not found; and not every event says its currency.
-    let order = client.query::<OrderSummary>("order_summary.get", json!({ "order_id": id }), None).await?.data;
-    let data = json!({ "order_id": id, "after": after });
-    let entries: Vec<Entry> = client.list("order_history.list", data, limit).all().await?;
+    let order = client.get(GetOrder { order_id: id }, None).await?.data;
+    let query = ListHistory { order_id: id, after: Some(after), limit: None };
+    let entries = client.list(query, limit)?.all().await?;
     for entry in &entries {
         output::line(&match json {
             true => serde_json::to_string(entry)?,
@@ -76,6 +76,7 @@ fn text(value: &Value) -> String {
 mod tests {
     use super::*;
     use chrono::DateTime;
+    use serde_json::json;
 
     #[test]
     fn an_event_is_told_in_a_line() {

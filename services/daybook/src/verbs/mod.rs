@@ -189,3 +189,20 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Verify(args) => verify::run(&args, &servers, json).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::orders::order::MAX_APPROVAL_SECONDS;
+
+    /// The command line takes as many hours as the domain does, and no more.
+    #[test]
+    fn an_approval_may_take_as_long_as_the_domain_lets_it() {
+        let hours = MAX_APPROVAL_SECONDS / 3600;
+        let asked = |hours: u32| {
+            let (id, hours) = (uuid::Uuid::nil().to_string(), hours.to_string());
+            Cli::try_parse_from(["daybook", "order", "request-approval", &id, "--within-hours", &hours]).is_ok()
+        };
+        assert_eq!([0, 1, hours, hours + 1].map(asked), [false, true, true, false]);
+    }
+}

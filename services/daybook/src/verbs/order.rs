@@ -2,8 +2,10 @@
 
 use super::{diff, history};
 use chrono::{DateTime, Utc};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cli::config::Servers;
 use cli::{Failure, output, target};
+use order_services::queries::GetOrder;
 use order_services::time_travel::{At, state_at};
 use order_services::verbs::{
     ApproveReturn, Cancel, CancelLines, ChangeAddress, ConfirmEdit, DenyApproval, DiscardEdit, GrantApproval, Place,
@@ -13,7 +15,9 @@ use order_views::CATEGORIES;
 use order_views::order_summary::OrderSummary;
 use orders::id::{AddressId, LineNo, OrderId, ReceiptId};
 use orders::money::{Amount, Currency};
-use orders::order::{self, CancelReason, HoldReason, Order, PlaceOrder, ReceivedLine, ReturnLine, ReturnReason};
+use orders::order::{
+    self, CancelReason, HoldReason, MAX_APPROVAL_SECONDS, Order, PlaceOrder, ReceivedLine, ReturnLine, ReturnReason,
+};
 use runtime::commands::Verb as CommandVerb;
 use runtime::wire;
 use serde::de::DeserializeOwned;
@@ -22,6 +26,9 @@ use std::io::Read;
 use store::connect::{self, Role};
 use store::{Log, Position, Version};
 use uuid::Uuid;
+
+const SECONDS_AN_HOUR: u32 = 60 * 60;
+const MAX_APPROVAL_HOURS: i64 = (MAX_APPROVAL_SECONDS / SECONDS_AN_HOUR) as i64;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
@@ -117,7 +124,7 @@ pub(super) enum Verb {
         /// The order's id.
         id: OrderId,
         /// The time for the approval, in hours; 120 (five days) at most.
-        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=120))]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MAX_APPROVAL_HOURS))]
         within_hours: u32,
     },
     /// Grant an approval.
@@ -197,6 +204,16 @@ pub(super) fn word<T: DeserializeOwned>(word: &str) -> Result<T, String> {
     serde_json::from_value(json!(word)).map_err(|e| e.to_string())
 }
 
+/// One of the words of an enum. The help lists them.
+pub(super) fn one_of<T>(all: &'static [T], as_str: fn(T) -> &'static str) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    let found =
+        move |word: String| all.iter().copied().find(|one| as_str(*one) == word).ok_or("one of the words above");
+    PossibleValuesParser::new(all.iter().map(|one| as_str(*one))).try_map(found)
+}
+
 fn numbers<const N: usize>(text: &str) -> Option<[u32; N]> {
     let numbers: Option<Vec<u32>> = text.split(':').map(|n| n.parse().ok()).collect();
     numbers?.try_into().ok()
@@ -224,7 +241,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
         Verb::Show { id, as_of: Some(time), .. } => show_at(id, At::Time(time), servers, json).await,
         Verb::Show { id, at_least, .. } => {
             let client = target::client(servers).await?;
-            let found = client.query::<OrderSummary>("order_summary.get", json!({ "order_id": id }), at_least).await?;
+            let found = client.get(GetOrder { order_id: id }, at_least).await?;
             match json {
                 true => output::line(&serde_json::to_string(&found)?),
                 false => print_order(&found.data),
@@ -239,7 +256,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
         Verb::Hold { id, reason } => ask.about(id, PlaceHold { order_id: id, reason }).await,
         Verb::Release { id, reason } => ask.about(id, ReleaseHold { order_id: id, reason }).await,
         Verb::RequestApproval { id, within_hours } => {
-            ask.about(id, RequestApproval { order_id: id, within_seconds: within_hours * 60 * 60 }).await
+            ask.about(id, RequestApproval { order_id: id, within_seconds: within_hours * SECONDS_AN_HOUR }).await
         }
         Verb::Approve { id, approval } => ask.about(id, GrantApproval { order_id: id, approval }).await,
         Verb::Deny { id, approval } => ask.about(id, DenyApproval { order_id: id, approval }).await,

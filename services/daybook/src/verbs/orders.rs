@@ -1,12 +1,14 @@
 //! `daybook orders`: the orders that are asked for, newest first.
 
+use super::order::one_of;
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use cli::config::Servers;
 use cli::{Failure, output, target};
+use order_services::queries::ListOrders;
 use order_views::order_summary::OrderSummary;
 use orders::id::Sku;
 use orders::money::{Amount, Currency};
-use serde_json::json;
+use orders::order::DisplayStatus;
 use uuid::Uuid;
 
 #[derive(clap::Args)]
@@ -14,10 +16,9 @@ pub(super) struct Args {
     /// Only this customer's orders.
     #[arg(long, value_name = "ID")]
     customer: Option<Uuid>,
-    /// Only orders with this status: placed, awaiting_approval, on_hold, confirmed, completed, cancelled, rejected or
-    /// expired.
-    #[arg(long)]
-    status: Option<String>,
+    /// Only orders with this status.
+    #[arg(long, value_parser = one_of(DisplayStatus::ALL, DisplayStatus::as_str))]
+    status: Option<DisplayStatus>,
     /// Only orders with a line of this SKU. Cancelled and edited lines do not count.
     #[arg(long, value_parser = |sku: &str| Sku::new(sku))]
     sku: Option<Sku>,
@@ -50,19 +51,20 @@ fn time(text: &str) -> Result<DateTime<Utc>, &'static str> {
 
 pub(super) async fn run(args: Args, servers: &Servers, json: bool) -> Result<(), Failure> {
     let client = target::client(servers).await?;
-    let filter = json!({
-        "customer_id": args.customer,
-        "status": args.status,
-        "sku": args.sku,
-        "placed_from": args.placed_from,
-        "placed_before": args.placed_before,
-        "currency": args.currency,
-        "total_at_least": args.total_at_least,
-        "total_at_most": args.total_at_most,
-    });
-    let (mut rows, mut list) = (Vec::new(), client.list("order_summary.list", filter, args.limit));
+    let query = ListOrders {
+        customer_id: args.customer,
+        status: args.status,
+        sku: args.sku,
+        placed_from: args.placed_from,
+        placed_before: args.placed_before,
+        currency: args.currency,
+        total_at_least: args.total_at_least,
+        total_at_most: args.total_at_most,
+        ..ListOrders::default()
+    };
+    let (mut rows, mut list) = (Vec::new(), client.list(query, args.limit)?);
     loop {
-        let page: Vec<OrderSummary> = list.next().await?;
+        let page = list.next().await?;
         for order in &page {
             match json {
                 true => output::line(&serde_json::to_string(order)?),

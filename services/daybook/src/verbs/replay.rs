@@ -127,7 +127,7 @@ pub(super) fn failure(error: ReplayError) -> Failure {
         ReplayError::Busy(_) | ReplayError::NothingKept(_) | ReplayError::NameTaken(_) => {
             Failure::Refused(error.to_string())
         }
-        error => Failure::Unavailable(error.to_string()),
+        error => Failure::beneath(error.failure(), error.to_string()),
     }
 }
 

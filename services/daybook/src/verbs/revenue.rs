@@ -3,9 +3,11 @@
 use chrono::NaiveDate;
 use cli::config::Servers;
 use cli::{Failure, output, target};
+use order_services::queries::{RevenueByDay, RevenueByMonth};
 use order_views::revenue::Revenue;
 use orders::money::{Amount, Currency};
-use serde_json::json;
+use runtime::client::Pages;
+use runtime::queries::List;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -31,15 +33,23 @@ enum Period {
 
 pub(super) async fn run(args: Args, servers: &Servers, json: bool) -> Result<(), Failure> {
     let client = target::client(servers).await?;
-    let (verb, heading) = match args.by {
-        Period::Day => ("revenue.by_day", "day"),
-        Period::Month => ("revenue.by_month", "month"),
-    };
-    let Args { from, to, currency, .. } = args;
-    let filter = json!({ "from": from, "to": to, "currency": currency });
-    let (mut rows, mut list) = (Vec::new(), client.list(verb, filter, u64::MAX));
+    let Args { by, from, to, currency } = args;
+    match by {
+        Period::Day => {
+            let query = RevenueByDay { from, to, currency, ..RevenueByDay::default() };
+            print(client.list(query, u64::MAX)?, "day", json).await
+        }
+        Period::Month => {
+            let query = RevenueByMonth { from, to, currency, ..RevenueByMonth::default() };
+            print(client.list(query, u64::MAX)?, "month", json).await
+        }
+    }
+}
+
+async fn print<Q: List<Found = Revenue>>(mut list: Pages<'_, Q>, heading: &str, json: bool) -> Result<(), Failure> {
+    let mut rows = Vec::new();
     loop {
-        let page: Vec<Revenue> = list.next().await?;
+        let page = list.next().await?;
         for revenue in &page {
             match json {
                 true => output::line(&serde_json::to_string(revenue)?),

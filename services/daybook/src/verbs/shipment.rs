@@ -2,10 +2,10 @@
 
 use cli::config::Servers;
 use cli::{Failure, output, target};
+use order_services::queries::GetShipment;
 use order_services::verbs::{ConfirmDelivery, Dispatch, MarkReady, ReportLost, ReportReturned};
 use order_views::fulfilment::Fulfilment;
 use orders::id::ShipmentId;
-use serde_json::json;
 use store::Position;
 use uuid::Uuid;
 
@@ -59,7 +59,7 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
     let client = target::client(servers).await?;
     let (shipment_id, reply) = match verb {
         Verb::Show { id, at_least } => {
-            let found = client.query::<Fulfilment>("fulfilment.get", json!({ "shipment_id": id }), at_least).await?;
+            let found = client.get(GetShipment { shipment_id: id }, at_least).await?;
             match json {
                 true => output::line(&serde_json::to_string(&found)?),
                 false => print(&found.data),

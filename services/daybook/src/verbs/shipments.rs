@@ -1,9 +1,10 @@
 //! `daybook shipments`: a page of what must be shipped.
 
+use super::order::one_of;
 use cli::config::Servers;
 use cli::{Failure, output, target};
-use order_views::fulfilment::Fulfilment;
-use serde_json::json;
+use order_services::queries::ListShipments;
+use order_views::fulfilment::{Fulfilment, Status};
 use uuid::Uuid;
 
 #[derive(clap::Args)]
@@ -11,10 +12,9 @@ pub(super) struct Args {
     /// Only this seller's shipments.
     #[arg(long)]
     seller: Option<Uuid>,
-    /// Only shipments with this status: planned, ready, held, dispatched, delivered, lost, returned_to_sender or
-    /// cancelled. By default, planned, ready and held.
-    #[arg(long)]
-    status: Option<String>,
+    /// Only shipments with this status. By default, planned, ready and held.
+    #[arg(long, value_parser = one_of(Status::ALL, Status::as_str))]
+    status: Option<Status>,
     /// The maximum number of shipments, 500 at most.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=500))]
     limit: u64,
@@ -22,8 +22,8 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, servers: &Servers, json: bool) -> Result<(), Failure> {
     let client = target::client(servers).await?;
-    let data = json!({ "seller_id": args.seller, "status": args.status });
-    let found: Vec<Fulfilment> = client.list("fulfilment.list", data, args.limit).all().await?;
+    let query = ListShipments { seller_id: args.seller, status: args.status, ..ListShipments::default() };
+    let found = client.list(query, args.limit)?.all().await?;
     if json {
         for shipment in &found {
             output::line(&serde_json::to_string(shipment)?);

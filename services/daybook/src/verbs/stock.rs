@@ -2,11 +2,11 @@
 
 use cli::config::Servers;
 use cli::{Failure, output, target};
+use order_services::queries::GetStock;
 use order_services::verbs::{Adjust, Receive};
 use order_views::stock_level::StockLevel;
 use orders::id::Sku;
 use orders::stock::AdjustReason;
-use serde_json::json;
 use store::Position;
 
 #[derive(clap::Subcommand)]
@@ -55,8 +55,9 @@ pub(super) async fn run(verb: Verb, servers: &Servers, json: bool) -> Result<(),
             output::reply("sku", sku.as_str(), &reply, json)
         }
         Verb::Show { sku, at_least } => {
+            let sku = Sku::new(sku).map_err(|e| Failure::Usage(e.to_string()))?;
             let client = target::client(servers).await?;
-            let found = client.query::<StockLevel>("stock_level.get", json!({ "sku": sku }), at_least).await?;
+            let found = client.get(GetStock { sku }, at_least).await?;
             match json {
                 true => output::line(&serde_json::to_string(&found)?),
                 false => {

@@ -39,7 +39,7 @@ pub(super) async fn run(args: &Args, servers: &Servers, json: bool) -> Result<()
         (Some(_), None) => None,
         _ => Some(target::connect(servers, "daybook verify").await?),
     };
-    let unavailable = |e: VerifyError| Failure::Unavailable(e.to_string());
+    let unavailable = |e: VerifyError| Failure::beneath(e.failure(), e.to_string());
     let checked = async || -> Result<Report, Failure> {
         let report = match args.sample {
             Some(orders) => verify_sample(&pool, &log, orders).await,

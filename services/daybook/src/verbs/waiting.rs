@@ -1,19 +1,20 @@
 //! `daybook waiting`: which orders wait, for what, since when, and what of them could not be done at once.
 
+use super::order::one_of;
 use cli::config::Servers;
 use cli::{Failure, output, target};
-use order_views::waiting::{Wait, WaitingOrder};
-use serde_json::{Value, json};
+use order_services::queries::ListWaiting;
+use order_views::waiting::{Wait, WaitedFor, WaitingOrder};
+use serde_json::Value;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Only orders that wait for this: payment, stock, backorder, approval, hold, edit, delivery, return_approval or
-    /// return.
-    #[arg(long = "for", value_name = "WHAT")]
-    what: Option<String>,
+    /// Only orders that wait for this.
+    #[arg(long = "for", value_name = "WHAT", value_parser = one_of(WaitedFor::ALL, WaitedFor::as_str))]
+    what: Option<WaitedFor>,
     /// Only orders that have waited for at least this long, in seconds.
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..))]
-    longer_than: Option<i64>,
+    #[arg(long, value_name = "SECONDS")]
+    longer_than: Option<u32>,
     /// The maximum number of orders, 500 at most.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=500))]
     limit: u64,
@@ -21,8 +22,8 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, servers: &Servers, json: bool) -> Result<(), Failure> {
     let client = target::client(servers).await?;
-    let data = json!({ "for": args.what, "longer_than_seconds": args.longer_than });
-    let found: Vec<WaitingOrder> = client.list("waiting.list", data, args.limit).all().await?;
+    let query = ListWaiting { r#for: args.what, longer_than_seconds: args.longer_than, ..ListWaiting::default() };
+    let found = client.list(query, args.limit)?.all().await?;
     if json {
         for order in &found {
             output::line(&serde_json::to_string(order)?);

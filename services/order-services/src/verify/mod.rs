@@ -1,6 +1,11 @@
 //! `daybook verify`: the log's own promises, those of the business, and log = JetStream window = read models, through
-//! folds that share nothing with the projectors. The log is read once, page by page, in one snapshot with all that is
-//! folded from it.
+//! folds of its own. The log is read once, page by page, in one snapshot with all that is folded from it.
+//!
+//! The folds work on the stored JSON, and share no code with the read models: a fault of a fold shows as a difference. Which
+//! follow-ups and timers an event has is the exception. That is asked of the domain's own `react` and `timers`, which the
+//! projectors call as well: a follow-up that was lost, doubled or changed is found, a wrong reaction is not. What reactions come
+//! to is checked by the promises of the business (`business.rs`), which know neither. And [`verify_books`], which asks the provider,
+//! folds a payment as the domain does.
 
 mod books;
 mod business;
@@ -27,12 +32,13 @@ pub use sample::verify_sample;
 
 use async_nats::jetstream;
 use business::Business;
+use engine::Domain;
 use event_index::Positions;
 use follow_ups::FollowUps;
 use fulfilment::Shipment;
 use order_history::Entry;
 use order_summary::Order;
-use order_views::{CATEGORIES, Orders};
+use order_views::Orders;
 use read_models::Fold;
 use revenue::PaymentDay;
 use runtime::verify::log::{self, Promises};
@@ -101,7 +107,7 @@ async fn log_and_projections(pool: &PgPool) -> Result<(i64, Vec<Check>), VerifyE
         // One for each event: all together, they would be as many as the log has.
         history.compare_page(&mut snapshot).await?;
         // Nothing follows from history, nor here from another domain's events.
-        let is_ours = |row: &log::Row| row.category_name.is_none() || CATEGORIES.iter().any(|c| c.id == row.category);
+        let is_ours = |row: &log::Row| row.domain.as_deref().is_none_or(|domain| domain == Orders::NAME);
         let page = page.into_iter().filter(is_ours);
         let page = page.filter(|e| e.position > imported_to && e.origin_name() != Some("import"));
         let decoded: Vec<_> = page.map(follow_ups::decoded).collect();

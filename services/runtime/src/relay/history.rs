@@ -20,6 +20,7 @@ use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Map, Value};
+use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 use store::epoch::{self, Lost, NewEpoch};
 use store::{Category, Chain, LogIdentity, Mark, Position, RecordedEvent, Server, checkpoint};
@@ -30,6 +31,10 @@ const PAGE: usize = 500;
 const EXPIRES: Duration = Duration::from_secs(5);
 /// How many messages of one epoch are kept at most: others may publish without an end.
 const MOST_KEPT: usize = 1_000_000;
+
+/// Why an epoch begins of which it cannot be said what was lost.
+const UNKNOWN: &str = "the log has gone on after a failover or a restore, and the stream has none of what had been \
+                       distributed before: it is unknown what was lost";
 
 /// What was last compared: a stream that was all the log's.
 #[derive(Clone, Copy)]
@@ -44,6 +49,8 @@ pub(super) struct Compared {
 struct Difference {
     /// All before this position is the log's.
     from: Position,
+    /// The last position that had been distributed; `None` if that is unknown.
+    distributed_to: Option<Position>,
     /// For people.
     what: String,
 }
@@ -93,13 +100,20 @@ impl Relay {
                 return Err(diverged(&why));
             }
             if carried.epoch < identity.epoch {
-                // Another relay, or this one before it ended, has begun the next epoch, and kept what is to be kept.
+                // Another relay, or this one before it ended, has begun the next epoch, and kept what was lost. Since then
+                // more may have been published, and lost.
+                if let Some(difference) = self.compare(&stream, &info, server).await? {
+                    let mut transaction = self.pool.begin().await?;
+                    self.keep_lost(&mut transaction, &stream, &info, identity.epoch, &difference).await?;
+                    transaction.commit().await?;
+                }
                 self.remove().await?;
                 continue;
             }
-            let difference = match self.compare(&stream, &info).await? {
+            let difference = match self.compare(&stream, &info, server).await? {
                 None if carried.epoch > identity.epoch => Some(Difference {
                     from: info.state.last_sequence as Position + 1,
+                    distributed_to: Some(info.state.last_sequence as Position),
                     what: format!("it is of epoch {}, and the log does not know of it", carried.epoch),
                 }),
                 difference => difference,
@@ -173,20 +187,18 @@ impl Relay {
         let head = self.log.head().await?;
         let confirmed = epoch::confirmed(&self.pool).await?;
         if confirmed.is_some_and(|confirmed| confirmed != server) {
-            let why = "the log has gone on after a failover or a restore, and the stream is gone: nobody knows what had \
-                       been distributed";
             let new = NewEpoch {
                 epoch: identity.epoch + 1,
                 forked_after: head,
                 distributed_to: None,
                 kept: 0,
-                why: why.to_owned(),
+                why: UNKNOWN.to_owned(),
             };
             let mut transaction = self.pool.begin().await?;
             epoch::begin(&mut transaction, &new).await?;
             transaction.commit().await?;
-            tracing::error!(epoch = new.epoch, "{why}: see `daybook reconcile --report`");
-            return Ok(Some(why.to_owned()));
+            tracing::error!(epoch = new.epoch, "{UNKNOWN}: see `daybook reconcile --report`");
+            return Ok(Some(UNKNOWN.to_owned()));
         }
         let needed = checkpoint::live(&self.pool).await?.into_iter().map(|(_, position)| position).min();
         let first = needed.unwrap_or(head).min(head).max(head - message::WINDOW) + 1;
@@ -196,22 +208,40 @@ impl Relay {
     }
 
     /// Compares what the stream has with the log: all that was not compared before and that a projection may still need.
-    async fn compare(&mut self, stream: &Stream, info: &Info) -> Result<Option<Difference>, RelayError> {
+    async fn compare(
+        &mut self,
+        stream: &Stream,
+        info: &Info,
+        server: Server,
+    ) -> Result<Option<Difference>, RelayError> {
         let (first, last) = (info.state.first_sequence as Position, info.state.last_sequence as Position);
         let head = self.log.head().await?;
         let needed = checkpoint::live(&self.pool).await?.into_iter().map(|(_, position)| position).min().unwrap_or(0);
         // What this relay has published since it last compared may stand beside what others have.
         let (mut known, mut from) = (first, first.max(needed + 1).min(last));
-        if let Some(compared) = self.compared.filter(|c| c.created == created(info) && c.mark.position <= last)
-            && self.log.has(compared.mark).await?
-        {
+        let compared = self.compared.filter(|c| c.created == created(info) && c.mark.position <= last);
+        let has_compared = match compared {
+            Some(compared) => Some(self.log.has(compared.mark).await?),
+            None => None,
+        };
+        if let Some(compared) = compared.filter(|_| has_compared == Some(true)) {
             known = first.max(compared.mark.position);
             from = known;
+        }
+        if info.state.messages == 0 && (1..=head).contains(&last) && has_compared != Some(true) {
+            // It was made anew after events up to `last` had been distributed. It has none of them, so it cannot show that
+            // the log still has them.
+            let is_later = message::server(&info.config).is_some_and(|told| told.timeline < server.timeline);
+            if is_later || has_compared == Some(false) {
+                let what = UNKNOWN.to_owned();
+                return Ok(Some(Difference { from: head + 1, distributed_to: None, what }));
+            }
         }
         if info.state.messages == 0 || from < first {
             // Nothing is left to compare but where it ends.
             let what = || format!("it has come to {last}, and the log to {head}");
-            return Ok((last > head).then(|| Difference { from: head + 1, what: what() }));
+            let difference = || Difference { from: head + 1, distributed_to: Some(last), what: what() };
+            return Ok((last > head).then(difference));
         }
         match self.first_difference(stream, from, last, head).await? {
             // It may begin before: the projections have gone on without the stream.
@@ -241,7 +271,7 @@ impl Relay {
                     return if first > expected {
                         Err(unanswered(what))
                     } else {
-                        Ok(Some(Difference { from: expected, what }))
+                        Ok(Some(Difference { from: expected, distributed_to: Some(last), what }))
                     };
                 }
                 expected += 1;
@@ -253,7 +283,7 @@ impl Relay {
                         // The stream may begin after the log's end: what it had in between is gone.
                         None => (head.min(sequence - 1) + 1, format!("it has come to {last}, and the log to {head}")),
                     };
-                    return Ok(Some(Difference { from, what }));
+                    return Ok(Some(Difference { from, distributed_to: Some(last), what }));
                 }
             }
         }
@@ -314,25 +344,12 @@ impl Relay {
         next: i64,
         difference: &Difference,
     ) -> Result<bool, RelayError> {
-        let last = info.state.last_sequence as Position;
         let mut transaction = self.pool.begin().await?;
-        sqlx::raw_sql("SET LOCAL transaction_timeout = 0").execute(&mut *transaction).await?;
-        let mut kept = 0;
-        if info.state.messages > 0 && difference.from <= last {
-            let first = difference.from.max(info.state.first_sequence as Position);
-            let mut messages = Messages::open(stream, first, last).await?;
-            while kept < MOST_KEPT
-                && let Some(page) = messages.next().await?
-            {
-                let lost: Vec<Lost> = page.into_iter().map(Carried::lost).collect();
-                epoch::save_lost(&mut transaction, next, &lost).await?;
-                kept += lost.len();
-            }
-        }
+        let kept = self.keep_lost(&mut transaction, stream, info, next, difference).await?;
         let new = NewEpoch {
             epoch: next,
             forked_after: difference.from - 1,
-            distributed_to: Some(last),
+            distributed_to: difference.distributed_to,
             kept: kept as i64,
             why: difference.what.clone(),
         };
@@ -349,6 +366,32 @@ impl Relay {
             );
         }
         Ok(begun)
+    }
+
+    /// Keeps what the stream has from the difference on, and returns how many messages these are. What is kept of them already
+    /// stays as it is.
+    async fn keep_lost(
+        &self,
+        transaction: &mut PgConnection,
+        stream: &Stream,
+        info: &Info,
+        epoch: i64,
+        difference: &Difference,
+    ) -> Result<usize, RelayError> {
+        sqlx::raw_sql("SET LOCAL transaction_timeout = 0").execute(&mut *transaction).await?;
+        let (mut kept, last) = (0, info.state.last_sequence as Position);
+        if info.state.messages > 0 && difference.from <= last {
+            let first = difference.from.max(info.state.first_sequence as Position);
+            let mut messages = Messages::open(stream, first, last).await?;
+            while kept < MOST_KEPT
+                && let Some(page) = messages.next().await?
+            {
+                let lost: Vec<Lost> = page.into_iter().map(Carried::lost).collect();
+                epoch::save_lost(transaction, epoch, &lost).await?;
+                kept += lost.len();
+            }
+        }
+        Ok(kept)
     }
 }
 

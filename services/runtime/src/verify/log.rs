@@ -21,6 +21,8 @@ pub struct Row {
     pub category: i16,
     /// None, if `categories` does not have it.
     pub category_name: Option<String>,
+    /// The domain of the category; `None` as above.
+    pub domain: Option<String>,
     pub schema_version: i16,
     pub origin: i16,
     pub stream_id: Uuid,
@@ -42,6 +44,7 @@ macro_rules! rows {
             Row,
             r#"SELECT position, version, recorded_at, occurred_at, category,
                       (SELECT name FROM daybook.categories WHERE id = category) AS category_name,
+                      (SELECT domain FROM daybook.categories WHERE id = category) AS domain,
                       schema_version, origin, stream_id, event_id, correlation_id, causation_id, command_id,
                       fingerprint, event_type, actor, traceparent, payload::text AS "payload!", link
                FROM daybook.events "# + $condition,

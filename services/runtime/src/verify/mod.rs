@@ -17,6 +17,7 @@ use log::Promises;
 use serde_json::Value;
 use sqlx::{PgPool, Postgres, Transaction};
 use std::time::Duration;
+use store::Failure;
 
 /// Why nothing can be said: a server did not answer. What is wrong with the data is a difference, not an error.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,17 @@ pub enum VerifyError {
     /// What a check of the domain's own could not ask, as a sentence.
     #[error("{0}")]
     OfDomain(String),
+}
+
+impl VerifyError {
+    /// What can be done about it.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Database(e) => Failure::of(e),
+            Self::Log(e) => e.failure(),
+            Self::JetStream(_) | Self::OfDomain(_) => Failure::Passing,
+        }
+    }
 }
 
 /// Checks what is the same in every domain: whether the domain's projections and the window have caught up within

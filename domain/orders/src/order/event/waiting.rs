@@ -49,18 +49,6 @@ pub enum Life {
     Confirmed,
 }
 
-impl Life {
-    /// The word that it is stored and sent as.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Placed => "placed",
-            Self::AwaitingApproval => "awaiting_approval",
-            Self::OnHold => "on_hold",
-            Self::Confirmed => "confirmed",
-        }
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ApprovalRequested {

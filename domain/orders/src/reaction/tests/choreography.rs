@@ -4,7 +4,7 @@
 use super::*;
 use crate::aggregate::Aggregate;
 use crate::id::{SellerId, Sku};
-use crate::order::{Changed, Order, PlaceLine, PlaceOrder, Status};
+use crate::order::{Change, Changed, Order, PlaceLine, PlaceOrder, Status};
 use crate::payment::{Payment, Status as PaymentStatus};
 use crate::shipment::Shipment;
 use crate::stock::Stock;

@@ -170,7 +170,7 @@ impl<'a> World<'a> {
             | Command::ChangeAddress { id, .. } => {
                 let ids = self.order.shipment_ids(*id);
                 let shipments: Vec<_> = ids.into_iter().map(|id| (id, self.shipment(id))).collect();
-                let (_, change) = command.change().expect("these are changes");
+                let change = change(command);
                 let Changed { order, shipments: changed } = self.order.change(*id, &shipments, &change)?;
                 let changed = shipments.iter().zip(changed).flat_map(|((id, _), e)| all::<Shipment>(id.0, e));
                 all::<Order>(id.0, order).into_iter().chain(changed).collect()
@@ -275,5 +275,16 @@ fn needs_its_id(command: &Command) -> bool {
                 | O::RequestReturn { .. }
         ),
         _ => false,
+    }
+}
+
+/// The change of an order that is decided over its shipments too.
+fn change(command: &Command) -> Change {
+    match command {
+        Command::CancelOrder { reason, .. } => Change::Cancel { reason: *reason },
+        Command::CancelLines { lines, reason, .. } => Change::CancelLines { lines: lines.clone(), reason: *reason },
+        Command::ConfirmEdit { edit, .. } => Change::ConfirmEdit { edit: *edit },
+        Command::ChangeAddress { address_id, .. } => Change::ChangeAddress { address_id: *address_id },
+        other => unreachable!("it is decided on one stream: {other:?}"),
     }
 }
