@@ -2,10 +2,10 @@
 //! messages that are not the log's. Whatever becomes of it, nothing of the lost events has an effect.
 
 use crate::binary::until;
-use crate::failover::Primary;
 use crate::harness::{
     Serving, System, daybook_on, envelope, new_order, order_of, receipt, run, start_nats, start_postgres,
 };
+use crate::one_history::failover::Primary;
 use async_nats::HeaderMap;
 use async_nats::jetstream::stream::Stream;
 use engine::follow_up::{self, Settlement};

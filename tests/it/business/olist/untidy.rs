@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("it/olist/fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("it/business/olist/fixtures").join(name)
 }
 
 /// Orders of one item each, delivered, all alike but for the item's price and what was paid.

@@ -3,7 +3,7 @@
 //!
 //! `UPDATE_FOLLOW_UPS=1 cargo test -p tests choreography` writes them anew.
 
-use crate::evolution::{fixtures, read};
+use crate::log::evolution::{fixtures, read};
 use orders::reaction::{FollowUp, react};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

@@ -463,7 +463,7 @@ async fn a_forged_message_does_not_keep_jetstream_busy() {
         system.receive("mug", 1).await;
         system.project().await;
         let mut created = system.parts.client.subscribe("$JS.API.CONSUMER.CREATE.>").await.unwrap();
-        crate::histories::publish_forged(&system, fits_the_chain).await;
+        crate::one_history::histories::publish_forged(&system, fits_the_chain).await;
         for _ in 0..40 {
             // It looks for two seconds at most; projections look as often as it does.
             system.feed.step().await.unwrap();

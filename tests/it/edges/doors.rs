@@ -2,11 +2,11 @@
 //! that become former ones, poolers that drop settings, schemas and settings that do not fit.
 
 use crate::binary::until;
-use crate::failover::{Primary, Replica};
 use crate::harness::{
     Serving, System, append, database, daybook, daybook_on, empty_database, folder, order_of, receipt, run, start_nats,
     start_postgres, stream, to,
 };
+use crate::one_history::failover::{Primary, Replica};
 use engine::schema::ENGINE;
 use futures_util::future::join_all;
 use runtime::process::Urls;

@@ -9,7 +9,7 @@ use crate::harness::{
     Serving, System, append, binaries, database, daybook, daybook_on, executor, folder, migrate, new_order, order_of,
     receive, reserve, run, start_nats, stream, to,
 };
-use crate::taking_over::until_owned_by_another;
+use crate::read_side::taking_over::until_owned_by_another;
 use chrono::{DateTime, TimeDelta, Utc};
 use order_services::policy::Timeouts;
 use order_services::verbs::Receive;

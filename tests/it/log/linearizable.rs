@@ -1,7 +1,7 @@
 //! Invariant 7: what several clients of two processes are told, all at once, could have been told to them one after the
 //! other, in an order that breaks no "before" of theirs. Histories are recorded and checked.
 
-#[path = "../../store/tests/it/linearizable/checker.rs"]
+#[path = "../../../store/tests/it/linearizable/checker.rs"]
 mod checker;
 mod commands;
 
