@@ -622,6 +622,18 @@ async fn behind_pgbouncer_the_settings_are_in_force() {
     system.assert_verified().await;
 }
 
+/// The check of a pooler needs connections, and a small pool has none left. Its host was taken for a dead one.
+#[tokio::test]
+async fn a_pooler_with_few_connections_is_no_dead_host() {
+    let direct = database().await;
+    for size in [1, 2] {
+        let settings = "pool_mode = session\nignore_startup_parameters = options";
+        let bouncer = PgBouncer::start(&direct, &format!("{settings}\nmax_db_connections = {size}")).await;
+        let url = with_hosts(&bouncer.url(&direct), &format!("{}:6432,/gone", bouncer.dir.display()));
+        connect::check(&url, &[Role::Read]).await.unwrap();
+    }
+}
+
 /// One sentence for each pooler that Daybook cannot work behind.
 #[tokio::test]
 async fn a_pooler_that_does_not_fit_is_refused() {
