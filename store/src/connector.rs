@@ -48,6 +48,11 @@ impl Connected {
     pub(crate) fn is_writable(&self) -> bool {
         self.session.is_writable()
     }
+
+    /// Which server it ends at: the host, and the server that has this name now.
+    pub(crate) fn server(&self) -> (usize, i64) {
+        (self.host, self.session.server)
+    }
 }
 
 /// What stands between the process and Postgres, as far as it can be found out.
@@ -143,14 +148,14 @@ impl Connector {
         (host, timeout(HOST_TIMEOUT, self.connect_to(host)).await.unwrap_or_else(|_| Err(late())))
     }
 
-    /// Returns once another host than this one takes writes. A call waits for its answer meanwhile: a host that is gone without
-    /// a word would be waited for until the call's limit, and one that is merely slow has its time.
-    pub(crate) async fn another_than(&self, host: usize) -> Connected {
+    /// Returns once another server than that of `at` takes writes: another host, or another server under the same name. A call
+    /// waits for its answer meanwhile: a server that is gone without a word would be waited for until the call's limit, and one
+    /// that is merely slow has its time.
+    pub(crate) async fn another_than(&self, at: (usize, i64)) -> Connected {
         loop {
             sleep(DOUBT).await;
-            if self.has_several_hosts()
-                && let Ok(connected) = self.connect().await
-                && connected.host != host
+            if let Ok(Ok(connected)) = timeout(HEAD_START + HOST_TIMEOUT, self.connect()).await
+                && connected.server() != at
                 && connected.is_writable()
             {
                 return connected;

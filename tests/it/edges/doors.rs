@@ -13,7 +13,7 @@ use runtime::process::Urls;
 use servers::{Binaries, Postgres, PostgresOptions, Program};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, query_scalar};
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
@@ -177,6 +177,29 @@ async fn a_host_that_falls_silent_is_not_waited_for() {
     assert_eq!(loader.load(stream(2), None).await.unwrap().events.len(), 1);
     // A process that starts now does not wait for it either.
     assert_eq!(Appender::start(&url).unwrap().append(one(3)).await.unwrap().position, 3);
+}
+
+/// As DNS has it: there is one name, and after a failover it leads to another server. The old one is gone without a word.
+#[tokio::test]
+async fn a_name_that_leads_to_another_server_is_followed() {
+    let primary = Primary::start().await;
+    let (old, replica) = (Host::before(&primary.url()).await, primary.replica().await);
+    let name = folder("name").await;
+    symlink(&old.folder, &name).unwrap();
+    let url = with_hosts(&primary.url(), &name.display().to_string());
+    let appender = Appender::start(&url).unwrap();
+    let loader = Loader::start(&url, 1, appender.history()).unwrap();
+    let one = |n| append(vec![to(stream(n), ExpectedVersion::NoStream, 1)]);
+    let before = appender.append(one(1)).await.unwrap().position;
+    assert_eq!(loader.load(stream(1), None).await.unwrap().events.len(), 1);
+    replica.catch_up(&primary).await;
+    old.falls_silent();
+    replica.promote().await;
+    let moved = folder("name").await;
+    symlink(parts(&replica.url()).1, &moved).unwrap();
+    fs::rename(moved, &name).unwrap();
+    assert_eq!(appender.append(one(2)).await.unwrap().position, before + 1);
+    assert_eq!(loader.load(stream(2), None).await.unwrap().events.len(), 1);
 }
 
 /// As there are poolers before one server, all of which but the last are gone.
