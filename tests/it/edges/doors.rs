@@ -8,6 +8,7 @@ use crate::harness::{
 };
 use crate::one_history::failover::{Primary, Replica};
 use engine::schema::ENGINE;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use runtime::process::Urls;
 use servers::{Binaries, Postgres, PostgresOptions, Program};
@@ -214,6 +215,25 @@ async fn silent_hosts_are_asked_at_the_same_time() {
     connect::check(&url, &[Role::Read, Role::Project]).await.unwrap();
     let pool = connect::pool(&url, Role::Project, 1).unwrap();
     assert_eq!(query_scalar::<_, i64>("SELECT count(*) FROM daybook.events").fetch_one(&pool).await.unwrap(), 0);
+}
+
+/// A statement that is given up on a host that is gone without a word: its connection would have its place in the pool until
+/// TCP gives up, after a quarter of an hour.
+#[tokio::test]
+async fn a_statement_that_is_given_up_leaves_its_place_in_the_pool() {
+    let direct = database().await;
+    let host = Host::before(&direct).await;
+    let url = by(&host, &direct);
+    let pool = connect::pool(&url, Role::Read, 1).unwrap();
+    let count = || query_scalar::<_, i64>("SELECT count(*) FROM daybook.events");
+    let mut connection = pool.acquire().await.unwrap();
+    count().fetch_one(&mut *connection).await.unwrap();
+    host.falls_silent();
+    assert!(count().fetch_one(&mut *connection).now_or_never().is_none(), "it is under way");
+    let other = connect::pool(&url, Role::Read, 1).unwrap();
+    until("the other host is found", async || count().fetch_one(&other).await.ok()).await;
+    drop(connection);
+    assert_eq!(count().fetch_one(&pool).await.unwrap(), 0);
 }
 
 /// That it gives no connection says nothing of its host.
