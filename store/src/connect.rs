@@ -108,7 +108,8 @@ pub fn options(url: &str, role: Role) -> Result<PgConnectOptions, sqlx::Error> {
 /// When `url` is no Postgres URL.
 pub fn pool(url: &str, role: Role, size: u32) -> Result<PgPool, sqlx::Error> {
     let connector = Arc::new(Connector::new(url, Some(role), &[])?);
-    let (arriving, idling, changes) = (connector.clone(), connector.clone(), connector.serving().changes());
+    let (arriving, idling, leaving) = (connector.clone(), connector.clone(), connector.clone());
+    let changes = connector.serving().changes();
     let pool = PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(if connector.has_several_hosts() { ACQUIRE_TIMEOUT_OF_SEVERAL } else { ACQUIRE_TIMEOUT })
@@ -128,6 +129,12 @@ pub fn pool(url: &str, role: Role, size: u32) -> Result<PgPool, sqlx::Error> {
                 let read_only = asked.map_err(|_| late())??;
                 Ok(!read_only || role == Role::Read && idle.age < SECOND_BEST)
             })
+        })
+        .after_release(move |_, used| {
+            // sqlx would ask it, without a limit, and keep its place meanwhile: a statement that was given up on a host that is
+            // gone without a word would hold it until TCP gives up.
+            let is_of_another_host = leaving.serving().has_changed_within(used.age);
+            Box::pin(async move { Ok(!is_of_another_host) })
         })
         .connect_lazy_with(connector.options_of(connector.serving().host()).clone());
     if connector.has_several_hosts() {

@@ -7,9 +7,11 @@ use sqlx::postgres::PgConnection;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// How long a call may take, including a new connection: somewhat longer than Postgres' own limit. If another host takes
+/// How long a call may take, including a new connection: somewhat longer than Postgres' own limit. If another server takes
 /// writes, a call is given up much earlier.
 const CALL_TIMEOUT: Duration = Duration::from_secs(12);
+/// How long connecting may take. The name of a host that is gone without a word may lead to another one at the next try.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a connection that only reads is used before it is asked again whether its server takes writes. A connection that
 /// writes finds out by itself.
 const BELIEVED: Duration = Duration::from_secs(1);
@@ -50,12 +52,13 @@ impl Connection {
         let called = async {
             let mut connected = match self.take_kept().await {
                 Some(connected) => connected,
-                None => self.connector.connect().await?,
+                None => timeout(CONNECT_TIMEOUT, self.connector.connect()).await.unwrap_or_else(|_| Err(late()))?,
             };
+            let at = connected.server();
             let called = tokio::select! {
                 biased;
                 called = call(&mut connected.connection) => called,
-                another = self.connector.another_than(connected.host) => {
+                another = self.connector.another_than(at) => {
                     self.kept = Some(another);
                     return Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionAborted.into()));
                 }

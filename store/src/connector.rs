@@ -19,8 +19,8 @@ const HOST_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How long only the host that was found last is asked before all of them are. It bounds the wait for a host that is gone
 /// without a word, and spares the replicas while the primary answers.
 const HEAD_START: Duration = Duration::from_millis(250);
-/// How long the second connection may take that finds out about a pooler. A small pool may have none left.
-const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long the two connections may take that find out about a pooler. A small pool may have none left.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(750);
 // Otherwise a host with a busy pooler would be given up before the pooler is found out about, at each try.
 const _: () = assert!(PROBE_TIMEOUT.as_millis() * 2 <= HOST_TIMEOUT.as_millis());
 /// How long a call may go without an answer, and the host that was found without being asked, before it is doubted.
@@ -47,6 +47,11 @@ pub(crate) struct Connected {
 impl Connected {
     pub(crate) fn is_writable(&self) -> bool {
         self.session.is_writable()
+    }
+
+    /// Which server it ends at: the host, and the server that has this name now.
+    pub(crate) fn server(&self) -> (usize, i64) {
+        (self.host, self.session.server)
     }
 }
 
@@ -143,14 +148,14 @@ impl Connector {
         (host, timeout(HOST_TIMEOUT, self.connect_to(host)).await.unwrap_or_else(|_| Err(late())))
     }
 
-    /// Returns once another host than this one takes writes. A call waits for its answer meanwhile: a host that is gone without
-    /// a word would be waited for until the call's limit, and one that is merely slow has its time.
-    pub(crate) async fn another_than(&self, host: usize) -> Connected {
+    /// Returns once another server than that of `at` takes writes: another host, or another server under the same name. A call
+    /// waits for its answer meanwhile: a server that is gone without a word would be waited for until the call's limit, and one
+    /// that is merely slow has its time.
+    pub(crate) async fn another_than(&self, at: (usize, i64)) -> Connected {
         loop {
             sleep(DOUBT).await;
-            if self.has_several_hosts()
-                && let Ok(connected) = self.connect().await
-                && connected.host != host
+            if let Ok(Ok(connected)) = timeout(HEAD_START + HOST_TIMEOUT, self.connect()).await
+                && connected.server() != at
                 && connected.is_writable()
             {
                 return connected;
@@ -284,10 +289,10 @@ impl Connector {
     /// another connection at hand.
     async fn pooling(&self) -> Result<Pooling, sqlx::Error> {
         let (host, mut session) = self.any_session().await?;
-        let before = backend(&mut session, "SELECT pg_backend_pid()").await?;
-        let prepared = async |session: &mut PgConnection| sqlx::query("SELECT 1").execute(session).await;
-        let mut kept = prepared(&mut session).await.is_ok();
         let probed = async {
+            let before = backend(&mut session, "SELECT pg_backend_pid()").await?;
+            let prepared = async |session: &mut PgConnection| sqlx::query("SELECT 1").execute(session).await;
+            let mut kept = prepared(&mut session).await.is_ok();
             let mut other = host.connect().await?;
             // In a transaction it keeps its server connection, whatever the pooler's mode is.
             let held = backend(&mut other, "BEGIN; SELECT pg_backend_pid()").await?;

@@ -38,6 +38,7 @@ const FACTS: &str = "
     SELECT current_user::text AS acting, session_user::text AS login,
            current_setting('server_version_num')::int AS version_number, current_setting('server_version') AS version,
            current_setting('server_encoding') AS server_encoding, current_setting('client_encoding') AS client_encoding,
+           (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS server,
            pg_is_in_recovery() AS in_recovery, current_setting('transaction_read_only') = 'on' AS read_only,
            current_setting('fsync') = 'on' AS fsync, current_setting('full_page_writes') = 'on' AS full_page_writes,
            (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
@@ -61,6 +62,8 @@ enum Schema {
 /// What a session is like.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
+    /// When the server was started, in microseconds: by that it is told from another one at the same address.
+    pub(crate) server: i64,
     acting: String,
     login: String,
     version_number: i32,
@@ -138,6 +141,7 @@ impl Session {
             applied => Schema::Has(applied),
         };
         Ok(Self {
+            server: facts.try_get("server")?,
             acting: facts.try_get("acting")?,
             login: facts.try_get("login")?,
             version_number: facts.try_get("version_number")?,

@@ -11,7 +11,7 @@ use discovery::{Discovery, Endpoint};
 use futures_util::StreamExt;
 use serde::Serialize;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,6 +24,8 @@ pub const NATS_SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";
 const MAX_FAULTS: usize = 50;
 /// How many requests of an endpoint are handled at once; what comes beyond waits in NATS' client.
 const AT_ONCE: usize = 1024;
+/// How long an endpoint that ends waits for the server to say that it sends nothing more.
+const ROUND_TRIP: Duration = Duration::from_secs(1);
 
 /// Where requests come in, and where their answers may go.
 #[derive(Clone)]
@@ -86,7 +88,7 @@ impl Service {
         Ok(())
     }
 
-    /// Takes nothing new, and returns when every request that was taken is answered.
+    /// Takes nothing new, and returns when every request that NATS has sent to it is answered.
     pub async fn stop(self) {
         self.stopping.cancel();
         self.tasks.close();
@@ -121,8 +123,7 @@ impl Serving {
                 true => match stopping.run_until_cancelled(self.requests.next()).await {
                     Some(next) => next,
                     None => {
-                        // What NATS has handed over by now is still answered; then the stream ends.
-                        _ = self.requests.unsubscribe().await;
+                        self.end().await;
                         open = false;
                         continue;
                     }
@@ -142,6 +143,21 @@ impl Serving {
                 drop(permit);
             });
         }
+    }
+
+    /// Has the server send nothing more, and returns when all requests that it has sent are here.
+    ///
+    /// async-nats 0.51 forgets a subscription at `unsubscribe`, and at `drain` when it next reads, without waiting for the
+    /// server. It drops the requests that are still on their way, and nobody answers them. With a limit it keeps the
+    /// subscription until the limit is reached. nats-server reads no limit of more than nine digits: it ends the subscription
+    /// at once. A server that reads it sends on, until `unsubscribe`.
+    async fn end(&mut self) {
+        _ = self.requests.unsubscribe_after(u64::MAX).await;
+        let client = &self.door.client;
+        // Nobody listens there. The server says so after the requests that it has sent.
+        let answered = client.request(client.new_inbox(), "".into());
+        _ = tokio::time::timeout(ROUND_TRIP, answered).await;
+        _ = self.requests.unsubscribe().await;
     }
 }
 

@@ -8,12 +8,13 @@ use crate::harness::{
 };
 use crate::one_history::failover::{Primary, Replica};
 use engine::schema::ENGINE;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use runtime::process::Urls;
 use servers::{Binaries, Postgres, PostgresOptions, Program};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, query_scalar};
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
@@ -179,6 +180,29 @@ async fn a_host_that_falls_silent_is_not_waited_for() {
     assert_eq!(Appender::start(&url).unwrap().append(one(3)).await.unwrap().position, 3);
 }
 
+/// As DNS has it: there is one name, and after a failover it leads to another server. The old one is gone without a word.
+#[tokio::test]
+async fn a_name_that_leads_to_another_server_is_followed() {
+    let primary = Primary::start().await;
+    let (old, replica) = (Host::before(&primary.url()).await, primary.replica().await);
+    let name = folder("name").await;
+    symlink(&old.folder, &name).unwrap();
+    let url = with_hosts(&primary.url(), &name.display().to_string());
+    let appender = Appender::start(&url).unwrap();
+    let loader = Loader::start(&url, 1, appender.history()).unwrap();
+    let one = |n| append(vec![to(stream(n), ExpectedVersion::NoStream, 1)]);
+    let before = appender.append(one(1)).await.unwrap().position;
+    assert_eq!(loader.load(stream(1), None).await.unwrap().events.len(), 1);
+    replica.catch_up(&primary).await;
+    old.falls_silent();
+    replica.promote().await;
+    let moved = folder("name").await;
+    symlink(parts(&replica.url()).1, &moved).unwrap();
+    fs::rename(moved, &name).unwrap();
+    assert_eq!(appender.append(one(2)).await.unwrap().position, before + 1);
+    assert_eq!(loader.load(stream(2), None).await.unwrap().events.len(), 1);
+}
+
 /// As there are poolers before one server, all of which but the last are gone.
 #[tokio::test]
 async fn silent_hosts_are_asked_at_the_same_time() {
@@ -191,6 +215,25 @@ async fn silent_hosts_are_asked_at_the_same_time() {
     connect::check(&url, &[Role::Read, Role::Project]).await.unwrap();
     let pool = connect::pool(&url, Role::Project, 1).unwrap();
     assert_eq!(query_scalar::<_, i64>("SELECT count(*) FROM daybook.events").fetch_one(&pool).await.unwrap(), 0);
+}
+
+/// A statement that is given up on a host that is gone without a word: its connection would have its place in the pool until
+/// TCP gives up, after a quarter of an hour.
+#[tokio::test]
+async fn a_statement_that_is_given_up_leaves_its_place_in_the_pool() {
+    let direct = database().await;
+    let host = Host::before(&direct).await;
+    let url = by(&host, &direct);
+    let pool = connect::pool(&url, Role::Read, 1).unwrap();
+    let count = || query_scalar::<_, i64>("SELECT count(*) FROM daybook.events");
+    let mut connection = pool.acquire().await.unwrap();
+    count().fetch_one(&mut *connection).await.unwrap();
+    host.falls_silent();
+    assert!(count().fetch_one(&mut *connection).now_or_never().is_none(), "it is under way");
+    let other = connect::pool(&url, Role::Read, 1).unwrap();
+    until("the other host is found", async || count().fetch_one(&other).await.ok()).await;
+    drop(connection);
+    assert_eq!(count().fetch_one(&pool).await.unwrap(), 0);
 }
 
 /// That it gives no connection says nothing of its host.
@@ -620,6 +663,18 @@ async fn behind_pgbouncer_the_settings_are_in_force() {
     system.ship(order).await;
     assert_eq!(system.status(order).await, "completed");
     system.assert_verified().await;
+}
+
+/// The check of a pooler needs connections, and a small pool has none left. Its host was taken for a dead one.
+#[tokio::test]
+async fn a_pooler_with_few_connections_is_no_dead_host() {
+    let direct = database().await;
+    for size in [1, 2] {
+        let settings = "pool_mode = session\nignore_startup_parameters = options";
+        let bouncer = PgBouncer::start(&direct, &format!("{settings}\nmax_db_connections = {size}")).await;
+        let url = with_hosts(&bouncer.url(&direct), &format!("{}:6432,/gone", bouncer.dir.display()));
+        connect::check(&url, &[Role::Read]).await.unwrap();
+    }
 }
 
 /// One sentence for each pooler that Daybook cannot work behind.

@@ -7,16 +7,18 @@ use crate::harness::{
 use async_nats::{Client, ConnectOptions, Event, HeaderMap};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use dev::provider;
 use futures_util::{FutureExt, StreamExt};
 use nkeys::KeyPair;
-use order_services::queries;
+use order_services::process::connect_to;
 use order_services::verbs;
+use order_services::{notifier, queries};
 use orders::id::ShipmentId;
 use orders::{Command as DomainCommand, shipment};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair as TlsKey};
 use runtime::api::Service;
 use runtime::nats::{Nats, check};
-use runtime::process::jetstream;
+use runtime::process::{Urls, jetstream};
 use runtime::relay::RelayError;
 use runtime::step::{Outcome, Step};
 use runtime::subject;
@@ -25,9 +27,12 @@ use servers::Configuration;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use store::Level;
 use tokio::process::{Child, Command};
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -342,6 +347,96 @@ async fn a_reply_subject_is_no_way_into_the_log() {
 /// Returns once the server has done all that the client asked of it before.
 async fn round_trip(client: &Client) {
     assert!(client.request("nobody.listens", "".into()).await.is_err());
+}
+
+/// The server gives a request to one process only. What it has sent to a process, and the process has not read yet, nobody
+/// else answers. What comes later is told that nobody is there.
+#[tokio::test]
+async fn a_service_that_ends_answers_what_was_sent_to_it() {
+    let (nats, database_url) = tokio::join!(shipped_nats(), database());
+    let parts = connect_to(&Urls {
+        database_url,
+        nats_url: format!("nats://client:{}@127.0.0.1:{}", password("client"), nats.port()),
+    })
+    .await
+    .unwrap();
+    let executor = parts.executor().await.unwrap();
+    let of = async |user: &str| nats_as(nats.port(), user).process.connect(user).await.unwrap();
+    let door = of("commands").await;
+    let service = verbs::start(&door, executor).await.unwrap();
+    answers_all_that_it_was_sent(&nats, service, &door, "client", "daybook.cmd.v1.stock.receive").await;
+    let door = of("queries").await;
+    let service = queries::start(&door, parts.read.clone()).await.unwrap();
+    answers_all_that_it_was_sent(&nats, service, &door, "client", "daybook.qry.v1.order_summary.get").await;
+    let door = of("provider").await;
+    let service = provider::start(&door, parts.project.clone(), Duration::ZERO).await.unwrap();
+    answers_all_that_it_was_sent(&nats, service, &door, "sender", "daybook.provider.v1.lookup").await;
+    let door = of("notifier").await;
+    let service = notifier::start(&door, parts.project.clone()).await.unwrap();
+    answers_all_that_it_was_sent(&nats, service, &door, "sender", "daybook.notify.v1").await;
+}
+
+/// Ends the service while `user` asks it again and again.
+async fn answers_all_that_it_was_sent(
+    nats: &servers::Nats,
+    service: Service,
+    door: &Client,
+    user: &str,
+    subject: &str,
+) {
+    const BEFORE: usize = 1000;
+    let asker = nats_as(nats.port(), user).process;
+    let nobody = if user == "client" { "daybook.cmd.v1.nobody" } else { "daybook.provider.v1.nobody" };
+    let (subject, inbox) = (subject.to_owned(), format!("_INBOX_{user}.answers"));
+    let (tell, asked) = std::sync::mpsc::channel();
+    let ended = Arc::new(AtomicBool::new(false));
+    let end = ended.clone();
+    // The server knows of the endpoints.
+    _ = door.request(door.new_inbox(), "".into()).await;
+    let asking = std::thread::spawn(move || {
+        Runtime::new().unwrap().block_on(async move {
+            let client = asker.connect("asker").await.unwrap();
+            let mut answers = client.subscribe(format!("{inbox}.*")).await.unwrap();
+            let ask = async |n: usize| {
+                client.publish_with_reply(subject.clone(), format!("{inbox}.{n}"), "{".into()).await.unwrap();
+            };
+            for n in 0..BEFORE {
+                ask(n).await;
+            }
+            // The server has them all.
+            let round_trip = async || client.request(nobody, "".into()).await.unwrap_err();
+            round_trip().await;
+            tell.send(()).unwrap();
+            let mut count = BEFORE;
+            loop {
+                let is_last = end.load(Ordering::Acquire);
+                ask(count).await;
+                count += 1;
+                round_trip().await;
+                if is_last {
+                    break;
+                }
+            }
+            let mut kinds = vec![None; count];
+            for _ in 0..count {
+                let late = Duration::from_secs(20);
+                let Ok(Some(answer)) = tokio::time::timeout(late, answers.next()).await else { break };
+                let n: usize = answer.subject.rsplit('.').next().unwrap().parse().unwrap();
+                kinds[n] = Some(answer.status.is_none());
+            }
+            kinds
+        })
+    });
+    // Nothing in this runtime goes on meanwhile: so the service has read none of it.
+    asked.recv().unwrap();
+    service.stop().await;
+    door.flush().await.unwrap();
+    ended.store(true, Ordering::Release);
+    let kinds = tokio::task::spawn_blocking(move || asking.join().unwrap()).await.unwrap();
+    let count = |kind| kinds.iter().filter(|is| **is == kind).count();
+    assert_eq!(count(None), 0, "no answer to some of {}", kinds.len());
+    assert!(kinds[..BEFORE].iter().all(|kind| *kind == Some(true)), "{} were refused", count(Some(false)));
+    assert!(kinds.last() == Some(&Some(false)), "it takes nothing new");
 }
 
 /// A client of another account of the server comes in by an import. Then it is the server that names the reply subject.
