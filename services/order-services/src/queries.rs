@@ -9,12 +9,24 @@ use orders::money::Currency;
 use orders::order::DisplayStatus;
 use runtime::api::{Door, Service};
 use runtime::health::{self, Health};
-use runtime::queries::{Get, List, Queries, Query, QueryError, Source};
+use runtime::queries::{Get, Limited, List, Queries, Query, QueryError, Source};
 use runtime::wire::{Code, ErrorBody, time};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use store::Position;
 use uuid::Uuid;
+
+/// The limit of a list is the field of that name.
+macro_rules! limited {
+    (get $name:ident) => {};
+    (list $name:ident) => {
+        impl Limited for $name {
+            fn limit(&self) -> Option<i64> {
+                self.limit
+            }
+        }
+    };
+}
 
 /// Declares a query, for one thing (`get`) or a list (`list`): its name, who answers, its fields, and what is found. How it is
 /// found stands below, in `impl Get` or `impl List`: a query without it does not compile.
@@ -33,6 +45,8 @@ macro_rules! queries {
                 const NAME: &'static str = $verb;
                 const SOURCE: Source<ReadModel> = $source;
             }
+
+            limited!($kind $name);
         )+
 
         /// Starts the query endpoints; they answer until the service is stopped.
@@ -177,10 +191,6 @@ impl Get for GetOrder {
 impl List for ListOrders {
     type Cursor = AfterOrder;
 
-    fn limit(&self) -> Option<i64> {
-        self.limit
-    }
-
     async fn find(self, pool: &PgPool, limit: i64) -> Result<Vec<OrderSummary>, QueryError> {
         let filter = self.filter(limit)?;
         if filter.sku.is_some() && !order_summary::has_skus(pool).await? {
@@ -234,10 +244,6 @@ impl Get for GetStock {
 impl List for ListStock {
     type Cursor = String;
 
-    fn limit(&self) -> Option<i64> {
-        self.limit
-    }
-
     async fn find(self, pool: &PgPool, limit: i64) -> Result<Vec<stock_level::StockLevel>, QueryError> {
         Ok(stock_level::list(pool, self.after.as_ref().map(Sku::as_str), limit).await?)
     }
@@ -249,10 +255,6 @@ impl List for ListStock {
 
 impl List for ListWaiting {
     type Cursor = AfterWaiting;
-
-    fn limit(&self) -> Option<i64> {
-        self.limit
-    }
 
     async fn find(self, pool: &PgPool, limit: i64) -> Result<Vec<waiting::WaitingOrder>, QueryError> {
         let filter = waiting::Filter {
@@ -271,10 +273,6 @@ impl List for ListWaiting {
 
 impl List for ListHistory {
     type Cursor = Position;
-
-    fn limit(&self) -> Option<i64> {
-        self.limit
-    }
 
     async fn find(self, pool: &PgPool, limit: i64) -> Result<Vec<order_history::Entry>, QueryError> {
         Ok(order_history::list(pool, self.order_id, self.after.unwrap_or(0), limit).await?)
@@ -295,10 +293,6 @@ impl List for ListShipments {
     /// A shipment that is listed has a plan, and so a time at which it was planned.
     type Cursor = Option<AfterShipment>;
 
-    fn limit(&self) -> Option<i64> {
-        self.limit
-    }
-
     async fn find(self, pool: &PgPool, limit: i64) -> Result<Vec<fulfilment::Fulfilment>, QueryError> {
         let after = self.after.map(|a| (a.planned_at, a.shipment_id));
         let filter = fulfilment::Filter { seller_id: self.seller_id, status: self.status, after, limit };
@@ -313,10 +307,6 @@ impl List for ListShipments {
 impl List for RevenueByDay {
     type Cursor = AfterRevenue;
 
-    fn limit(&self) -> Option<i64> {
-        self.limit
-    }
-
     async fn find(self, pool: &PgPool, limit: i64) -> Result<Vec<revenue::Revenue>, QueryError> {
         let Self { from, to, currency, after, .. } = self;
         let filter = revenue::Filter { from, to, currency, after: after.map(Into::into), limit };
@@ -330,10 +320,6 @@ impl List for RevenueByDay {
 
 impl List for RevenueByMonth {
     type Cursor = AfterRevenue;
-
-    fn limit(&self) -> Option<i64> {
-        self.limit
-    }
 
     async fn find(self, pool: &PgPool, limit: i64) -> Result<Vec<revenue::Revenue>, QueryError> {
         let Self { from, to, currency, after, .. } = self;
@@ -366,10 +352,6 @@ impl Get for GetDeadLetter {
 
 impl List for ListDeadLetters {
     type Cursor = AfterDeadLetter;
-
-    fn limit(&self) -> Option<i64> {
-        self.limit
-    }
 
     async fn find(self, pool: &PgPool, limit: i64) -> Result<Vec<dead_letter::DeadLetter>, QueryError> {
         let Self { discarded, reaction, projection, correlation_id, matching, since, until, .. } = self;

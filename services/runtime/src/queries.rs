@@ -39,12 +39,15 @@ pub trait Get: Query {
     fn find(self, pool: &PgPool) -> impl Future<Output = Result<Option<Self::Found>, QueryError>> + Send;
 }
 
+/// A query that says how many rows a page of its list has at most.
+pub trait Limited: Query {
+    fn limit(&self) -> Option<i64>;
+}
+
 /// A query for a list. Its fields `after` and `limit` say where the page begins, and how many rows it has at most.
-pub trait List: Query {
+pub trait List: Limited {
     /// What `after` is for the page that follows a row.
     type Cursor: Serialize;
-
-    fn limit(&self) -> Option<i64>;
 
     /// The rows after `after`, in the order of the list, `limit` at most.
     fn find(self, pool: &PgPool, limit: i64) -> impl Future<Output = Result<Vec<Self::Found>, QueryError>> + Send;

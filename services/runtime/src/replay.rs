@@ -46,7 +46,7 @@ pub enum ReplayError {
 }
 
 impl ReplayError {
-    /// What somebody can do about it.
+    /// What can be done about it.
     pub fn failure(&self) -> Failure {
         match self {
             Self::Log(e) => e.failure(),

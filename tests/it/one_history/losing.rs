@@ -94,6 +94,12 @@ impl Shop {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// A relay that has compared nothing yet.
+    fn relay(&self) -> Relay {
+        let parts = &self.system.parts;
+        Relay::new(parts.log.clone(), parts.project.clone(), jetstream(&parts.client), watch::channel(0).1)
+    }
+
     /// The services are started again.
     async fn open_again(self) -> Self {
         let System { urls, nats, .. } = self.system;
@@ -374,8 +380,19 @@ async fn that_the_lost_messages_are_gone_is_told() {
     assert_eq!((&lines[0]["gone_is_known"], &lines[0]["forked_after"]), (&json!(false), &json!(1)));
 }
 
-/// The stream was made anew, and nothing was published since. Then the log lost events that had been distributed before, and it
-/// has grown to where they were.
+async fn comes_to_rest(relay: &mut Relay) {
+    let mut last = None;
+    for _ in 0..100 {
+        last = Some(relay.step().await);
+        if let Some(Ok(Outcome::Idle)) = last {
+            return;
+        }
+    }
+    panic!("the relay does not come to rest: {last:?}");
+}
+
+/// The stream was made anew, and nothing was published since. Then a failover lost events that had been distributed before, and the
+/// log has grown to where they were.
 #[tokio::test]
 async fn that_an_empty_stream_cannot_show_what_was_lost_is_told() {
     let mut shop = Shop::start().await;
@@ -384,14 +401,10 @@ async fn that_an_empty_stream_cannot_show_what_was_lost_is_told() {
     let distributed_to = shop.system.parts.log.head().await.unwrap();
     let jetstream = jetstream(&shop.system.parts.client);
     jetstream.delete_stream(STREAM).await.unwrap();
-    let (log, project) = (shop.system.parts.log.clone(), shop.system.parts.project.clone());
-    let relay = || Relay::new(log.clone(), project.clone(), jetstream.clone(), watch::channel(0).1);
-    assert!(matches!(relay().step().await, Ok(Outcome::Idle)));
+    comes_to_rest(&mut shop.relay()).await;
     let stream = jetstream.get_stream(STREAM).await.unwrap();
-    assert_eq!(
-        (stream.cached_info().state.messages, stream.cached_info().state.last_sequence),
-        (0, distributed_to as u64)
-    );
+    let state = &stream.cached_info().state;
+    assert_eq!((state.messages, state.last_sequence), (0, distributed_to as u64));
     // As if on the timeline before.
     let mut config = stream.cached_info().config.clone();
     let server = message::server(&config).unwrap();
@@ -402,11 +415,26 @@ async fn that_an_empty_stream_cannot_show_what_was_lost_is_told() {
     while shop.system.parts.log.head().await.unwrap() < distributed_to {
         shop.system.receive("mug", 1).await;
     }
-    let mut relay = relay();
-    while !matches!(relay.step().await, Ok(Outcome::Idle)) {}
+    comes_to_rest(&mut shop.relay()).await;
     let (code, lines) = shop.report().await;
     assert_eq!((code, lines.len()), (1, 1), "{lines:?}");
     assert_eq!(lines[0]["gone_is_known"], json!(false));
+}
+
+/// A relay has begun an epoch, and ended before it removed the stream. What the log has lost since then is kept, too.
+#[tokio::test]
+async fn what_is_lost_before_the_stream_of_an_earlier_epoch_goes_is_kept() {
+    let mut shop = Shop::start().await;
+    let order = shop.system.place(paid_by("tok_approve")).await;
+    shop.system.settle().await;
+    shop.go_back().await;
+    let url = &shop.system.urls.database_url;
+    run(url, "SELECT daybook.begin_epoch(epoch + 1, 1, 1, 0, 'a test') FROM daybook.log").await;
+    let mut relay = shop.relay();
+    comes_to_rest(&mut relay).await;
+    let shop = shop.open_again().await;
+    let (_, lines) = shop.report().await;
+    assert_eq!(calls(&lines)[0], call(order, "authorise", 1250, "done"), "{lines:?}");
 }
 
 /// The stream was made anew after the fork: it begins above the end of the log.

@@ -217,26 +217,23 @@ impl Relay {
         let (first, last) = (info.state.first_sequence as Position, info.state.last_sequence as Position);
         let head = self.log.head().await?;
         let needed = checkpoint::live(&self.pool).await?.into_iter().map(|(_, position)| position).min().unwrap_or(0);
-        // What this relay has published since it last compared may stand beside what others have.
-        let (mut known, mut from) = (first, first.max(needed + 1).min(last));
-        let compared = self.compared.filter(|c| c.created == created(info) && c.mark.position <= last);
-        let has_compared = match compared {
-            Some(compared) => Some(self.log.has(compared.mark).await?),
-            None => None,
-        };
-        if let Some(compared) = compared.filter(|_| has_compared == Some(true)) {
-            known = first.max(compared.mark.position);
-            from = known;
-        }
-        if info.state.messages == 0 && (1..=head).contains(&last) && has_compared != Some(true) {
-            // It was made anew after events up to `last` had been distributed. It has none of them, so it cannot show that
-            // the log still has them.
-            let is_later = message::server(&info.config).is_some_and(|told| told.timeline < server.timeline);
-            if is_later || has_compared == Some(false) {
-                let what = UNKNOWN.to_owned();
-                return Ok(Some(Difference { from: head + 1, distributed_to: None, what }));
+        let compared = match self.compared {
+            Some(Compared { created: made, mark }) if made == created(info) && mark.position <= last => {
+                self.log.has(mark).await?.then_some(mark.position)
             }
+            _ => None,
+        };
+        let is_later = message::server(&info.config).is_some_and(|told| told.timeline < server.timeline);
+        if info.state.messages == 0 && (1..=head).contains(&last) && is_later && compared.is_none() {
+            // It was made anew after events up to `last` had been distributed. It has none of them, so it cannot show that
+            // the log still has them after the failover or the restore.
+            return Ok(Some(Difference { from: head + 1, distributed_to: None, what: UNKNOWN.to_owned() }));
         }
+        // What this relay has published since it last compared may stand beside what others have.
+        let (known, from) = match compared {
+            Some(position) => (first.max(position), first.max(position)),
+            None => (first, first.max(needed + 1).min(last)),
+        };
         if info.state.messages == 0 || from < first {
             // Nothing is left to compare but where it ends.
             let what = || format!("it has come to {last}, and the log to {head}");
